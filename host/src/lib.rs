@@ -1,1 +1,34 @@
+//! # tsunami
+//!
+//! The control plane of ServiceTsunami Skills Gateway. `ARCHITECTURE.md` at the top of the repository
+//! says how the parts fit; here is the order to read them in:
+//!
+//! - [`routes`], [`worker`], [`config`]: what can be asked, what can happen, what can be set;
+//! - the slices, a folder a noun of the product: [`tenants`], [`agents`], [`traces`], [`vault`],
+//!   [`plugins`], [`instances`], [`skills`], [`tasks`];
+//! - the ground that they stand on: [`app`], [`caller`], [`db`], [`problem`], [`id`], [`clock`],
+//!   [`page`], [`outbox`], [`telemetry`].
 
+pub mod app;
+pub mod caller;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod extract;
+pub mod id;
+pub mod outbox;
+pub mod page;
+pub mod problem;
+pub mod routes;
+pub mod telemetry;
+pub mod worker;
+
+pub mod agents;
+pub mod instances;
+pub mod plugins;
+pub mod skills;
+pub mod tasks;
+pub mod tenants;
+pub mod traces;
+pub mod vault;

@@ -1,0 +1,161 @@
+//! Who is asking: a [`Caller`] acts inside one tenant, an [`Operator`] runs the gateway.
+//!
+//! Both come from `Authorization: Bearer`. A handler that takes one of them cannot be reached without.
+
+use crate::{
+    app::App,
+    id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
+    problem::Problem,
+    tenants::{self, keys},
+};
+use axum::{
+    extract::FromRequestParts,
+    http::{StatusCode, header, request::Parts},
+};
+use serde::{Deserialize, Serialize};
+
+/// What somebody may do inside their tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything, other owners included.
+    Owner,
+    /// Instances, plugins, credentials, rules, keys.
+    Admin,
+    /// Creates tasks and calls skills.
+    Member,
+    /// Decides what waits for a person.
+    Approver,
+    /// Reads everything but credentials, changes nothing.
+    Auditor,
+}
+
+impl Role {
+    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Member, Self::Approver, Self::Auditor];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Approver => "approver",
+            Self::Auditor => "auditor",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// What an operation needs; each names the roles that have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// See tasks, traces, agents, instances, configuration.
+    Read,
+    /// Create and cancel tasks, call skills.
+    Act,
+    /// Decide what waits for a person.
+    Approve,
+    /// Instances, plugins, credentials, rules, agents.
+    Manage,
+    /// Users and keys.
+    ManagePeople,
+}
+
+impl Permission {
+    fn roles(self) -> &'static [Role] {
+        use Role::{Admin, Approver, Auditor, Member, Owner};
+        match self {
+            Self::Read => &[Owner, Admin, Member, Approver, Auditor],
+            Self::Act => &[Owner, Admin, Member],
+            Self::Approve => &[Owner, Admin, Approver],
+            Self::Manage | Self::ManagePeople => &[Owner, Admin],
+        }
+    }
+}
+
+/// Somebody inside a tenant.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub tenant: TenantId,
+    pub key: ApiKeyId,
+    pub user: Option<UserId>,
+    /// How traces name them: the user's address, or the key's name and prefix.
+    pub name: String,
+    pub roles: Vec<Role>,
+}
+
+impl Caller {
+    pub fn may(&self, permission: Permission) -> bool {
+        self.roles.iter().any(|role| permission.roles().contains(role))
+    }
+
+    /// Refuses with the roles that would do.
+    pub fn require(&self, permission: Permission) -> Result<(), Problem> {
+        if self.may(permission) {
+            return Ok(());
+        }
+        let roles: Vec<_> = permission.roles().iter().map(|role| role.as_str()).collect();
+        Err(Problem::forbidden(
+            "missing_role",
+            format!("This needs one of the roles {}. Ask an owner of your organization for a key that has one.", roles.join(", ")),
+        ))
+    }
+
+    pub fn is_owner(&self) -> bool {
+        self.roles.contains(&Role::Owner)
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let key = keys::parse(bearer(parts)?).ok_or_else(unauthorized)?;
+        if key.kind == keys::Kind::Operator {
+            return Err(Problem::forbidden(
+                "operator_key",
+                "This is an operator's key; it sees nothing inside a tenant. Use an API key of the tenant's own.",
+            ));
+        }
+        tenants::authenticate(app, &key).await?.ok_or_else(unauthorized)
+    }
+}
+
+/// Somebody who runs the gateway: creates tenants, sees nothing inside of them.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    pub key: OperatorKeyId,
+    pub name: String,
+}
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let key = keys::parse(bearer(parts)?).ok_or_else(unauthorized)?;
+        if key.kind == keys::Kind::Tenant {
+            // Like anything else that this caller may not know of.
+            return Err(Problem::not_found("operation for this key"));
+        }
+        tenants::authenticate_operator(app, &key).await?.ok_or_else(unauthorized)
+    }
+}
+
+fn bearer(parts: &Parts) -> Result<&str, Problem> {
+    parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or_else(unauthorized)
+}
+
+fn unauthorized() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "Send `Authorization: Bearer <API key>` with a key that is neither expired nor revoked.",
+    )
+}

@@ -1,0 +1,383 @@
+//! What can be set: one TOML file, each setting overridable by an environment variable.
+//!
+//! `database.url` in the file is `TSUNAMI_DATABASE__URL` in the environment. A wrong setting is refused
+//! at start, with its name, what is wrong with the value, and an example.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// The prefix of the environment variables that override settings.
+pub const ENV_PREFIX: &str = "TSUNAMI_";
+
+/// A text that `config show` masks.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(SecretString::from(text.into()))
+    }
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl Serialize for Secret {
+    /// Shows the shape of a URL and hides its password; hides anything else.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&mask(self.expose()))
+    }
+}
+
+fn mask(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return "****".to_owned();
+    };
+    match rest.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:****@{host}")
+        }
+        None => text.to_owned(),
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type),+ }
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default),+ }
+            }
+        }
+    )+};
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where the key-encryption keys come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyProviderKind {
+    File,
+    Env,
+}
+
+/// Where tenants' OpenClaw instances run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    Local,
+}
+
+settings! {
+    /// Everything that can be set.
+    Config {
+        http: HttpConfig = HttpConfig::default(),
+        database: DatabaseConfig = DatabaseConfig::default(),
+        temporal: TemporalConfig = TemporalConfig::default(),
+        vault: VaultConfig = VaultConfig::default(),
+        plugins: PluginsConfig = PluginsConfig::default(),
+        instances: InstancesConfig = InstancesConfig::default(),
+        skills: SkillsConfig = SkillsConfig::default(),
+        tasks: TasksConfig = TasksConfig::default(),
+        log: LogConfig = LogConfig::default(),
+    }
+    /// The API's own server.
+    HttpConfig {
+        /// Address and port to listen on.
+        listen: String = "127.0.0.1:8480".into(),
+        /// Requests served at once; further ones get 503 with Retry-After.
+        requests_in_flight_max: u32 = 512,
+        /// Seconds until a request is given up (live streams excepted).
+        request_timeout_seconds: u32 = 120,
+    }
+    /// PostgreSQL 18, three roles (`migrations/*_ground_roles.sql`).
+    DatabaseConfig {
+        /// As the application role, which sees one tenant at a time.
+        url: Secret = Secret::default(),
+        /// As the system role, for the jobs that span tenants.
+        system_url: Secret = Secret::default(),
+        /// As the owner, for `tsunami migrate` alone.
+        owner_url: Secret = Secret::default(),
+        connections_max: u32 = 24,
+        system_connections_max: u32 = 4,
+    }
+    /// The Temporal cluster.
+    TemporalConfig {
+        url: String = "http://127.0.0.1:7233".into(),
+        namespace: String = "default".into(),
+    }
+    /// Where credentials are kept from.
+    VaultConfig {
+        key_provider: KeyProviderKind = KeyProviderKind::File,
+        /// For the provider `file`: lines of `id = base64 of 32 bytes`, mode 0600.
+        key_file: PathBuf = PathBuf::new(),
+        /// For the provider `env`: the name of the variable that holds the same.
+        key_env: String = "TSUNAMI_VAULT_KEYS".into(),
+    }
+    /// The sandbox of the plugins.
+    PluginsConfig {
+        /// A component's file, in bytes, at most.
+        component_bytes_max: u64 = 4 << 20,
+        /// Milliseconds until a call into a plugin is ended.
+        call_timeout_ms: u32 = 20,
+        /// Memory of one call, in bytes, at most.
+        call_memory_bytes_max: u64 = 32 << 20,
+    }
+    /// Tenants' OpenClaw instances.
+    InstancesConfig {
+        driver: Driver = Driver::Local,
+        /// Where the driver `local` keeps each instance's folder.
+        data_dir: PathBuf = PathBuf::new(),
+        /// Where `scripts/bootstrap` put Node and OpenClaw.
+        tools_dir: PathBuf = PathBuf::from(".tools"),
+        /// The plugin that lets an instance carry out requests.
+        bridge_dir: PathBuf = PathBuf::from("plugins/openclaw-bridge"),
+        openclaw_version: String = "2026.9.6".into(),
+        /// Seconds until a new instance must answer.
+        ready_timeout_seconds: u32 = 300,
+        /// Seconds between two looks at an instance's health.
+        health_interval_seconds: u32 = 60,
+    }
+    /// The skill router.
+    SkillsConfig {
+        /// Hosts on a private network or on this machine that a plugin's settings may point at;
+        /// `host` or `host:port`. All others are refused there.
+        private_network_hosts: Vec<String> = Vec::new(),
+        /// Seconds until one outside request is given up.
+        request_timeout_seconds: u32 = 30,
+        /// Bytes of one outside reply, at most.
+        reply_bytes_max: u32 = 4 << 20,
+        /// Outside requests that one call may make.
+        steps_max: u32 = 32,
+    }
+    /// Durable tasks.
+    TasksConfig {
+        /// Seconds before the second attempt at a step that failed.
+        retry_initial_seconds: u32 = 30,
+        /// Seconds between two attempts, at most.
+        retry_seconds_max: u32 = 300,
+        /// Attempts at a step.
+        attempts_max: u32 = 3,
+        /// Seconds without a sign of life from a step's process, until another takes it up.
+        heartbeat_seconds: u32 = 10,
+        /// Seconds of working time a task; waiting for a person does not count.
+        working_seconds_max: u32 = 600,
+        /// Seconds of working time a chain of delegated tasks.
+        chain_working_seconds_max: u32 = 1800,
+    }
+    /// Log lines, to standard error.
+    LogConfig {
+        format: LogFormat = LogFormat::Text,
+        /// `tracing` directives: `info`, `tsunami=debug,info`.
+        filter: String = "info".into(),
+    }
+}
+
+/// What is wrong with the configuration, in words for the person who wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}: {cause}. Name another with --config or TSUNAMI_CONFIG.")]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    #[error("{path} is not TOML: {cause}")]
+    NotToml { path: PathBuf, cause: toml::de::Error },
+    #[error("setting `{name}`{origin}: {problem}. Example: {example}")]
+    Setting { name: String, origin: String, problem: String, example: String },
+}
+
+impl Config {
+    /// The file, if there is one, with the environment's overrides on top.
+    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::load_over(Table::new(), file, env)
+    }
+
+    /// As [`Config::load`], over `base`: what `tsunami dev` provides by itself.
+    pub fn load_over(base: Table, file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut table = base;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+            let from_file = text.parse::<Table>().map_err(|cause| ConfigError::NotToml { path: path.to_owned(), cause })?;
+            merge(&mut table, from_file);
+        }
+        for (name, value) in env {
+            if let Some(path) = setting_of_variable(&name) {
+                set(&mut table, &path, value);
+            }
+        }
+        let config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+            let name = e.path().to_string();
+            setting_error(&name, e.into_inner().to_string().trim().to_owned())
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.http.listen.parse::<std::net::SocketAddr>().is_err() {
+            return Err(setting_error("http.listen", format!("`{}` is not an address and port", self.http.listen)));
+        }
+        for (name, value) in [
+            ("http.requests_in_flight_max", self.http.requests_in_flight_max),
+            ("http.request_timeout_seconds", self.http.request_timeout_seconds),
+            ("database.connections_max", self.database.connections_max),
+            ("database.system_connections_max", self.database.system_connections_max),
+            ("plugins.call_timeout_ms", self.plugins.call_timeout_ms),
+            ("instances.ready_timeout_seconds", self.instances.ready_timeout_seconds),
+            ("instances.health_interval_seconds", self.instances.health_interval_seconds),
+            ("skills.request_timeout_seconds", self.skills.request_timeout_seconds),
+            ("skills.steps_max", self.skills.steps_max),
+            ("tasks.retry_initial_seconds", self.tasks.retry_initial_seconds),
+            ("tasks.attempts_max", self.tasks.attempts_max),
+            ("tasks.heartbeat_seconds", self.tasks.heartbeat_seconds),
+            ("tasks.working_seconds_max", self.tasks.working_seconds_max),
+        ] {
+            if value == 0 {
+                return Err(setting_error(name, "it is 0; it must be at least 1".to_owned()));
+            }
+        }
+        if self.tasks.retry_seconds_max < self.tasks.retry_initial_seconds {
+            return Err(setting_error("tasks.retry_seconds_max", "it is smaller than tasks.retry_initial_seconds".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What a serving process cannot do without; `tsunami dev` fills these in by itself.
+    pub fn require_servers(&self) -> Result<(), ConfigError> {
+        for (name, url) in [("database.url", &self.database.url), ("database.system_url", &self.database.system_url)] {
+            if url.expose().is_empty() {
+                return Err(setting_error(name, "it is not set".to_owned()));
+            }
+        }
+        if self.vault.key_provider == KeyProviderKind::File && self.vault.key_file.as_os_str().is_empty() {
+            return Err(setting_error("vault.key_file", "it is not set".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// As TOML, with secrets masked.
+    pub fn show(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+/// `TSUNAMI_DATABASE__URL` -> `database.url`. Variables without `__` are the program's own.
+fn setting_of_variable(variable: &str) -> Option<Vec<String>> {
+    let rest = variable.strip_prefix(ENV_PREFIX)?;
+    rest.contains("__").then(|| rest.split("__").map(str::to_lowercase).collect())
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn set(table: &mut Table, path: &[String], text: String) {
+    match path {
+        [] => {}
+        [last] => {
+            // A number, a boolean or a list reads as such; anything else is a text.
+            let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+            let value = parsed.filter(|v| !v.is_table() && !v.is_datetime()).unwrap_or(Value::String(text));
+            table.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let entry = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = entry {
+                set(inner, rest, text);
+            }
+        }
+    }
+}
+
+fn setting_error(name: &str, problem: String) -> ConfigError {
+    let variable = format!("{ENV_PREFIX}{}", name.replace('.', "__").to_uppercase());
+    ConfigError::Setting {
+        origin: format!(" (environment: {variable})"),
+        example: example_of(name),
+        name: name.to_owned(),
+        problem,
+    }
+}
+
+/// A value that would do: the default, or one written down where the default is empty.
+fn example_of(name: &str) -> String {
+    let written = match name {
+        "database.url" => Some("\"postgres://tsunami_app:PASSWORD@db.internal/tsunami\""),
+        "database.system_url" => Some("\"postgres://tsunami_system:PASSWORD@db.internal/tsunami\""),
+        "database.owner_url" => Some("\"postgres://tsunami_owner:PASSWORD@db.internal/tsunami\""),
+        "vault.key_file" => Some("\"/etc/tsunami/vault-keys\""),
+        "skills.private_network_hosts" => Some("[\"github.internal:443\"]"),
+        _ => None,
+    };
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    if let Some(text) = written {
+        return format!("{leaf} = {text}");
+    }
+    let defaults = Table::try_from(Config::default()).unwrap_or_default();
+    let mut value = Some(&Value::Table(defaults)).cloned();
+    for part in name.split('.') {
+        value = value.and_then(|v| v.get(part).cloned());
+    }
+    match value {
+        Some(Value::Table(table)) => format!("the settings here are {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
+        Some(value) => format!("{leaf} = {value}"),
+        None => "`tsunami config show` prints every setting".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::load(None, pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn the_environment_overrides_with_the_right_type() {
+        let config = load(&[
+            ("TSUNAMI_DATABASE__CONNECTIONS_MAX", "7"),
+            ("TSUNAMI_DATABASE__URL", "postgres://app:hunter2@db/t"),
+            ("TSUNAMI_SKILLS__PRIVATE_NETWORK_HOSTS", "[\"127.0.0.1:9\"]"),
+            ("TSUNAMI_CONFIG", "not a setting"),
+        ])
+        .unwrap();
+        assert_eq!(config.database.connections_max, 7);
+        assert_eq!(config.skills.private_network_hosts, ["127.0.0.1:9"]);
+        assert!(!config.show().contains("hunter2"));
+        assert!(config.show().contains("postgres://app:****@db/t"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_its_problem_and_an_example() {
+        let text = |pairs| load(pairs).unwrap_err().to_string();
+        let wrong_type = text(&[("TSUNAMI_HTTP__REQUESTS_IN_FLIGHT_MAX", "many")]);
+        assert!(wrong_type.contains("http.requests_in_flight_max") && wrong_type.contains("requests_in_flight_max = 512"), "{wrong_type}");
+        let unknown = text(&[("TSUNAMI_HTTP__PORT", "80")]);
+        assert!(unknown.contains("port") && unknown.contains("listen"), "{unknown}");
+        let zero = text(&[("TSUNAMI_TASKS__ATTEMPTS_MAX", "0")]);
+        assert!(zero.contains("tasks.attempts_max") && zero.contains("at least 1"), "{zero}");
+    }
+}

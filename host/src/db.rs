@@ -1,0 +1,157 @@
+//! PostgreSQL, with the tenant in the transaction.
+//!
+//! [`TenantTx`] is the only way to a tenant's rows: it names the tenant to PostgreSQL, whose row-level
+//! security then shows that tenant's rows alone, to every query, also to one that forgets its `where`.
+//! [`SystemTx`] is the visibly different way for the few jobs that span tenants; ARCHITECTURE.md lists
+//! them. Neither role owns a table or may bypass the rules (`migrations/*_ground_roles.sql`).
+
+use crate::{
+    config::DatabaseConfig,
+    id::TenantId,
+    problem::{Problem, RETRY_AFTER_DEFAULT},
+};
+use sqlx::{
+    ConnectOptions, PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{
+    ops::{Deref, DerefMut},
+    str::FromStr,
+    time::Duration,
+};
+
+/// How long a request waits for a connection before it is told to come back.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// No statement of the product runs longer; one that does is a mistake.
+const STATEMENT_TIMEOUT: &str = "15s";
+
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// Two pools: one for tenants' requests, one for the jobs that span tenants.
+#[derive(Clone, Debug)]
+pub struct Db {
+    app: PgPool,
+    system: PgPool,
+}
+
+impl Db {
+    /// Opens no connection yet: a server that is not up answers the first requests with 503.
+    pub fn lazy(config: &DatabaseConfig) -> Result<Self, sqlx::Error> {
+        let pool = |url: &str, max: u32| -> Result<PgPool, sqlx::Error> {
+            let options = PgConnectOptions::from_str(url)?
+                .options([("statement_timeout", STATEMENT_TIMEOUT)])
+                .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
+            Ok(PgPoolOptions::new()
+                .max_connections(max)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .idle_timeout(Duration::from_secs(300))
+                .connect_lazy_with(options))
+        };
+        Ok(Self {
+            app: pool(config.url.expose(), config.connections_max)?,
+            system: pool(config.system_url.expose(), config.system_connections_max)?,
+        })
+    }
+
+    /// A transaction that sees the rows of `tenant` and no others. It rolls back when dropped.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        // One round trip for both; the id is hexadecimal and dashes, so it may stand in the text.
+        let begin = format!("begin; set local tsunami.tenant_id = '{}'", tenant.uuid());
+        let tx = self.app.begin_with(sqlx::AssertSqlSafe(begin)).await?;
+        Ok(TenantTx { tx, tenant })
+    }
+
+    /// A transaction over all tenants, for the jobs that ARCHITECTURE.md lists.
+    pub async fn system(&self) -> Result<SystemTx, sqlx::Error> {
+        Ok(SystemTx(self.system.begin().await?))
+    }
+
+    /// The pool behind [`Db::tenant`], with no tenant named: for a listener, and for tests that show
+    /// that it sees nothing.
+    pub fn app_pool(&self) -> &PgPool {
+        &self.app
+    }
+
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("select 1").execute(&self.app).await.map(|_| ())
+    }
+}
+
+/// See [`Db::tenant`].
+#[derive(Debug)]
+pub struct TenantTx {
+    tx: Transaction<'static, Postgres>,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.tx.commit().await
+    }
+}
+
+impl Deref for TenantTx {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.tx
+    }
+}
+impl DerefMut for TenantTx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+}
+
+/// See [`Db::system`].
+#[derive(Debug)]
+pub struct SystemTx(Transaction<'static, Postgres>);
+
+impl SystemTx {
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.0.commit().await
+    }
+}
+impl Deref for SystemTx {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+impl DerefMut for SystemTx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
+
+/// Whether the server is away, rather than the query wrong: the same request may work later.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => true,
+        // class 08 connection, 53 resources, 57P shutting down or starting, 25P03/57014 time-outs, 40 serialization
+        sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code.starts_with("40")
+        }),
+        _ => false,
+    }
+}
+
+/// The name of the constraint that a write ran into, so that it can be turned into a sentence.
+pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error()?.constraint()
+}
+
+/// Which migrations this program has and the database lacks, and the other way round.
+pub async fn migrations_pending(pool: &PgPool) -> Result<usize, sqlx::Error> {
+    let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
+        .fetch_one(pool)
+        .await?;
+    Ok(MIGRATOR.iter().count().saturating_sub(usize::try_from(applied).unwrap_or(0)))
+}
+
+/// What to say while the database is away.
+pub fn unavailable() -> Problem {
+    Problem::unavailable("The database", RETRY_AFTER_DEFAULT)
+}

@@ -1,0 +1,230 @@
+//! Axum's extractors, with refusals that a client can act on: every one is a [`Problem`].
+
+use crate::problem::{Problem, Violation};
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+/// The largest JSON body of an ordinary request, in bytes. (A plugin's file has its own limit.)
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// A JSON body, in and out.
+#[derive(Debug, Clone)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        JsonWithDigest::read(request).await.map(|body| Self(body.value))
+    }
+}
+
+/// A JSON body together with what an Idempotency-Key binds to: the SHA-256 of its canonical form.
+#[derive(Debug)]
+pub struct JsonWithDigest<T> {
+    pub value: T,
+    pub sha256: [u8; 32],
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonWithDigest<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        Self::read(request).await
+    }
+}
+
+impl<T: DeserializeOwned> JsonWithDigest<T> {
+    async fn read(request: Request) -> Result<Self, Problem> {
+        must_be_json(request.headers())?;
+        let bytes = read_body(request, BODY_BYTES_MAX).await?;
+        if std::str::from_utf8(&bytes).is_err() {
+            return Err(Problem::bad_request("invalid_json", "The body is not UTF-8. Send JSON text encoded as UTF-8."));
+        }
+        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+            Problem::bad_request(
+                "invalid_json",
+                format!("The body is not JSON: {e}. Check it with a JSON parser and send it again."),
+            )
+        })?;
+        if let Some(pointer) = find_nul(&json) {
+            return Err(invalid_body(pointer, "must not contain the character U+0000".to_owned()));
+        }
+        let sha256 = Sha256::digest(json.to_string()).into();
+        let value = serde_path_to_error::deserialize(json).map_err(|e| {
+            let pointer = to_pointer(e.path());
+            invalid_body(pointer, e.into_inner().to_string())
+        })?;
+        Ok(Self { value, sha256 })
+    }
+}
+
+fn invalid_body(pointer: String, message: String) -> Problem {
+    let place = if pointer.is_empty() { "The body".to_owned() } else { format!("The body at {pointer}") };
+    Problem::unprocessable(
+        "invalid_body",
+        format!("{place} is not what this operation takes: {message}. /openapi.json describes it."),
+    )
+    .with_errors(vec![Violation { pointer, message }])
+}
+
+/// Reads at most `max` bytes, whatever Content-Length says.
+pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes, Problem> {
+    axum::body::to_bytes(request.into_body(), max).await.map_err(|_| {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("The body is larger than the {max} bytes that this operation takes, or was cut off. Send less."),
+        )
+    })
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "Send the body as JSON, with the header `Content-Type: application/json`.",
+    ))
+}
+
+/// PostgreSQL stores no U+0000, neither in `text` nor in `jsonb`.
+fn find_nul(json: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    match json {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| find_nul(item).map(|rest| format!("/{i}{rest}"))),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            if name.contains('\0') {
+                return Some(String::new());
+            }
+            find_nul(value).map(|rest| format!("/{}{rest}", name.replace('~', "~0").replace('/', "~1")))
+        }),
+        _ => None,
+    }
+}
+
+fn to_pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// Path parameters. An id that is none of ours is not there: 404, whatever is wrong with it.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let axum::extract::Path(value) = axum::extract::Path::from_request_parts(parts, state).await.map_err(|e| {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                format!("There is nothing at this path: {}. Ids are UUIDs; names hold no control characters.", e.body_text()),
+            )
+        })?;
+        if parts.uri.path().contains("%00") {
+            return Err(Problem::not_found("thing"));
+        }
+        Ok(Self(value))
+    }
+}
+
+/// Query parameters; an unknown one is refused, so that a typing mistake does not widen a list.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
+            return Err(Problem::bad_request("invalid_query", "A query parameter holds the character U+0000; leave it out."));
+        }
+        axum::extract::Query::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|e| Problem::bad_request("invalid_query", format!("{}. /openapi.json lists the parameters.", e.body_text())))
+    }
+}
+
+/// The `Idempotency-Key` header: repeats of a request that bear the same key have one effect.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey(pub Option<String>);
+
+/// The longest key, in characters.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 200;
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(None));
+        };
+        let key = value.to_str().unwrap_or_default().trim();
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_CHARS_MAX || key.chars().any(|c| c.is_control()) {
+            return Err(Problem::bad_request(
+                "invalid_idempotency_key",
+                format!("Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters; a UUID serves well."),
+            ));
+        }
+        Ok(Self(Some(key.to_owned())))
+    }
+}
+
+/// `If-Match` of an update: the version that the client has seen.
+#[derive(Debug, Clone, Copy)]
+pub struct IfMatch(pub Option<i32>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(header::IF_MATCH) else {
+            return Ok(Self(None));
+        };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(Self(None));
+        }
+        text.trim_matches('"').parse().map(|version| Self(Some(version))).map_err(|_| {
+            Problem::bad_request("invalid_if_match", "If-Match must be the ETag that the last answer carried, quotes included.")
+        })
+    }
+}
+
+/// The `ETag` of a thing with a version.
+pub fn etag(version: i32) -> (header::HeaderName, String) {
+    (header::ETAG, format!("\"{version}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_nul_is_found_wherever_it_hides() {
+        assert_eq!(find_nul(&json!({"a": ["x", {"b/c": "\0"}]})), Some("/a/1/b~1c".into()));
+        assert_eq!(find_nul(&json!({"a\0": 1})), Some(String::new()));
+        assert_eq!(find_nul(&json!({"a": [1, true, null, "fine"]})), None);
+    }
+}

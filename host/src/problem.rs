@@ -1,0 +1,196 @@
+//! What a client is told when something is wrong: RFC 9457 problem details, with a stable `code` to
+//! branch on, a `detail` that says what to do, and the `request_id` to quote.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use std::time::Duration;
+
+tokio::task_local! {
+    /// The id of the request being served; the outermost layer sets it.
+    pub static REQUEST_ID: String;
+}
+
+/// A refusal or failure, as it goes out.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    errors: Vec<Violation>,
+    retry_after: Option<Duration>,
+    extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One thing wrong with the request, and where: a JSON Pointer (RFC 6901) into the body, or the name
+/// of a parameter.
+#[derive(Debug, Clone, Serialize, serde::Deserialize, utoipa::ToSchema, PartialEq)]
+pub struct Violation {
+    pub pointer: String,
+    pub message: String,
+}
+
+/// The body, as the OpenAPI document describes it.
+#[derive(Serialize, serde::Deserialize, Debug, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// A link to what the code means.
+    pub r#type: String,
+    pub title: String,
+    pub status: u16,
+    /// Stable; branch on this.
+    pub code: String,
+    /// For people: what is wrong and what to do next.
+    pub detail: String,
+    pub request_id: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Violation>,
+    /// What else the code carries: the id of an operation that goes on, say.
+    #[serde(default, flatten)]
+    #[schema(ignore)]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How long a client should wait where we cannot know better.
+pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
+
+impl Problem {
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            extra: serde_json::Map::new(),
+        }
+    }
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+    pub fn unprocessable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+    pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, detail)
+    }
+    /// For what is not there, and for what the caller may not know of: the two look alike.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("There is no such {what}. Check the id, and that the API key belongs to the right tenant."),
+        )
+    }
+    pub fn unavailable(what: &str, retry_after: Duration) -> Self {
+        let mut problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            format!("{what} cannot be reached right now. Nothing was lost; send the request again after the time in Retry-After."),
+        );
+        problem.retry_after = Some(retry_after);
+        problem
+    }
+    /// A mistake of ours. The cause goes to the log under the request id, not to the client.
+    pub fn internal(cause: &(dyn std::fmt::Display + '_)) -> Self {
+        tracing::error!(%cause, "internal error");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong on our side. Quote the request_id to the operator of this gateway.",
+        )
+    }
+    /// 422 for one field of the body; `message` completes the sentence "the field ...".
+    pub fn invalid_field(pointer: &str, message: &str) -> Self {
+        Self::unprocessable("invalid_body", format!("{pointer} {message}.")).with_errors(vec![Violation {
+            pointer: pointer.to_owned(),
+            message: message.to_owned(),
+        }])
+    }
+    /// 422 unless `text` has `min` to `max` characters.
+    pub fn check_length(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
+        let chars = text.chars().count();
+        if (min..=max).contains(&chars) {
+            return Ok(());
+        }
+        Err(Self::invalid_field(pointer, &format!("has {chars} characters; it must have {min} to {max}")))
+    }
+    pub fn with_errors(mut self, errors: Vec<Violation>) -> Self {
+        self.errors = errors;
+        self
+    }
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.extra.insert(name.to_owned(), value);
+        self
+    }
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+    /// Whether the same request may work later without being changed.
+    pub fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = ProblemBody {
+            r#type: format!("/problems#{}", self.code),
+            title: self.code.replace('_', " "),
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail,
+            request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
+            errors: self.errors,
+            extra: self.extra,
+        };
+        let text = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, text).into_response();
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        if crate::db::is_unavailable(&error) {
+            tracing::warn!(%error, "the database cannot be reached");
+            return Self::unavailable("The database", RETRY_AFTER_DEFAULT);
+        }
+        Self::internal(&error)
+    }
+}

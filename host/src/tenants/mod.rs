@@ -1,0 +1,134 @@
+//! # Tenants
+//!
+//! ## What it is
+//! The organizations that the gateway serves, their people, and the keys that programs and people
+//! come with. Everything else in the product belongs to exactly one tenant.
+//!
+//! ## Life
+//! An operator creates a tenant and gets the first owner's key, once. Owners and admins create users
+//! and keys; a key ends by expiry or revocation, and does so on the very next request.
+//!
+//! ## Always true
+//! - Of a key only the prefix and a SHA-256 are stored (`a_key_is_stored_only_as_its_hash`).
+//! - Another tenant's things answer 404, by row-level security and not by a `where`
+//!   (`tests/isolation.rs`).
+//! - Nobody hands out a role that they lack (`http::create_key`).
+//!
+//! ## To change
+//! - A role: [`crate::caller::Role`], the checks in the migration, [`crate::caller::Permission`].
+//! - What a key carries: the table, [`store::NewKey`], [`http::ApiKey`].
+
+pub mod http;
+pub mod keys;
+mod store;
+
+use crate::{
+    app::App,
+    caller::{Caller, Operator, Role},
+    db::TenantTx,
+    id::{ApiKeyId, OperatorKeyId, TenantId},
+    problem::Problem,
+};
+use keys::PresentedKey;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// `last_used_at` is written at most this often for one key.
+const LAST_USE_RESOLUTION: Duration = Duration::minutes(1);
+
+/// Who comes with this key; `None` where it is unknown, expired or revoked.
+pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller>, Problem> {
+    let mut tx = app.db().system().await?;
+    let Some(row) = store::find_key(&mut tx, &key.prefix).await? else {
+        return Ok(None);
+    };
+    let now = app.clock().now();
+    let live = row.revoked_at.is_none() && row.expires_at.is_none_or(|at| at > now);
+    if !live || !keys::same_hash(&row.secret_sha256, &key.secret_sha256) {
+        return Ok(None);
+    }
+    if stale(row.last_used_at, now) {
+        store::touch_key(&mut tx, row.id, now).await?;
+        tx.commit().await?;
+    }
+    Ok(Some(Caller {
+        tenant: row.tenant_id,
+        key: row.id,
+        user: row.user_id,
+        name: format!("{} ({})", row.name, key.prefix),
+        roles: row.roles.iter().filter_map(|role| Role::parse(role)).collect(),
+    }))
+}
+
+/// Which operator comes with this key.
+pub async fn authenticate_operator(app: &App, key: &PresentedKey) -> Result<Option<Operator>, Problem> {
+    let mut tx = app.db().system().await?;
+    let Some(row) = store::find_operator_key(&mut tx, &key.prefix).await? else {
+        return Ok(None);
+    };
+    if row.revoked_at.is_some() || !keys::same_hash(&row.secret_sha256, &key.secret_sha256) {
+        return Ok(None);
+    }
+    let now = app.clock().now();
+    if stale(row.last_used_at, now) {
+        store::touch_operator_key(&mut tx, row.id, now).await?;
+        tx.commit().await?;
+    }
+    Ok(Some(Operator { key: row.id, name: row.name }))
+}
+
+fn stale(last_used_at: Option<OffsetDateTime>, now: OffsetDateTime) -> bool {
+    last_used_at.is_none_or(|at| now - at > LAST_USE_RESOLUTION)
+}
+
+/// Makes an operator's key and returns its text, which is shown this once.
+pub async fn create_operator_key(app: &App, name: &str) -> Result<String, sqlx::Error> {
+    let key = keys::NewKey::generate(keys::Kind::Operator);
+    let mut tx = app.db().system().await?;
+    store::insert_operator_key(&mut tx, OperatorKeyId::fresh(), name, &key).await?;
+    tx.commit().await?;
+    Ok(key.text().to_owned())
+}
+
+/// Every tenant, oldest first: for the jobs that go round all of them.
+pub async fn all(app: &App) -> Result<Vec<TenantId>, sqlx::Error> {
+    let mut tx = app.db().system().await?;
+    store::all_tenants(&mut tx).await
+}
+
+/// What became of an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// The first request with this key, or one without a key: make the thing under this id.
+    New(Uuid),
+    /// The same request came before and made the thing with this id.
+    Repeat(Uuid),
+}
+
+/// Claims an `Idempotency-Key` for the thing that the same transaction is about to create. Two requests
+/// at once with one key wait for each other here.
+///
+/// # Errors
+/// 422 where the key came before with another body.
+pub async fn claim(
+    tx: &mut TenantTx,
+    operation: &'static str,
+    key: Option<&str>,
+    request_sha256: &[u8; 32],
+) -> Result<Claim, Problem> {
+    let fresh = ApiKeyId::fresh().uuid();
+    let Some(key) = key else {
+        return Ok(Claim::New(fresh));
+    };
+    if store::insert_idempotency_key(tx, operation, key, request_sha256, fresh).await? {
+        return Ok(Claim::New(fresh));
+    }
+    let earlier = store::find_idempotency_key(tx, operation, key).await?;
+    if earlier.request_sha256 != request_sha256 {
+        return Err(Problem::unprocessable(
+            "idempotency_key_reused",
+            "This Idempotency-Key came before with another body. Use a new key for a new request.",
+        ));
+    }
+    Ok(Claim::Repeat(earlier.resource_id))
+}

@@ -1,0 +1,275 @@
+use super::keys::NewKey;
+use crate::{
+    db::{SystemTx, TenantTx},
+    id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
+    page::PageRequest,
+};
+use sqlx::Result;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub struct KeyRow {
+    pub id: ApiKeyId,
+    pub tenant_id: TenantId,
+    pub user_id: Option<UserId>,
+    pub name: String,
+    pub prefix: String,
+    pub secret_sha256: Vec<u8>,
+    pub roles: Vec<String>,
+    pub created_by: String,
+    pub expires_at: Option<OffsetDateTime>,
+    pub last_used_at: Option<OffsetDateTime>,
+    pub revoked_at: Option<OffsetDateTime>,
+    pub created_at: OffsetDateTime,
+}
+
+pub struct OperatorKeyRow {
+    pub id: OperatorKeyId,
+    pub name: String,
+    pub secret_sha256: Vec<u8>,
+    pub last_used_at: Option<OffsetDateTime>,
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+pub struct TenantRow {
+    pub id: TenantId,
+    pub name: String,
+    pub slug: String,
+    pub created_at: OffsetDateTime,
+}
+
+pub struct UserRow {
+    pub id: UserId,
+    pub email: String,
+    pub display_name: String,
+    pub roles: Vec<String>,
+    pub created_at: OffsetDateTime,
+}
+
+pub struct IdempotencyRow {
+    pub request_sha256: Vec<u8>,
+    pub resource_id: Uuid,
+}
+
+pub async fn find_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<KeyRow>> {
+    sqlx::query_as!(
+        KeyRow,
+        r#"select id as "id: ApiKeyId", tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId", name, prefix,
+                  secret_sha256, roles, created_by, expires_at, last_used_at, revoked_at, created_at
+           from api_keys where prefix = $1"#,
+        prefix
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn touch_key(tx: &mut SystemTx, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
+    sqlx::query!("update api_keys set last_used_at = $2 where id = $1", id.uuid(), now).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub async fn find_operator_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<OperatorKeyRow>> {
+    sqlx::query_as!(
+        OperatorKeyRow,
+        r#"select id as "id: OperatorKeyId", name, secret_sha256, last_used_at, revoked_at from operator_keys where prefix = $1"#,
+        prefix
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn touch_operator_key(tx: &mut SystemTx, id: OperatorKeyId, now: OffsetDateTime) -> Result<()> {
+    sqlx::query!("update operator_keys set last_used_at = $2 where id = $1", id.uuid(), now).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub async fn insert_operator_key(tx: &mut SystemTx, id: OperatorKeyId, name: &str, key: &NewKey) -> Result<()> {
+    sqlx::query!(
+        "insert into operator_keys (id, name, prefix, secret_sha256) values ($1, $2, $3, $4)",
+        id.uuid(),
+        name,
+        key.prefix,
+        key.secret_sha256.as_slice()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn all_tenants(tx: &mut SystemTx) -> Result<Vec<TenantId>> {
+    sqlx::query_scalar!(r#"select id as "id: TenantId" from tenants order by id"#).fetch_all(&mut **tx).await
+}
+
+pub async fn insert_tenant(tx: &mut SystemTx, id: TenantId, name: &str, slug: &str) -> Result<TenantRow> {
+    sqlx::query_as!(
+        TenantRow,
+        r#"insert into tenants (id, name, slug) values ($1, $2, $3)
+           returning id as "id: TenantId", name, slug, created_at"#,
+        id.uuid(),
+        name,
+        slug
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
+pub async fn list_tenants(tx: &mut SystemTx, page: PageRequest) -> Result<Vec<TenantRow>> {
+    sqlx::query_as!(
+        TenantRow,
+        r#"select id as "id: TenantId", name, slug, created_at from tenants
+           where ($1::uuid is null or id < $1) order by id desc limit $2"#,
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// The caller's own tenant: row-level security shows no other.
+pub async fn own_tenant(tx: &mut TenantTx) -> Result<TenantRow> {
+    sqlx::query_as!(TenantRow, r#"select id as "id: TenantId", name, slug, created_at from tenants"#)
+        .fetch_one(&mut **tx)
+        .await
+}
+
+pub struct KeyInsert<'a> {
+    pub id: ApiKeyId,
+    pub user: Option<UserId>,
+    pub name: &'a str,
+    pub key: &'a NewKey,
+    pub roles: &'a [String],
+    pub created_by: &'a str,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+pub async fn insert_key(tx: &mut TenantTx, new: KeyInsert<'_>) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into api_keys (id, tenant_id, user_id, name, prefix, secret_sha256, roles, created_by, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        new.id.uuid(),
+        tenant.uuid(),
+        new.user.map(UserId::uuid),
+        new.name,
+        new.key.prefix,
+        new.key.secret_sha256.as_slice(),
+        new.roles,
+        new.created_by,
+        new.expires_at
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The first key of a tenant that was just made: the tenant has nobody yet who could make it.
+pub async fn insert_first_key(tx: &mut SystemTx, tenant: TenantId, id: ApiKeyId, key: &NewKey, created_by: &str) -> Result<()> {
+    sqlx::query!(
+        "insert into api_keys (id, tenant_id, name, prefix, secret_sha256, roles, created_by)
+         values ($1, $2, 'first owner', $3, $4, array['owner'], $5)",
+        id.uuid(),
+        tenant.uuid(),
+        key.prefix,
+        key.secret_sha256.as_slice(),
+        created_by
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn get_key(tx: &mut TenantTx, id: ApiKeyId) -> Result<Option<KeyRow>> {
+    sqlx::query_as!(
+        KeyRow,
+        r#"select id as "id: ApiKeyId", tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId", name, prefix,
+                  secret_sha256, roles, created_by, expires_at, last_used_at, revoked_at, created_at
+           from api_keys where id = $1"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn list_keys(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<KeyRow>> {
+    sqlx::query_as!(
+        KeyRow,
+        r#"select id as "id: ApiKeyId", tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId", name, prefix,
+                  secret_sha256, roles, created_by, expires_at, last_used_at, revoked_at, created_at
+           from api_keys where ($1::uuid is null or id < $1) order by id desc limit $2"#,
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+pub async fn revoke_key(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
+    sqlx::query!("update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1", id.uuid(), now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub async fn insert_user(tx: &mut TenantTx, id: UserId, email: &str, display_name: &str, roles: &[String]) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into users (id, tenant_id, email, display_name, roles) values ($1, $2, $3, $4, $5)",
+        id.uuid(),
+        tenant.uuid(),
+        email,
+        display_name,
+        roles
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn get_user(tx: &mut TenantTx, id: UserId) -> Result<Option<UserRow>> {
+    sqlx::query_as!(
+        UserRow,
+        r#"select id as "id: UserId", email, display_name, roles, created_at from users where id = $1"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn list_users(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<UserRow>> {
+    sqlx::query_as!(
+        UserRow,
+        r#"select id as "id: UserId", email, display_name, roles, created_at from users
+           where ($1::uuid is null or id < $1) order by id desc limit $2"#,
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+pub async fn insert_idempotency_key(tx: &mut TenantTx, operation: &str, key: &str, sha256: &[u8; 32], resource: Uuid) -> Result<bool> {
+    let tenant = tx.tenant();
+    let inserted = sqlx::query!(
+        "insert into idempotency_keys (tenant_id, operation, key, request_sha256, resource_id)
+         values ($1, $2, $3, $4, $5) on conflict do nothing",
+        tenant.uuid(),
+        operation,
+        key,
+        sha256.as_slice(),
+        resource
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+pub async fn find_idempotency_key(tx: &mut TenantTx, operation: &str, key: &str) -> Result<IdempotencyRow> {
+    sqlx::query_as!(
+        IdempotencyRow,
+        "select request_sha256, resource_id from idempotency_keys where operation = $1 and key = $2",
+        operation,
+        key
+    )
+    .fetch_one(&mut **tx)
+    .await
+}

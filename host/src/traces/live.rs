@@ -1,0 +1,70 @@
+//! Wakes those who watch a trace. PostgreSQL says which task has a new step; the watcher then reads the
+//! steps under its tenant's rules, so a notification gives nothing away.
+
+use crate::db::Db;
+use sqlx::postgres::PgListener;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+/// Notifications kept for a slow watcher; one that falls behind looks once and is up to date.
+const BACKLOG: usize = 1024;
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The process's one listener.
+#[derive(Clone, Debug)]
+pub struct Live(broadcast::Sender<Uuid>);
+
+impl Live {
+    pub fn new() -> Self {
+        Self(broadcast::channel(BACKLOG).0)
+    }
+
+    pub fn watch(&self) -> broadcast::Receiver<Uuid> {
+        self.0.subscribe()
+    }
+
+    /// Listens for ever, and again after the database was away.
+    pub async fn run(self, db: Db) {
+        loop {
+            if let Err(error) = self.listen(&db).await {
+                tracing::warn!(%error, "live traces: the database cannot be reached, trying again");
+            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
+    async fn listen(&self, db: &Db) -> Result<(), sqlx::Error> {
+        let mut listener = PgListener::connect_with(db.app_pool()).await?;
+        listener.listen("tsunami_trace").await?;
+        loop {
+            let notification = listener.recv().await?;
+            if let Ok(subject) = notification.payload().parse() {
+                // Nobody watching is no error.
+                let _ = self.0.send(subject);
+            }
+        }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits until `subject` may have a new step; also returns after `at_most`, in case a notification was
+/// lost while the database was away.
+pub async fn changed(watch: &mut broadcast::Receiver<Uuid>, subject: Uuid, at_most: Duration) {
+    let _ = tokio::time::timeout(at_most, async {
+        loop {
+            match watch.recv().await {
+                Ok(id) if id == subject => return,
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    })
+    .await;
+}
