@@ -1,1 +1,16 @@
+#![doc = include_str!("../README.md")]
 
+mod bindings;
+mod engine;
+mod error;
+mod limits;
+mod manifest;
+mod plugin;
+mod sandbox;
+
+pub use bindings::{adapter, credentials, policy, types};
+pub use engine::PluginHost;
+pub use error::{LoadError, PluginError};
+pub use limits::Limits;
+pub use manifest::{ManifestError, check_manifest, host_allowed};
+pub use plugin::{Called, Kinds, LogLine, Plugin};
