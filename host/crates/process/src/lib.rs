@@ -7,7 +7,7 @@ mod port;
 mod process;
 mod usage;
 
-pub use identity::works_in;
+pub use identity::working_in;
 pub use lock::FolderLock;
 pub use log::{follow_lines, last_lines};
 pub use nix::sys::signal::Signal;

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use tsunami_process::{Exit, FolderLock, Process, Signal, Spec, last_lines, works_in};
+use tsunami_process::{Exit, FolderLock, Process, Signal, Spec, last_lines};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -98,7 +98,7 @@ async fn stopping_ends_the_whole_group_though_it_does_not_listen() {
         .await;
     assert_eq!(exit, Exit::Signal(Signal::SIGKILL as i32));
     assert!(!process.is_running() && !dir.path().join("pid").exists());
-    until("the helper's end", || !works_in(helper, dir.path())).await;
+    until("the helper's end", || !lives(helper)).await;
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_helper_does_not_outlive_a_process_that_ends_by_itself() {
     let process = Process::spawn(&spec(dir.path(), "/bin/sleep 600 & echo $!")).unwrap();
     process.wait().await;
     let helper: i32 = first_line(dir.path()).await.parse().unwrap();
-    until("the helper's end", || !works_in(helper, dir.path())).await;
+    until("the helper's end", || !lives(helper)).await;
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn stopping_an_old_handle_leaves_the_successor_its_pid_file() {
 #[tokio::test]
 async fn a_process_is_found_again_after_its_starter_was_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut starter = Command::new(example("starter"))
+    let mut starter = Command::new(example("process_starter"))
         .arg(dir.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -238,14 +238,30 @@ async fn logs_are_for_their_owner_alone() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Cargo builds examples beside the tests.
+/// Whether a process of this number runs, and is not only waiting to be buried.
+fn lives(pid: i32) -> bool {
+    let state = Command::new("ps")
+        .args(["-o", "stat=", "-p", &pid.to_string()])
+        .output()
+        .unwrap();
+    let state = String::from_utf8_lossy(&state.stdout);
+    !state.trim().is_empty() && !state.starts_with('Z')
+}
+
+/// Cargo builds examples beside the tests, unless it is told to build one test alone.
 fn example(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    tests
+    let path = tests
         .parent()
         .unwrap()
         .parent()
         .unwrap()
         .join("examples")
-        .join(name)
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --examples",
+        path.display()
+    );
+    path
 }
