@@ -276,6 +276,12 @@ impl Config {
     }
 }
 
+/// A variable of the environment; `None` where it is not set, or is no text.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+pub fn env_var(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// `TSUNAMI_DATABASE__URL` -> `database.url`. Variables without `__` are the program's own.
 fn setting_of_variable(variable: &str) -> Option<Vec<String>> {
     let rest = variable.strip_prefix(ENV_PREFIX)?;

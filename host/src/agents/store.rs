@@ -156,12 +156,12 @@ pub async fn recall(tx: &mut TenantTx, agent: AgentId, text: &str, importance_mi
     sqlx::query_as!(
         Memory,
         r#"with wanted as (
-               select coalesce(string_agg(quote_literal(word), ' | '), '') as words
+               select coalesce(string_agg(quote_literal(word), ' | '), '') as query
                from unnest(tsvector_to_array(to_tsvector('simple', $2))) as word
            )
-           select content, importance, (ts_rank_cd(words, wanted.words::tsquery) * importance)::float8 as "relevance!"
+           select content, importance, (ts_rank_cd(words, wanted.query::tsquery) * importance)::float8 as "relevance!"
            from agent_memories, wanted
-           where agent_id = $1 and importance >= $3 and agent_memories.words @@ wanted.words::tsquery
+           where agent_id = $1 and importance >= $3 and words @@ wanted.query::tsquery
            order by 3 desc, created_at desc limit $4"#,
         agent.uuid(),
         text,
@@ -194,9 +194,9 @@ pub async fn learn(tx: &mut TenantTx, agent: AgentId, skill: &str, succeeded: bo
     let outcome = f64::from(u8::from(succeeded));
     sqlx::query!(
         "insert into agent_skills (tenant_id, agent_id, skill_name, proficiency, times_used, times_failed, last_used_at)
-         values ($1, $2, $3, 0.5 * 0.9 + $4 * 0.1, 1, $5, now())
+         values ($1, $2, $3, 0.45 + $4::float8 * 0.1, 1, $5, now())
          on conflict (agent_id, skill_name) do update set
-             proficiency = agent_skills.proficiency * 0.9 + $4 * 0.1,
+             proficiency = agent_skills.proficiency * 0.9 + $4::float8 * 0.1,
              times_used = agent_skills.times_used + 1,
              times_failed = agent_skills.times_failed + $5,
              last_used_at = now()",

@@ -11,6 +11,8 @@ pub type KekId = String;
 pub trait KeyProvider: Send + Sync {
     /// The one that new data keys are wrapped under.
     async fn current(&self) -> Result<KekId, SealError>;
+    /// The names of all that still open something.
+    fn ids(&self) -> Vec<KekId>;
     /// One by its name. Errors: [`SealError::UnknownKey`], [`SealError::Unavailable`].
     async fn key(&self, id: &str) -> Result<Arc<DataKey>, SealError>;
 }
@@ -46,6 +48,11 @@ pub struct Keyring(Arc<dyn KeyProvider>);
 impl Keyring {
     pub fn new(provider: impl KeyProvider + 'static) -> Self {
         Self(Arc::new(provider))
+    }
+
+    /// The names of all key-encryption keys.
+    pub fn ids(&self) -> Vec<KekId> {
+        self.0.ids()
     }
 
     /// A fresh data key, and how to store it.
@@ -166,6 +173,9 @@ impl KeyFile {
 impl KeyProvider for KeyFile {
     async fn current(&self) -> Result<KekId, SealError> {
         Ok(self.current.clone())
+    }
+    fn ids(&self) -> Vec<KekId> {
+        self.keys.keys().cloned().collect()
     }
     async fn key(&self, id: &str) -> Result<Arc<DataKey>, SealError> {
         self.keys.get(id).cloned().ok_or_else(|| SealError::UnknownKey(id.to_owned()))

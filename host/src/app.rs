@@ -1,0 +1,137 @@
+//! Everything that a request or an activity may need, made once a process.
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    db::Db,
+    id::InstanceId,
+    instances::Gateways,
+    traces::live::Live,
+    vault::{self, Vault},
+};
+use moka::future::Cache;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use tsunami_cluster::{Cluster, LocalCluster, LocalSettings};
+use tsunami_durable::{CodecKeys, Durable, Settings};
+use tsunami_plugin_host::{Limits, PluginHost, adapter::Manifest};
+
+/// Entries of each of the small caches below.
+const CACHE_ENTRIES_MAX: u64 = 10_000;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+/// A compiled JSON Schema, by plugin digest and action.
+type Validators = Cache<(String, String), Arc<jsonschema::Validator>>;
+/// A journal's id, by instance and the gateway's boot.
+type Journals = Cache<(InstanceId, String), String>;
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    db: Db,
+    vault: Vault,
+    durable: Durable,
+    plugin_host: PluginHost,
+    cluster: Arc<dyn Cluster>,
+    gateways: Gateways,
+    live: Live,
+    outbox_wake: Notify,
+    manifests: Cache<String, Arc<Manifest>>,
+    validators: Validators,
+    journals: Journals,
+}
+
+impl App {
+    /// Connects to nothing yet: what is away is waited for when it is needed.
+    pub async fn new(config: Config) -> anyhow::Result<Self> {
+        config.require_servers()?;
+        let db = Db::lazy(&config.database)?;
+        let keyring = vault::keyring(&config.vault)?;
+        let (current, codec_key) = keyring.subkey("temporal-payload", None).await?;
+        let mut keys = CodecKeys::new(current, codec_key);
+        for id in keyring.ids() {
+            let (id, key) = keyring.subkey("temporal-payload", Some(&id)).await?;
+            keys = keys.with_old(id, key);
+        }
+        let settings = Settings { url: config.temporal.url.clone(), namespace: config.temporal.namespace.clone() };
+        let plugin_host = PluginHost::new(Limits {
+            component_bytes_max: usize::try_from(config.plugins.component_bytes_max)?,
+            call_timeout: Duration::from_millis(config.plugins.call_timeout_ms.into()),
+            memory_bytes_max: usize::try_from(config.plugins.call_memory_bytes_max)?,
+            ..Limits::default()
+        })
+        .map_err(|e| anyhow::anyhow!("the plugin sandbox cannot be set up: {e}"))?;
+        let tools = &config.instances.tools_dir;
+        let cluster = LocalCluster::new(LocalSettings {
+            data_dir: config.instances.data_dir.clone(),
+            node: tools.join("node/bin/node"),
+            openclaw_dir: tools.join("openclaw/node_modules/openclaw"),
+            bridge_dir: config.instances.bridge_dir.clone(),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            clock: Clock::system(),
+            db,
+            vault: Vault::new(keyring),
+            durable: Durable::new(settings, keys),
+            plugin_host,
+            cluster: Arc::new(cluster),
+            gateways: Gateways::new(),
+            live: Live::new(),
+            outbox_wake: Notify::new(),
+            manifests: Cache::new(CACHE_ENTRIES_MAX),
+            validators: Cache::new(CACHE_ENTRIES_MAX),
+            journals: Cache::new(CACHE_ENTRIES_MAX),
+            config,
+        })))
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+    pub fn db(&self) -> &Db {
+        &self.0.db
+    }
+    pub fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+    pub fn durable(&self) -> &Durable {
+        &self.0.durable
+    }
+    pub fn plugin_host(&self) -> &PluginHost {
+        &self.0.plugin_host
+    }
+    pub fn cluster(&self) -> &dyn Cluster {
+        &*self.0.cluster
+    }
+    pub fn gateways(&self) -> &Gateways {
+        &self.0.gateways
+    }
+    pub fn live(&self) -> &Live {
+        &self.0.live
+    }
+    /// Wakes the outbox's relay, where it runs in this process.
+    pub fn outbox_wake(&self) -> &Notify {
+        &self.0.outbox_wake
+    }
+    pub fn manifests(&self) -> &Cache<String, Arc<Manifest>> {
+        &self.0.manifests
+    }
+    pub fn validators(&self) -> &Validators {
+        &self.0.validators
+    }
+    pub fn journals(&self) -> &Journals {
+        &self.0.journals
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("App")
+    }
+}

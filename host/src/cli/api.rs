@@ -1,0 +1,83 @@
+//! A client of the API, for the commands.
+
+use anyhow::{Context, bail};
+use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
+use serde_json::Value;
+use std::time::Duration;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(130);
+
+/// The gateway, as somebody.
+#[derive(Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    base: String,
+    key: String,
+}
+
+impl Api {
+    #[expect(clippy::disallowed_methods, reason = "the one client of the command line")]
+    pub fn new(url: &str, key: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
+        Ok(Self { http, base: format!("{}/api/v1", url.trim_end_matches('/')), key: key.to_owned() })
+    }
+
+    /// The same gateway, as somebody else.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self.clone() }
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::GET, path, None).await
+    }
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::PATCH, path, Some(body)).await
+    }
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    /// Every entry of a list, page by page.
+    pub async fn all(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let joiner = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{joiner}limit=200{cursor}")).await?;
+            items.extend(page["items"].as_array().cloned().unwrap_or_default());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    pub async fn upload(&self, path: &str, content_type: &str, bytes: Vec<u8>) -> anyhow::Result<Value> {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key).header(CONTENT_TYPE, content_type).body(bytes);
+        answer(request.send().await.with_context(|| format!("the gateway at {} does not answer", self.base))?).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request.send().await.with_context(|| format!("the gateway at {} does not answer; is it running?", self.base))?).await
+    }
+}
+
+async fn answer(response: reqwest::Response) -> anyhow::Result<Value> {
+    let status = response.status();
+    let text = response.text().await?;
+    let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    if status.is_success() {
+        return Ok(body);
+    }
+    let detail = body["detail"].as_str().unwrap_or("the gateway gave no reason");
+    let places: Vec<String> = body["errors"].as_array().into_iter().flatten().map(|e| format!("\n  {}: {}", e["pointer"].as_str().unwrap_or(""), e["message"].as_str().unwrap_or(""))).collect();
+    let code = body["code"].as_str().unwrap_or(if status == StatusCode::UNAUTHORIZED { "unauthorized" } else { "error" });
+    bail!("{detail}{} [{code}, request {}]", places.concat(), body["request_id"].as_str().unwrap_or("-"))
+}

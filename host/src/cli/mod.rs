@@ -1,0 +1,110 @@
+//! The command line: the roles that the program plays, and the API's operations for people.
+
+mod api;
+mod commands;
+mod demo;
+mod dev;
+mod doctor;
+mod serve;
+
+use crate::config::{Config, env_var};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+#[derive(Parser)]
+#[command(name = "tsunami", version, about = "ServiceTsunami Skills Gateway: lets AI agents act on outside services under your company's rules.")]
+struct Cli {
+    /// The configuration file (TOML). Environment variables `TSUNAMI_SECTION__SETTING` override it.
+    #[arg(long, global = true, env = "TSUNAMI_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything on this machine, with nothing to configure: for trying out and for development.
+    Dev(dev::DevArgs),
+    /// Bring everything up and show the main job: a message to Slack, with an approval.
+    Demo(dev::DevArgs),
+    /// Serve the API.
+    Serve,
+    /// Do the durable work: workflows, activities, the outbox.
+    Worker,
+    /// Bring the database's schema up to date (as its owner: setting database.owner_url).
+    Migrate,
+    /// Check each thing that the gateway depends on, and say what to do.
+    Doctor,
+    /// The configuration in force.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print the API's description, OpenAPI 3.1.
+    Openapi,
+    /// Make a key for somebody who runs the gateway. It is printed once.
+    OperatorKey {
+        /// Whose it is.
+        name: String,
+    },
+    /// Print a script that completes commands in your shell.
+    Completion { shell: clap_complete::Shell },
+    #[command(flatten)]
+    Api(commands::ApiCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print every setting, with secrets masked.
+    Show,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("tsunami: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let load = || Config::load(cli.config.as_deref(), std::env::vars());
+    // One TLS provider for everything; a second call finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli.command {
+        Command::Dev(args) => dev::dev(&args, cli.config.as_deref()).await,
+        Command::Demo(args) => demo::demo(&args, cli.config.as_deref()).await,
+        Command::Serve => serve::serve(load()?).await,
+        Command::Worker => serve::worker(load()?).await,
+        Command::Migrate => serve::migrate(&load()?).await,
+        Command::Doctor => doctor::doctor(load()?).await,
+        Command::Config { command: ConfigCommand::Show } => {
+            print!("{}", load()?.show());
+            Ok(())
+        }
+        Command::Openapi => {
+            println!("{}", crate::routes::openapi().to_pretty_json()?);
+            Ok(())
+        }
+        Command::OperatorKey { name } => serve::operator_key(load()?, &name).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Api(command) => {
+            let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
+            let key = env_var("TSUNAMI_API_KEY").ok_or_else(|| anyhow::anyhow!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})"))?;
+            commands::run(command, &api::Api::new(&url, &key)?).await
+        }
+    }
+}

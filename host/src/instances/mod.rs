@@ -1,0 +1,201 @@
+//! # Instances
+//!
+//! ## What it is
+//! The tenant's own OpenClaw gateway, which carries out every outside action of the tenant and nobody else's.
+//!
+//! ## Life
+//! provisioning -> running <-> stopped; error where a step failed for good; destroying -> destroyed. A request
+//! says what is desired; [`workflow::OpenClawProvisionWorkflow`] brings it about, and a look every minute keeps
+//! `health` current.
+//!
+//! ## Always true
+//! - A tenant has at most one instance that is not destroyed (a unique index).
+//! - The gateway's token and our device key are sealed in the row, and in the environment of that one gateway.
+//! - The connection to an instance is one, shared by all calls ([`Gateways`]).
+//!
+//! ## To change
+//! - Where instances run: another `tsunami_cluster::Cluster`.
+
+pub mod activities;
+pub mod http;
+mod store;
+pub mod workflow;
+
+use crate::{
+    app::App,
+    db::TenantTx,
+    id::{InstanceId, TenantId},
+    problem::{Problem, RETRY_AFTER_DEFAULT},
+    vault::SealedValue,
+};
+use moka::future::Cache;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tsunami_cluster::InstanceSpec;
+use tsunami_openclaw::{Client, DeviceIdentity, Endpoint, Options, SCOPES};
+use tsunami_sealed::Aad;
+use zeroize::Zeroizing;
+
+pub use store::InstanceRow;
+
+/// Connections kept open; the least used are closed.
+const GATEWAYS_CONNECTED_MAX: u64 = 2000;
+const GATEWAY_IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// What is sealed in an instance's row.
+#[derive(Serialize, Deserialize)]
+struct Secrets {
+    gateway_token: Zeroizing<String>,
+    /// Hexadecimal.
+    device_key: Zeroizing<String>,
+}
+
+impl Secrets {
+    fn generate() -> Self {
+        Self {
+            gateway_token: Zeroizing::new(hex::encode(crate::id::random_bytes::<32>())),
+            device_key: Zeroizing::new(hex::encode(DeviceIdentity::generate().secret().as_slice())),
+        }
+    }
+
+    fn device(&self) -> Result<DeviceIdentity, Problem> {
+        let mut secret = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(self.device_key.as_bytes(), secret.as_mut_slice()).map_err(|e| Problem::internal(&e))?;
+        Ok(DeviceIdentity::from_secret(&secret))
+    }
+}
+
+fn secrets_aad(tenant: TenantId, id: InstanceId) -> Aad {
+    Aad::new("instance-secrets").field(tenant.uuid().as_bytes()).field(id.uuid().as_bytes())
+}
+
+async fn open_secrets(app: &App, tx: &mut TenantTx, row: &InstanceRow) -> Result<Secrets, Problem> {
+    let sealed = SealedValue { data_key: row.data_key_id, bytes: row.encrypted_secrets.clone() };
+    let bytes = app.vault().open(tx, &secrets_aad(tx.tenant(), row.id), &sealed).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Problem::internal(&e))
+}
+
+/// What the cluster makes the instance from.
+async fn spec_of(app: &App, tx: &mut TenantTx, row: &InstanceRow) -> Result<InstanceSpec, Problem> {
+    let secrets = open_secrets(app, tx, row).await?;
+    Ok(InstanceSpec {
+        name: row.name.clone(),
+        gateway_token: SecretString::from(secrets.gateway_token.as_str()),
+        device_id: secrets.device()?.id(),
+        device_scopes: SCOPES.map(String::from).to_vec(),
+    })
+}
+
+/// `openclaw-c024fddd`: from the end of the id, where a version 7 UUID is random.
+fn name_of(tenant: TenantId) -> String {
+    let hex = tenant.uuid().simple().to_string();
+    format!("openclaw-{}", &hex[hex.len() - 8..])
+}
+
+/// The open connections, by instance and address.
+#[derive(Clone)]
+pub struct Gateways(Cache<(InstanceId, String), Client>);
+
+impl Gateways {
+    pub fn new() -> Self {
+        Self(Cache::builder().max_capacity(GATEWAYS_CONNECTED_MAX).time_to_idle(GATEWAY_IDLE_MAX).build())
+    }
+
+    /// The connection to an instance, made where there is none.
+    async fn client(&self, app: &App, tx: &mut TenantTx, row: &InstanceRow) -> Result<Client, Problem> {
+        let url = row.internal_url.clone().ok_or_else(|| not_running(row))?;
+        let key = (row.id, url.clone());
+        if let Some(client) = self.0.get(&key).await {
+            return Ok(client);
+        }
+        let secrets = open_secrets(app, tx, row).await?;
+        let endpoint = Endpoint { url, token: SecretString::from(secrets.gateway_token.as_str()), device: secrets.device()? };
+        Ok(self.0.get_with(key, async { Client::new(endpoint, Options::default()) }).await)
+    }
+
+    async fn forget(&self, row: &InstanceRow) {
+        if let Some(url) = &row.internal_url {
+            self.0.invalidate(&(row.id, url.clone())).await;
+        }
+    }
+}
+
+impl Default for Gateways {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Gateways {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gateways({})", self.0.entry_count())
+    }
+}
+
+/// An instance that can be called.
+pub struct Reachable {
+    pub id: InstanceId,
+    pub name: String,
+    pub client: Client,
+}
+
+/// The tenant's running instance, for a call.
+///
+/// # Errors
+/// 409 where the tenant has none, or it was stopped; 503 while it is being made or has failed.
+pub async fn for_call(app: &App, tx: &mut TenantTx) -> Result<Reachable, Problem> {
+    let row = store::live(tx).await?.ok_or_else(|| {
+        Problem::conflict("no_instance", "Your organization has no OpenClaw instance. Deploy one with POST /api/v1/instances.")
+    })?;
+    if row.status != "running" {
+        return Err(not_running(&row));
+    }
+    let client = app.gateways().client(app, tx, &row).await?;
+    Ok(Reachable { id: row.id, name: row.name, client })
+}
+
+fn not_running(row: &InstanceRow) -> Problem {
+    match row.status.as_str() {
+        "stopped" => Problem::conflict("instance_stopped", "The OpenClaw instance is stopped. Start it with POST /api/v1/instances/{id}/start."),
+        "error" => Problem::unavailable("The OpenClaw instance, which is in error,", RETRY_AFTER_DEFAULT).with("instance_error", &row.error),
+        other => Problem::unavailable(&format!("The OpenClaw instance ({other})"), RETRY_AFTER_DEFAULT),
+    }
+}
+
+/// Brings the local gateways of running instances back after the process was ended.
+pub async fn resume_all(app: &App) -> Result<(), Problem> {
+    for (tenant, _) in store::all_to_run(&mut app.db().system().await?).await? {
+        let mut tx = app.db().tenant(tenant).await?;
+        let Some(row) = store::live(&mut tx).await? else { continue };
+        let spec = spec_of(app, &mut tx, &row).await?;
+        match app.cluster().install(&spec).await {
+            Ok(url) => store::set_url(&mut tx, row.id, &url).await?,
+            Err(error) => tracing::error!(instance = row.name, %error, "instance does not come back"),
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Looks at every instance that should run, every so often, for ever.
+pub async fn watch_health(app: App) {
+    let every = Duration::from_secs(app.config().instances.health_interval_seconds.into());
+    loop {
+        if let Err(problem) = look_at_all(&app).await {
+            tracing::warn!(%problem, "instances: health was not looked at");
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn look_at_all(app: &App) -> Result<(), Problem> {
+    let all = store::all_to_run(&mut app.db().system().await?).await?;
+    for (tenant, id) in all {
+        let health = activities::health_of(app, tenant).await;
+        let mut tx = app.db().tenant(tenant).await?;
+        store::set_health(&mut tx, id, &health).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}

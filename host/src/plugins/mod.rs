@@ -1,0 +1,155 @@
+//! # Plugins
+//!
+//! ## What it is
+//! WebAssembly components that teach the gateway a skill. A tenant installs one for itself alone; what it may
+//! do (actions, hosts, credentials) is read from the component and shown to whoever installs it.
+//!
+//! ## Life
+//! uploaded -> checked -> installed -> replaced by another version | removed. An installation pins the digest.
+//!
+//! ## Always true
+//! - A component that does not load, or whose manifest is not well-formed, is not stored
+//!   (`tests/plugins.rs`).
+//! - What runs is what was installed: the bytes are found by their SHA-256, and hashed again when loaded.
+//! - One tenant's plugin is not another's: rows are under row-level security.
+//!
+//! ## To change
+//! - What is checked at intake: [`tsunami_plugin_host::check_manifest`].
+
+pub mod http;
+mod store;
+
+use crate::{app::App, db::TenantTx, problem::Problem};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tsunami_plugin_host::{LoadError, Plugin, adapter::Manifest, check_manifest, credentials};
+
+/// An installed skill, ready to be called.
+#[derive(Clone)]
+pub struct Installed {
+    pub plugin: Arc<Plugin>,
+    pub manifest: Arc<Manifest>,
+}
+
+/// A credential that a skill's plugin names.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CredentialField {
+    pub key: String,
+    /// `bot_token`, `api_key`, `oauth_token`, `pat` or `secret`.
+    pub kind: String,
+    pub required: bool,
+    pub label: String,
+    pub help: String,
+    pub placeholder: String,
+    pub scopes: Vec<String>,
+}
+
+impl From<credentials::Field> for CredentialField {
+    fn from(field: credentials::Field) -> Self {
+        let kind = match field.kind {
+            credentials::Kind::ApiKey => "api_key",
+            credentials::Kind::OauthToken => "oauth_token",
+            credentials::Kind::BotToken => "bot_token",
+            credentials::Kind::Pat => "pat",
+            credentials::Kind::Secret => "secret",
+        };
+        Self {
+            key: field.key,
+            kind: kind.to_owned(),
+            required: field.required,
+            label: field.label,
+            help: field.help,
+            placeholder: field.placeholder,
+            scopes: field.scopes,
+        }
+    }
+}
+
+/// A component that passed intake.
+struct Checked {
+    plugin: Arc<Plugin>,
+    manifest: Manifest,
+    fields: Vec<CredentialField>,
+}
+
+/// Loads a component away from the async threads: compiling takes tenths of a second.
+async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
+    let host = app.plugin_host().clone();
+    tokio::task::spawn_blocking(move || host.load(&bytes)).await.unwrap_or_else(|e| Err(LoadError::Invalid(e.to_string())))
+}
+
+async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
+    let plugin = load(app, bytes).await.map_err(|e| Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}.")))?;
+    if !plugin.kinds().adapter {
+        return Err(Problem::unprocessable("invalid_plugin", "The component exports no skill-adapter, and so teaches no skill."));
+    }
+    let failed = |what: &str, e: &dyn std::fmt::Display| Problem::unprocessable("invalid_plugin", format!("`{what}` of the plugin failed: {e}."));
+    let manifest = plugin.describe().map_err(|e| failed("describe", &e))?.value;
+    let fields = if plugin.kinds().credentials { plugin.fields().map_err(|e| failed("fields", &e))?.value } else { Vec::new() };
+    let wrong = check_manifest(&manifest, &fields);
+    if !wrong.is_empty() {
+        let errors = wrong.into_iter().map(|e| crate::problem::Violation { pointer: format!("/{}", e.place), message: e.problem }).collect();
+        return Err(Problem::unprocessable("invalid_manifest", "The plugin's manifest is not well-formed.").with_errors(errors));
+    }
+    for action in &manifest.actions {
+        for (what, schema) in [("params-schema", &action.params_schema), ("output-schema", &action.output_schema)] {
+            let value = serde_json::from_str(schema).unwrap_or_default();
+            if let Err(e) = jsonschema::options().build(&value) {
+                return Err(Problem::unprocessable("invalid_manifest", format!("The {what} of the action {} is no JSON Schema: {e}.", action.name)));
+            }
+        }
+    }
+    Ok(Checked { plugin, manifest, fields: fields.into_iter().map(CredentialField::from).collect() })
+}
+
+/// The plugin that is installed for a skill, loaded.
+pub async fn installed(app: &App, tx: &mut TenantTx, skill: &str) -> Result<Option<Installed>, Problem> {
+    match store::installed(tx, skill).await? {
+        Some(row) => pinned(app, tx, &row.digest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The plugin with this digest, loaded: what a call that is under way began with.
+pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Installed, Problem> {
+    if let Some(manifest) = app.manifests().get(digest).await
+        && let Some(plugin) = app.plugin_host().loaded(digest)
+    {
+        return Ok(Installed { plugin, manifest });
+    }
+    let bytes = store::component(tx, digest).await?;
+    let plugin = load(app, bytes).await.map_err(|e| Problem::internal(&e))?;
+    if plugin.digest() != digest {
+        return Err(Problem::internal(&"a stored plugin is not the one that was installed"));
+    }
+    let manifest = Arc::new(plugin.describe().map_err(|e| Problem::internal(&e))?.value);
+    app.manifests().insert(digest.to_owned(), manifest.clone()).await;
+    Ok(Installed { plugin, manifest })
+}
+
+/// The credentials that a skill's plugin names; none where it is not installed.
+pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Vec<CredentialField>, Problem> {
+    let fields = store::credential_fields(tx, skill).await?.unwrap_or_default();
+    serde_json::from_value(fields).map_err(|e| Problem::internal(&e))
+}
+
+/// Has the plugin look at a value, where it can. The refusal says what is wrong and nothing of the value.
+pub async fn check_credential(app: &App, tx: &mut TenantTx, skill: &str, key: &str, value: &str) -> Result<(), Problem> {
+    let Some(installed) = installed(app, tx, skill).await? else {
+        return Ok(());
+    };
+    if !installed.plugin.kinds().credentials {
+        return Ok(());
+    }
+    let verdict = installed.plugin.check(key, value).map_err(|e| Problem::unprocessable("invalid_plugin", format!("The plugin could not check the value: {e}.")))?;
+    let message = match verdict {
+        Ok(()) => return Ok(()),
+        Err(credentials::Violation::Empty) => "is empty",
+        Err(credentials::Violation::TooShort) => "is too short for this kind of credential; it may have been cut off",
+        Err(credentials::Violation::TooLong) => "is too long for this kind of credential",
+        Err(credentials::Violation::WrongPrefix) => "does not begin as this kind of credential does; look at the placeholder in the schema",
+        Err(credentials::Violation::WrongCharacters) => "holds characters that this kind of credential never has; look for spaces and line breaks",
+        Err(credentials::Violation::WrongKind) => "is another kind of credential",
+    };
+    Err(Problem::invalid_field("/value", message))
+}

@@ -1,0 +1,136 @@
+//! What can be asked: every slice's routes, and what surrounds them.
+
+use crate::{
+    agents,
+    app::App,
+    extract::Json,
+    instances, plugins,
+    problem::{Problem, REQUEST_ID},
+    skills, tasks, tenants, vault,
+};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::json;
+use std::time::Duration;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::router::OpenApiRouter;
+
+const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "ServiceTsunami Skills Gateway", description = "Lets a company's AI agents act on outside services under the company's own rules."),
+    modifiers(&BearerKey),
+    security(("api_key" = [])),
+)]
+struct ApiDoc;
+
+struct BearerKey;
+
+impl Modify for BearerKey {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("tsk_...").build();
+        openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+    }
+}
+
+fn api() -> OpenApiRouter<App> {
+    let v1 = OpenApiRouter::new()
+        .merge(tenants::http::routes())
+        .merge(agents::http::routes())
+        .merge(tasks::http::routes())
+        .merge(instances::http::routes())
+        .merge(plugins::http::routes())
+        .merge(skills::http::routes())
+        .merge(vault::http::routes());
+    OpenApiRouter::with_openapi(ApiDoc::openapi()).nest("/api/v1", v1)
+}
+
+/// The API's description, OpenAPI 3.1.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().into_openapi()
+}
+
+/// The whole API, ready to serve.
+pub fn router(app: App) -> Router {
+    let (routes, openapi) = api().split_for_parts();
+    let in_flight = usize::try_from(app.config().http.requests_in_flight_max).unwrap_or(usize::MAX);
+    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(in_flight));
+    let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
+    routes
+        .route("/openapi.json", get(move || async move { axum::Json(openapi) }))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn(name_request))
+                .layer(CatchPanicLayer::custom(panicked))
+                .layer(middleware::from_fn(move |request, next| bound(slots.clone(), timeout, request, next))),
+        )
+        .with_state(app)
+}
+
+/// Whether this process lives.
+async fn healthz() -> impl IntoResponse {
+    Json(json!({ "status": "live" }))
+}
+
+/// Whether it can serve: what it needs, each with its state.
+async fn readyz(State(app): State<App>) -> Response {
+    let (database, temporal) = tokio::join!(app.db().ping(), app.durable().ping());
+    let ready = database.is_ok() && temporal.is_ok();
+    let state = |ok: bool| if ok { "ok" } else { "unavailable" };
+    let body = json!({ "ready": ready, "database": state(database.is_ok()), "temporal": state(temporal.is_ok()) });
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path. /openapi.json lists what there is.")
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method. /openapi.json lists what it takes.")
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    Problem::internal(&"a handler panicked").into_response()
+}
+
+/// Gives the request an id, which its answer, its problem and its log lines bear.
+async fn name_request(request: Request, next: Next) -> Response {
+    let id = uuid::Uuid::from(crate::id::TraceId::fresh().uuid()).simple().to_string();
+    let span = tracing::info_span!("request", request_id = id, method = %request.method(), path = request.uri().path());
+    let served = REQUEST_ID.scope(id.clone(), tracing::Instrument::instrument(next.run(request), span));
+    let mut response = served.await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Serves so many at once, each for so long. (A live stream's answer is given at once, and so not cut off.)
+async fn bound(slots: std::sync::Arc<tokio::sync::Semaphore>, timeout: Duration, request: Request, next: Next) -> Response {
+    let Ok(_slot) = slots.try_acquire() else {
+        return Problem::unavailable("The gateway, which serves as many requests as it may at once,", Duration::from_secs(1)).into_response();
+    };
+    match tokio::time::timeout(timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("What this request needs, within its time,", Duration::from_secs(5)).into_response(),
+    }
+}

@@ -1,0 +1,88 @@
+//! Taking a call further, as a workflow's step.
+
+use super::{
+    Outcome, router, store,
+    workflow::{Input, WORKFLOW_TYPE, Waits},
+};
+use crate::{
+    app::App,
+    id::{SkillCallId, TenantId, TraceId},
+    outbox,
+    problem::{Problem, RETRY_AFTER_DEFAULT},
+    worker::{self, keep_alive, retry_or_fail},
+};
+use std::{sync::Arc, time::Duration};
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use time::OffsetDateTime;
+
+/// How often calls that nobody works on are looked for.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(10);
+const RECLAIM_BATCH: i64 = 50;
+/// Added to an approval's time to live, so that it has run out when the wait ends.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(1);
+
+pub struct SkillActivities {
+    pub app: App,
+}
+
+#[activities]
+impl SkillActivities {
+    #[activity(name = "skills.advance")]
+    pub async fn advance(self: Arc<Self>, ctx: ActivityContext, input: Input) -> Result<Waits, ActivityError> {
+        let advanced = keep_alive(&ctx, router::advance(&self.app, input.tenant, input.call)).await;
+        let waits = match advanced {
+            Ok(advanced) => Ok(waits_for(&self.app, input.call, &advanced.outcome)),
+            // What stops it stops it for good, when it is not just away: there is nobody left to tell it to.
+            Err(problem) if !problem.is_unavailable() && worker::is_last_attempt(&ctx, &self.app) => {
+                router::give_up(&self.app, input.tenant, input.call, &problem).await.map(|_| Waits::ForNothing)
+            }
+            Err(problem) if problem.is_unavailable() => Ok(Waits::ForAWhile { pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT) }),
+            Err(problem) => Err(problem),
+        };
+        retry_or_fail(&ctx, &self.app, waits)
+    }
+}
+
+/// What a workflow has to wait for before it takes the call further.
+pub fn waits_for(app: &App, call: SkillCallId, outcome: &Outcome) -> Waits {
+    match outcome {
+        Outcome::Succeeded { .. } | Outcome::Failed(_) => Waits::ForNothing,
+        Outcome::AwaitingApproval { approval, expires_at } => {
+            let left: time::Duration = *expires_at - app.clock().now().max(OffsetDateTime::UNIX_EPOCH);
+            let at_most = Duration::try_from(left).unwrap_or_default() + EXPIRY_MARGIN;
+            Waits::ForApproval { approval: *approval, at_most }
+        }
+        Outcome::OutcomeUnknown { .. } => Waits::ForResolution { call },
+        Outcome::Waiting { retry_after, .. } => Waits::ForAWhile { pause: *retry_after },
+    }
+}
+
+/// Takes up calls that were made over the API by a process that is gone, for ever.
+pub async fn reclaim(app: App) {
+    loop {
+        if let Err(problem) = reclaim_once(&app).await {
+            tracing::warn!(%problem, "skills: abandoned calls were not looked for");
+        }
+        tokio::time::sleep(RECLAIM_INTERVAL).await;
+    }
+}
+
+async fn reclaim_once(app: &App) -> Result<(), Problem> {
+    let abandoned = store::abandoned(&mut app.db().system().await?, RECLAIM_BATCH).await?;
+    for (tenant, call) in abandoned {
+        take_further(app, tenant, call).await?;
+    }
+    Ok(())
+}
+
+/// Has a workflow see a call through.
+pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Result<(), Problem> {
+    let mut tx = app.db().tenant(tenant).await?;
+    store::extend_lease(&mut tx, call, Duration::from_secs(120)).await?;
+    let id = format!("call-{call}-{}", TraceId::fresh());
+    outbox::push(&mut tx, outbox::Kind::Start, &id, WORKFLOW_TYPE, Input::new(app, tenant, call)).await?;
+    tx.commit().await?;
+    app.outbox_wake().notify_one();
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What a call would do, without doing it.
+
+use super::{
+    CallRequest, configs,
+    render::{self, Place},
+    store,
+};
+use crate::{app::App, id::TenantId, instances, plugins, problem::Problem, vault};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tsunami_plugin_host::adapter::{self, Request, Step};
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+/// What would happen.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct DryRun {
+    /// Whether the call would be made, once approved where it must be.
+    pub would_run: bool,
+    /// What would stop it.
+    pub problems: Vec<Value>,
+    pub requires_approval: bool,
+    pub instance: Option<String>,
+    pub plugin_digest: Option<String>,
+    /// By their masks.
+    pub credentials: Vec<String>,
+    /// The first request, with credentials as references. What follows depends on the replies.
+    pub request: Option<Value>,
+    pub llm_model: Option<String>,
+    pub estimated_cost_micro_usd: i64,
+}
+
+pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<DryRun, Problem> {
+    let mut tx = app.db().tenant(tenant).await?;
+    let mut out = DryRun {
+        would_run: false,
+        problems: Vec::new(),
+        requires_approval: false,
+        instance: None,
+        plugin_digest: None,
+        credentials: Vec::new(),
+        request: None,
+        llm_model: None,
+        estimated_cost_micro_usd: 0,
+    };
+    match instances::for_call(app, &mut tx).await {
+        Ok(instance) => out.instance = Some(instance.name),
+        Err(problem) => out.stopped_by(&problem),
+    }
+    let (config, installed) = (store::config(&mut tx, &call.skill).await?, plugins::installed(app, &mut tx, &call.skill).await?);
+    let (Some(config), Some(installed)) = (config, installed) else {
+        return Err(Problem::not_found("skill that is installed"));
+    };
+    let manifest = &installed.manifest;
+    let action = manifest.actions.iter().find(|a| a.name == call.action).ok_or_else(|| Problem::not_found("action of the skill"))?;
+    out.plugin_digest = Some(installed.plugin.digest().to_owned());
+    out.requires_approval = config.requires_approval || config.approval_actions.contains(&action.name);
+    if let Err(problem) = configs::check_call(app, &config, &installed, action, &call.params).await {
+        out.stopped_by(&problem);
+        return Ok(out);
+    }
+    let mut references = Vec::new();
+    for (key, shown) in vault::masks(&mut tx, app, config.id, &action.credentials).await? {
+        match shown {
+            Ok(mask) => out.credentials.push(mask),
+            Err(unusable) => out.stopped_by(&Problem::conflict(unusable.code(), unusable.to_string())),
+        }
+        references.push(vault::Opened { value: Zeroizing::new(key.clone()), mask: String::new(), key });
+    }
+    let invocation = adapter::Invocation {
+        action: call.action.clone(),
+        params: call.params.to_string(),
+        settings: config.settings.to_string(),
+        idempotency_key: "dry-run".into(),
+        now: app.clock().now_unix_ms(),
+    };
+    match installed.plugin.next(&invocation, &[]).map(|called| called.value) {
+        Ok(Ok(Step::Perform(Request::Http(request)))) => {
+            let place = Place { manifest, settings: &config.settings, private_hosts: &app.config().skills.private_network_hosts, credentials: &references };
+            match render::render(&request, &place) {
+                Ok(rendered) => out.request = Some(rendered.shown),
+                Err(why) => out.problems.push(json!({ "code": "request_refused", "detail": why })),
+            }
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(failure)) => out.problems.push(json!({ "code": "plugin_refused", "detail": format!("{failure:?}") })),
+        Err(error) => out.problems.push(json!({ "code": "plugin_failed", "detail": error.to_string() })),
+    }
+    out.would_run = out.problems.is_empty();
+    Ok(out)
+}
+
+impl DryRun {
+    fn stopped_by(&mut self, problem: &Problem) {
+        self.problems.push(json!({ "code": problem.code(), "detail": problem.detail() }));
+    }
+}

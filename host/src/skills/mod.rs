@@ -1,0 +1,156 @@
+//! # Skills
+//!
+//! ## What it is
+//! The skill router: everything that an agent does outside goes through it, in seven steps. Beside it what the
+//! tenant sets for a skill, the calls themselves, and the approvals that they wait for.
+//!
+//! ## Life
+//! A call: queued -> awaiting_approval -> running -> succeeded | failed | rejected | cancelled, with
+//! `outcome_unknown` where an instance died between sending and noting. [`router::advance`] takes a call as far as
+//! it goes and may be run again at any point, by anybody, also by two at once.
+//!
+//! ## Always true
+//! - One key, one effect: a request's row is committed before the request leaves, and the instance's journal answers
+//!   a request that comes again (`tests/kill.rs`).
+//! - An approval is for exactly one call: action, parameters, target, settings and plugin are in its fingerprint,
+//!   which is computed again when the call goes on (`approvals::fingerprint`).
+//! - A request goes to no host that the manifest does not name, with no credential that the action does not name
+//!   (`render`).
+//! - A rate limit holds under concurrency: the count is taken under a lock of the skill's row (`store::count_use`).
+//!
+//! ## To change
+//! - A step of the router: [`router::advance`], one function a step.
+//! - A status of a call: the migration, [`CallStatus`].
+
+pub mod activities;
+pub mod approvals;
+pub mod configs;
+mod dry_run;
+pub mod http;
+mod render;
+pub mod router;
+mod store;
+pub mod workflow;
+
+use crate::{
+    id::{AgentId, ApprovalId, SkillCallId, TaskId},
+    problem::Problem,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// Where a call came from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// Over the API.
+    Direct,
+    Task { task: TaskId, step: i32, agent: Option<AgentId> },
+}
+
+/// A call to make.
+#[derive(Debug, Clone)]
+pub struct CallRequest {
+    /// One key, one effect.
+    pub idempotency_key: String,
+    pub skill: String,
+    pub action: String,
+    pub params: Value,
+    /// Who asked, as traces name them.
+    pub actor: String,
+    pub origin: Origin,
+}
+
+impl CallRequest {
+    /// What the idempotency key is bound to.
+    fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(serde_json::json!([self.skill, self.action, self.params]).to_string()).into()
+    }
+}
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallStatus {
+    Queued,
+    AwaitingApproval,
+    Running,
+    OutcomeUnknown,
+    Succeeded,
+    Failed,
+    Rejected,
+    Cancelled,
+}
+
+impl CallStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Running => "running",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "awaiting_approval" => Self::AwaitingApproval,
+            "running" => Self::Running,
+            "outcome_unknown" => Self::OutcomeUnknown,
+            "succeeded" => Self::Succeeded,
+            "failed" => Self::Failed,
+            "rejected" => Self::Rejected,
+            "cancelled" => Self::Cancelled,
+            _ => Self::Queued,
+        }
+    }
+}
+
+/// Why a call did not succeed, for good.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema, PartialEq)]
+pub struct CallFailure {
+    /// Stable: `channel_not_found`, `approval_expired`, `scope_denied`, ...
+    pub code: String,
+    /// For people: what happened and what to do.
+    pub message: String,
+    /// Whether the same call may work later.
+    #[serde(default)]
+    pub retryable: bool,
+}
+
+impl CallFailure {
+    fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), retryable: false }
+    }
+}
+
+impl From<&Problem> for CallFailure {
+    fn from(problem: &Problem) -> Self {
+        Self { code: problem.code().to_owned(), message: problem.detail().to_owned(), retryable: problem.retry_after().is_some() }
+    }
+}
+
+/// Where a call stands after it was taken as far as it goes.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Succeeded { output: Value, summary: String },
+    Failed(CallFailure),
+    AwaitingApproval { approval: ApprovalId, expires_at: OffsetDateTime },
+    /// A person has to look, and say.
+    OutcomeUnknown { message: String },
+    /// It goes on when what it needs is back; nothing is lost.
+    Waiting { what: String, retry_after: Duration },
+}
+
+/// A call and where it stands.
+#[derive(Debug, Clone)]
+pub struct Advanced {
+    pub call: SkillCallId,
+    pub outcome: Outcome,
+}

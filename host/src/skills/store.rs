@@ -1,0 +1,444 @@
+use super::{CallFailure, CallRequest, CallStatus, Origin};
+use crate::{
+    db::{SystemTx, TenantTx},
+    id::{AgentId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId},
+    page::PageRequest,
+};
+use serde_json::Value;
+use sqlx::Result;
+use std::time::Duration;
+use time::OffsetDateTime;
+
+pub struct ConfigRow {
+    pub id: SkillConfigId,
+    pub skill_name: String,
+    pub enabled: bool,
+    pub requires_approval: bool,
+    pub approval_actions: Vec<String>,
+    pub disabled_actions: Vec<String>,
+    pub approval_ttl_seconds: i32,
+    pub approver_roles: Vec<String>,
+    pub rate_limit: Option<Value>,
+    pub allowed_scopes: Value,
+    pub settings: Value,
+    pub version: i32,
+    pub created_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+}
+
+pub async fn config(tx: &mut TenantTx, skill: &str) -> Result<Option<ConfigRow>> {
+    sqlx::query_as!(
+        ConfigRow,
+        r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
+                  approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
+           from skill_configs where skill_name = $1"#,
+        skill
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn config_by_id(tx: &mut TenantTx, id: SkillConfigId) -> Result<Option<ConfigRow>> {
+    sqlx::query_as!(
+        ConfigRow,
+        r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
+                  approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
+           from skill_configs where id = $1"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn list_configs(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<ConfigRow>> {
+    sqlx::query_as!(
+        ConfigRow,
+        r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
+                  approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
+           from skill_configs where ($1::uuid is null or id < $1) order by id desc limit $2"#,
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Writes all that can be set; `false` where the version is not the one that the client has seen.
+pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>) -> Result<bool> {
+    let updated = sqlx::query!(
+        "update skill_configs set enabled = $2, requires_approval = $3, approval_actions = $4, disabled_actions = $5, approval_ttl_seconds = $6,
+                approver_roles = $7, rate_limit = $8, allowed_scopes = $9, settings = $10, version = version + 1, updated_at = now()
+         where id = $1 and ($11::int is null or version = $11)",
+        row.id.uuid(),
+        row.enabled,
+        row.requires_approval,
+        &row.approval_actions,
+        &row.disabled_actions,
+        row.approval_ttl_seconds,
+        &row.approver_roles,
+        row.rate_limit,
+        row.allowed_scopes,
+        row.settings,
+        seen
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// Counts a use of the skill, unless that would be one too many. The lock of the skill's row makes two at once
+/// count one after the other. Gives how long until the next use, where there is none now.
+pub async fn count_use(tx: &mut TenantTx, config: SkillConfigId, call: SkillCallId, max: i64, per: Duration) -> Result<std::result::Result<i64, Duration>> {
+    let (config, call) = (config.uuid(), call.uuid());
+    sqlx::query!("select 1 as one from skill_configs where id = $1 for update", config).fetch_one(&mut **tx).await?;
+    let window = sqlx::query!(
+        r#"select count(*) as "used!", extract(epoch from min(at) + make_interval(secs => $2) - clock_timestamp())::float8 as frees
+           from (select rate_counted_at as at from skill_calls
+                 where skill_config_id = $1 and rate_counted_at > clock_timestamp() - make_interval(secs => $2)
+                 order by rate_counted_at desc limit $3) used"#,
+        config,
+        per.as_secs_f64(),
+        max
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    if window.used >= max {
+        return Ok(Err(Duration::from_secs_f64(window.frees.unwrap_or(1.0).max(0.1))));
+    }
+    sqlx::query!("update skill_calls set rate_counted_at = clock_timestamp(), skill_config_id = $2 where id = $1", call, config)
+        .execute(&mut **tx)
+        .await?;
+    Ok(Ok(max - window.used - 1))
+}
+
+pub struct CallRow {
+    pub id: SkillCallId,
+    pub task_id: Option<TaskId>,
+    pub task_step: Option<i32>,
+    pub agent_id: Option<AgentId>,
+    pub actor: String,
+    pub idempotency_key: String,
+    pub request_sha256: Vec<u8>,
+    pub skill_name: String,
+    pub action: String,
+    pub params: Value,
+    pub status: String,
+    pub skill_config_id: Option<SkillConfigId>,
+    pub instance_id: Option<InstanceId>,
+    pub plugin_digest: Option<String>,
+    pub settings: Option<Value>,
+    pub approval_id: Option<ApprovalId>,
+    pub retry_unknown: bool,
+    pub rate_counted_at: Option<OffsetDateTime>,
+    pub credentials_used: Value,
+    pub output: Option<Value>,
+    pub summary: Option<String>,
+    pub error: Option<Value>,
+    pub started_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+    pub created_at: OffsetDateTime,
+}
+
+impl CallRow {
+    pub fn status(&self) -> CallStatus {
+        CallStatus::parse(&self.status)
+    }
+}
+
+macro_rules! call_query {
+    ($where:literal $(, $arg:expr)*) => {
+        sqlx::query_as!(
+            CallRow,
+            r#"select id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
+                      request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
+                      instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
+                      retry_unknown, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at
+               from skill_calls where "# + $where
+            $(, $arg)*
+        )
+    };
+}
+
+/// Writes a new call, or finds the one that bears the same key.
+pub async fn submit(tx: &mut TenantTx, id: SkillCallId, request: &CallRequest, sha256: &[u8; 32]) -> Result<CallRow> {
+    let tenant = tx.tenant();
+    let (task, step, agent) = match request.origin {
+        Origin::Direct => (None, None, None),
+        Origin::Task { task, step, agent } => (Some(task.uuid()), Some(step), agent.map(AgentId::uuid)),
+    };
+    sqlx::query!(
+        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued') on conflict on constraint skill_calls_idempotency do nothing",
+        id.uuid(),
+        tenant.uuid(),
+        task,
+        step,
+        agent,
+        request.actor,
+        request.idempotency_key,
+        sha256.as_slice(),
+        request.skill,
+        request.action,
+        request.params
+    )
+    .execute(&mut **tx)
+    .await?;
+    call_query!("idempotency_key = $1", request.idempotency_key).fetch_one(&mut **tx).await
+}
+
+pub async fn call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>> {
+    call_query!("id = $1", id.uuid()).fetch_optional(&mut **tx).await
+}
+
+/// The same, and nobody else changes it until the transaction ends.
+pub async fn lock_call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>> {
+    call_query!("id = $1 for update", id.uuid()).fetch_optional(&mut **tx).await
+}
+
+pub async fn list_calls(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<CallRow>> {
+    call_query!("($1::uuid is null or id < $1) order by id desc limit $2", page.before, page.fetch()).fetch_all(&mut **tx).await
+}
+
+pub struct Begin<'a> {
+    pub config: SkillConfigId,
+    pub instance: InstanceId,
+    pub digest: &'a str,
+    pub settings: &'a Value,
+    pub credentials_used: Value,
+    pub lease: Duration,
+}
+
+pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<()> {
+    sqlx::query!(
+        "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
+                started_at = coalesce(started_at, now()), leased_until = now() + make_interval(secs => $7)
+         where id = $1",
+        id.uuid(),
+        begin.config.uuid(),
+        begin.instance.uuid(),
+        begin.digest,
+        begin.settings,
+        begin.credentials_used,
+        begin.lease.as_secs_f64()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Says that the call is being worked on.
+pub async fn extend_lease(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
+    sqlx::query!("update skill_calls set leased_until = now() + make_interval(secs => $2) where id = $1", id.uuid(), lease.as_secs_f64())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub async fn await_approval(tx: &mut TenantTx, id: SkillCallId, approval: ApprovalId) -> Result<()> {
+    sqlx::query!("update skill_calls set status = 'awaiting_approval', approval_id = $2 where id = $1", id.uuid(), approval.uuid())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Ends a call; `false` where it had ended before.
+pub async fn finish(tx: &mut TenantTx, id: SkillCallId, status: CallStatus, output: Option<&Value>, summary: Option<&str>, error: Option<&CallFailure>) -> Result<bool> {
+    let error = error.and_then(|e| serde_json::to_value(e).ok());
+    let done = sqlx::query!(
+        "update skill_calls set status = $2, output = $3, summary = $4, error = $5, finished_at = now(), leased_until = null
+         where id = $1 and status not in ('succeeded', 'failed', 'rejected', 'cancelled')",
+        id.uuid(),
+        status.as_str(),
+        output,
+        summary,
+        error
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub async fn outcome_unknown(tx: &mut TenantTx, id: SkillCallId, error: &CallFailure) -> Result<bool> {
+    let error = serde_json::to_value(error).ok();
+    let done = sqlx::query!(
+        "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null, retry_unknown = false where id = $1 and status = 'running'",
+        id.uuid(),
+        error
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A person said: send it again.
+pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
+    sqlx::query!(
+        "update skill_calls set status = 'running', retry_unknown = true, error = null, leased_until = now() + interval '2 minutes'
+         where id = $1 and status = 'outcome_unknown'",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn retry_used(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
+    sqlx::query!("update skill_calls set retry_unknown = false where id = $1", id.uuid()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub struct RequestRow {
+    pub seq: i32,
+    pub digest: String,
+    pub journal_id: Option<String>,
+    pub status: String,
+    pub reply: Option<Value>,
+}
+
+pub async fn requests(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<RequestRow>> {
+    sqlx::query_as!(
+        RequestRow,
+        "select seq, digest, journal_id, status, reply from skill_call_requests where call_id = $1 order by seq",
+        call.uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Notes that a request is about to leave; one that was noted before stays as it is.
+pub async fn sending(tx: &mut TenantTx, call: SkillCallId, seq: i32, digest: &str, journal: &str) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into skill_call_requests (tenant_id, call_id, seq, digest, journal_id, status) values ($1, $2, $3, $4, $5, 'sending')
+         on conflict do nothing",
+        tenant.uuid(),
+        call.uuid(),
+        seq,
+        digest,
+        journal
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn replied(tx: &mut TenantTx, call: SkillCallId, seq: i32, reply: &Value) -> Result<()> {
+    sqlx::query!(
+        "update skill_call_requests set status = 'finished', reply = $3, finished_at = now() where call_id = $1 and seq = $2 and status <> 'finished'",
+        call.uuid(),
+        seq,
+        reply
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Calls that were made over the API and that nobody works on any more.
+pub async fn abandoned(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, SkillCallId)>> {
+    let rows = sqlx::query!(
+        r#"select tenant_id as "tenant: TenantId", id as "id: SkillCallId" from skill_calls
+           where status = 'running' and task_id is null and leased_until < now() order by leased_until limit $1"#,
+        limit
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.tenant, row.id)).collect())
+}
+
+pub struct ApprovalRow {
+    pub id: ApprovalId,
+    pub task_id: Option<TaskId>,
+    pub call_id: SkillCallId,
+    pub workflow_id: String,
+    pub status: String,
+    pub fingerprint: Vec<u8>,
+    pub request: Value,
+    pub reason: String,
+    pub roles: Vec<String>,
+    pub requested_by: String,
+    pub expires_at: OffsetDateTime,
+    pub decided_by: Option<String>,
+    pub decided_at: Option<OffsetDateTime>,
+    pub note: Option<String>,
+    pub created_at: OffsetDateTime,
+}
+
+macro_rules! approval_query {
+    ($where:literal $(, $arg:expr)*) => {
+        sqlx::query_as!(
+            ApprovalRow,
+            r#"select id as "id: ApprovalId", task_id as "task_id: TaskId", call_id as "call_id: SkillCallId", workflow_id, status, fingerprint,
+                      request, reason, roles, requested_by, expires_at, decided_by, decided_at, note, created_at
+               from approvals where "# + $where
+            $(, $arg)*
+        )
+    };
+}
+
+pub struct NewApproval<'a> {
+    pub id: ApprovalId,
+    pub task: Option<TaskId>,
+    pub call: SkillCallId,
+    pub workflow_id: &'a str,
+    pub fingerprint: &'a [u8; 32],
+    pub request: &'a Value,
+    pub reason: &'a str,
+    pub roles: &'a [String],
+    pub requested_by: &'a str,
+    pub expires_at: OffsetDateTime,
+}
+
+pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, roles, requested_by, expires_at)
+         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11)",
+        new.id.uuid(),
+        tenant.uuid(),
+        new.task.map(TaskId::uuid),
+        new.call.uuid(),
+        new.workflow_id,
+        new.fingerprint.as_slice(),
+        new.request,
+        new.reason,
+        new.roles,
+        new.requested_by,
+        new.expires_at
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn lock_approval(tx: &mut TenantTx, id: ApprovalId) -> Result<Option<ApprovalRow>> {
+    approval_query!("id = $1 for update", id.uuid()).fetch_optional(&mut **tx).await
+}
+
+pub async fn approval(tx: &mut TenantTx, id: ApprovalId) -> Result<Option<ApprovalRow>> {
+    approval_query!("id = $1", id.uuid()).fetch_optional(&mut **tx).await
+}
+
+pub async fn pending_of_task(tx: &mut TenantTx, task: TaskId) -> Result<Option<ApprovalRow>> {
+    approval_query!("task_id = $1 and status = 'pending' order by id desc limit 1", task.uuid()).fetch_optional(&mut **tx).await
+}
+
+pub async fn list_approvals(tx: &mut TenantTx, page: PageRequest, status: Option<&str>) -> Result<Vec<ApprovalRow>> {
+    approval_query!("($1::uuid is null or id < $1) and ($3::text is null or status = $3) order by id desc limit $2", page.before, page.fetch(), status)
+        .fetch_all(&mut **tx)
+        .await
+}
+
+pub async fn decide_approval(tx: &mut TenantTx, id: ApprovalId, status: &str, by: Option<&str>, note: Option<&str>, at: OffsetDateTime) -> Result<()> {
+    sqlx::query!(
+        "update approvals set status = $2, decided_by = coalesce($3, decided_by), note = coalesce($4, note), decided_at = coalesce(decided_at, $5) where id = $1",
+        id.uuid(),
+        status,
+        by,
+        note,
+        at
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

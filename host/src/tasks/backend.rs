@@ -1,0 +1,48 @@
+//! Who carries out a step, by the agent's backend.
+
+use super::PlannedStep;
+use crate::{
+    agents::Backend,
+    app::App,
+    id::{AgentId, SkillCallId, TaskId, TenantId},
+    problem::Problem,
+    skills::{CallRequest, Origin, Outcome, router},
+};
+use serde_json::Value;
+
+/// A step to carry out.
+pub struct StepRequest<'a> {
+    pub tenant: TenantId,
+    pub task: TaskId,
+    pub step: i32,
+    pub agent: Option<AgentId>,
+    pub agent_name: &'a str,
+    pub planned: &'a PlannedStep,
+}
+
+/// The call that a step is, written down.
+pub async fn submit(app: &App, backend: Backend, request: &StepRequest<'_>) -> Result<SkillCallId, Problem> {
+    match backend {
+        // A planned step is a skill call whatever the agent reasons with; without a plan an ADK agent makes its own.
+        Backend::Openclaw | Backend::Adk | Backend::Mcp => {
+            let origin = Origin::Task { task: request.task, step: request.step, agent: request.agent };
+            let call = CallRequest {
+                idempotency_key: router::task_key(&origin).unwrap_or_default(),
+                skill: request.planned.skill.clone(),
+                action: request.planned.action.clone(),
+                params: Value::Object(request.planned.params.clone()),
+                actor: format!("agent {}", request.agent_name),
+                origin,
+            };
+            let mut tx = app.db().tenant(request.tenant).await?;
+            let row = router::submit(&mut tx, &call).await?;
+            tx.commit().await?;
+            Ok(row.id)
+        }
+    }
+}
+
+/// Takes the step as far as it goes.
+pub async fn advance(app: &App, tenant: TenantId, call: SkillCallId) -> Result<Outcome, Problem> {
+    router::advance(app, tenant, call).await.map(|advanced| advanced.outcome)
+}

@@ -1,0 +1,364 @@
+//! `/agent-tasks`.
+
+use super::{NewTask, Plan, create, store, store::Message};
+use crate::{
+    agents,
+    app::App,
+    caller::{Caller, Permission},
+    db::TenantTx,
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    id::{AgentId, ApprovalId, TaskId},
+    outbox,
+    page::{Page, PageQuery, PageRequest},
+    problem::{Problem, ProblemBody},
+    skills::{
+        approvals::{self, Decision, Which},
+        http::{Approval, check_note},
+    },
+    tenants::{Claim, claim},
+    traces::{self, TraceStep, live},
+};
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{convert::Infallible, time::Duration};
+use time::OffsetDateTime;
+use tokio_stream::wrappers::ReceiverStream;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Trace steps that one answer holds.
+const TRACE_STEPS_MAX: i64 = 1000;
+/// A live view looks this often though nothing woke it.
+const LIVE_POLL: Duration = Duration::from_secs(15);
+/// Events that wait for a slow reader.
+const LIVE_BUFFER: usize = 64;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_task, list_tasks))
+        .routes(routes!(get_task))
+        .routes(routes!(read_trace))
+        .routes(routes!(read_messages))
+        .routes(routes!(approve_task))
+        .routes(routes!(reject_task))
+        .routes(routes!(cancel_task))
+}
+
+/// How urgent a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    Normal,
+    High,
+    Urgent,
+}
+
+impl Priority {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+}
+
+/// Something that an agent is to get done.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct AgentTask {
+    pub id: TaskId,
+    pub objective: String,
+    /// `queued`, `thinking`, `executing`, `waiting_input`, `delegated`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    pub priority: String,
+    pub agent_id: Option<AgentId>,
+    pub parent_task_id: Option<TaskId>,
+    pub capabilities: Vec<String>,
+    pub plan: Value,
+    /// What a person is asked, or what is away.
+    pub waiting_for: Option<Value>,
+    pub output: Option<Value>,
+    pub error: Option<Value>,
+    pub confidence: Option<f64>,
+    pub tokens_used: i64,
+    pub cost_micro_usd: i64,
+    pub created_by: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub cancel_requested_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
+impl From<store::TaskRow> for AgentTask {
+    fn from(row: store::TaskRow) -> Self {
+        Self {
+            id: row.id,
+            objective: row.objective,
+            status: row.status,
+            priority: row.priority,
+            agent_id: row.agent_id,
+            parent_task_id: row.parent_task_id,
+            capabilities: row.capabilities,
+            plan: row.plan,
+            waiting_for: row.waiting_for,
+            output: row.output,
+            error: row.error,
+            confidence: row.confidence,
+            tokens_used: row.tokens_used,
+            cost_micro_usd: row.cost_micro_usd,
+            created_by: row.created_by,
+            cancel_requested_at: row.cancel_requested_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            created_at: row.created_at,
+        }
+    }
+}
+
+#[derive(Deserialize, ToSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct NewAgentTask {
+    /// What is to be done, in words. 1 to 4000 characters.
+    pub objective: String,
+    pub priority: Option<Priority>,
+    /// Leaves the choice to the dispatcher where it is left out.
+    pub agent_id: Option<AgentId>,
+    /// What the agent should be able to do.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    #[serde(default)]
+    pub plan: Plan,
+}
+
+/// Create a task
+///
+/// It starts at once and goes on by itself; follow it by its trace.
+#[utoipa::path(post, path = "/agent-tasks", tag = "tasks", request_body = NewAgentTask,
+    responses((status = 201, body = AgentTask), (status = 422, body = ProblemBody)))]
+async fn create_task(
+    State(app): State<App>,
+    caller: Caller,
+    IdempotencyKey(key): IdempotencyKey,
+    body: JsonWithDigest<NewAgentTask>,
+) -> Result<(StatusCode, Json<AgentTask>), Problem> {
+    caller.require(Permission::Act)?;
+    let new = body.value;
+    check(&new)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    if let Some(agent) = new.agent_id
+        && !agents::exists(&mut tx, agent).await?
+    {
+        return Err(Problem::invalid_field("/agent_id", "is no agent of this tenant"));
+    }
+    let id = match claim(&mut tx, "create_task", key.as_deref(), &body.sha256).await? {
+        Claim::Repeat(id) => TaskId(id),
+        Claim::New(id) => {
+            let task = NewTask {
+                id: TaskId(id),
+                objective: &new.objective,
+                priority: new.priority.unwrap_or(Priority::Normal).as_str(),
+                agent: new.agent_id,
+                parent: None,
+                depth: 0,
+                capabilities: &new.capabilities,
+                plan: &new.plan,
+                created_by: &caller.name,
+            };
+            create(&app, &mut tx, &task).await?;
+            TaskId(id)
+        }
+    };
+    let task = find(&mut tx, id).await?;
+    tx.commit().await?;
+    app.outbox_wake().notify_one();
+    Ok((StatusCode::CREATED, Json(task.into())))
+}
+
+fn check(new: &NewAgentTask) -> Result<(), Problem> {
+    Problem::check_length("/objective", &new.objective, 1, 4000)?;
+    if new.capabilities.len() > 64 {
+        return Err(Problem::invalid_field("/capabilities", "may have 64 entries"));
+    }
+    for (i, capability) in new.capabilities.iter().enumerate() {
+        Problem::check_length(&format!("/capabilities/{i}"), capability, 1, 100)?;
+    }
+    new.plan.check("/plan", 0)
+}
+
+#[derive(Deserialize, IntoParams, Debug)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TasksQuery {
+    /// 1 to 200; 50 where it is left out.
+    pub limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    pub status: Option<String>,
+    pub agent_id: Option<AgentId>,
+    pub priority: Option<Priority>,
+}
+
+/// List the tasks
+#[utoipa::path(get, path = "/agent-tasks", tag = "tasks", params(TasksQuery), responses((status = 200, body = Page<AgentTask>)))]
+async fn list_tasks(State(app): State<App>, caller: Caller, Query(query): Query<TasksQuery>) -> Result<Json<Page<AgentTask>>, Problem> {
+    caller.require(Permission::Read)?;
+    let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
+    let filter = store::Filter { status: query.status.as_deref(), agent: query.agent_id, priority: query.priority.map(Priority::as_str) };
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    let rows = store::list(&mut tx, page, &filter).await?;
+    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), AgentTask::from)))
+}
+
+/// One task
+#[utoipa::path(get, path = "/agent-tasks/{id}", tag = "tasks", params(("id" = TaskId, Path)),
+    responses((status = 200, body = AgentTask), (status = 404, body = ProblemBody)))]
+async fn get_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<AgentTask>, Problem> {
+    caller.require(Permission::Read)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    Ok(Json(find(&mut tx, id).await?.into()))
+}
+
+/// A task's trace
+///
+/// With `Accept: text/event-stream`, live: each step as an event whose id is its number, until the task ends.
+/// `Last-Event-ID` goes on after a step.
+#[utoipa::path(get, path = "/agent-tasks/{id}/trace", tag = "tasks", params(("id" = TaskId, Path)),
+    responses((status = 200, body = Vec<TraceStep>), (status = 404, body = ProblemBody)))]
+async fn read_trace(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>, headers: HeaderMap) -> Result<Response, Problem> {
+    caller.require(Permission::Read)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    find(&mut tx, id).await?;
+    let accepts = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !accepts.contains("text/event-stream") {
+        return Ok(Json(traces::of_task(&mut tx, id, 0, TRACE_STEPS_MAX).await?).into_response());
+    }
+    tx.commit().await?;
+    let last_event = headers.get("last-event-id").and_then(|v| v.to_str().ok());
+    let after = match last_event {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| Problem::bad_request("invalid_last_event_id", "Last-Event-ID must be the id of an event of this stream: a number."))?,
+    };
+    let (events, stream) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(LIVE_BUFFER);
+    tokio::spawn(async move { follow(&app, &caller, id, after, &events).await });
+    Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// Sends each step as it is written, until the last one, or until nobody reads.
+async fn follow(app: &App, caller: &Caller, id: TaskId, mut after: i32, events: &tokio::sync::mpsc::Sender<Result<Event, Infallible>>) {
+    let mut watch = app.live().watch();
+    loop {
+        let steps = async {
+            let mut tx = app.db().tenant(caller.tenant).await?;
+            traces::of_task(&mut tx, id, after, TRACE_STEPS_MAX).await
+        };
+        // Where the database is away, the reader waits with us.
+        for step in steps.await.unwrap_or_default() {
+            after = step.step_order;
+            let last = matches!(step.step_type.as_str(), "completed" | "failed" | "cancelled");
+            let event = Event::default().id(after.to_string()).event(&step.step_type).json_data(&step).unwrap_or_default();
+            if events.send(Ok(event)).await.is_err() || last {
+                return;
+            }
+        }
+        tokio::select! {
+            () = live::changed(&mut watch, id.uuid(), LIVE_POLL) => {}
+            () = events.closed() => return,
+        }
+    }
+}
+
+/// A task's messages
+///
+/// Newest first.
+#[utoipa::path(get, path = "/agent-tasks/{id}/messages", tag = "tasks", params(("id" = TaskId, Path), PageQuery),
+    responses((status = 200, body = Page<Message>), (status = 404, body = ProblemBody)))]
+async fn read_messages(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Message>>, Problem> {
+    caller.require(Permission::Read)?;
+    let page = query.parse()?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    find(&mut tx, id).await?;
+    let rows = store::messages(&mut tx, id, page).await?;
+    Ok(Json(Page::of(rows, page, |message| message.id.uuid(), |message| message)))
+}
+
+#[derive(Deserialize, ToSchema, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct TaskDecision {
+    /// Which approval; the one that the task waits for where it is left out.
+    pub approval_id: Option<ApprovalId>,
+    /// For the trace.
+    pub note: Option<String>,
+}
+
+/// Approve what a task waits for
+#[utoipa::path(post, path = "/agent-tasks/{id}/approve", tag = "tasks", params(("id" = TaskId, Path)), request_body = TaskDecision,
+    responses((status = 200, body = Approval), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn approve_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>, Json(body): Json<TaskDecision>) -> Result<Json<Approval>, Problem> {
+    decide(&app, &caller, id, true, body).await
+}
+
+/// Reject what a task waits for
+#[utoipa::path(post, path = "/agent-tasks/{id}/reject", tag = "tasks", params(("id" = TaskId, Path)), request_body = TaskDecision,
+    responses((status = 200, body = Approval), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn reject_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>, Json(body): Json<TaskDecision>) -> Result<Json<Approval>, Problem> {
+    decide(&app, &caller, id, false, body).await
+}
+
+async fn decide(app: &App, caller: &Caller, id: TaskId, approve: bool, body: TaskDecision) -> Result<Json<Approval>, Problem> {
+    check_note(body.note.as_deref())?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    find(&mut tx, id).await?;
+    tx.commit().await?;
+    let which = body.approval_id.map_or(Which::PendingOf(id), Which::Approval);
+    let approval = approvals::decide(app, caller, which, &Decision { approve, note: body.note }).await?;
+    Ok(Json(approval.into()))
+}
+
+/// Cancel a task
+///
+/// What was sent is not taken back; nothing further is sent. Cancelling again changes nothing.
+#[utoipa::path(post, path = "/agent-tasks/{id}/cancel", tag = "tasks", params(("id" = TaskId, Path)),
+    responses((status = 202, body = AgentTask), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn cancel_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>) -> Result<(StatusCode, Json<AgentTask>), Problem> {
+    caller.require(Permission::Act)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    let row = find(&mut tx, id).await?;
+    if row.is_finished() && row.status != "cancelled" {
+        return Err(Problem::conflict("task_finished", format!("The task is {} already.", row.status)));
+    }
+    if row.cancel_requested_at.is_none() {
+        store::request_cancel(&mut tx, id, app.clock().now()).await?;
+        outbox::push(&mut tx, outbox::Kind::Cancel, &id.to_string(), &format!("cancelled by {}", caller.key), ()).await?;
+    }
+    let row = find(&mut tx, id).await?;
+    tx.commit().await?;
+    app.outbox_wake().notify_one();
+    Ok((StatusCode::ACCEPTED, Json(row.into())))
+}
+
+async fn find(tx: &mut TenantTx, id: TaskId) -> Result<store::TaskRow, Problem> {
+    store::get(tx, id).await?.ok_or_else(|| Problem::not_found("task"))
+}

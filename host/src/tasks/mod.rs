@@ -1,0 +1,166 @@
+//! # Tasks
+//!
+//! ## What it is
+//! Something that an agent is to get done: an objective in words, with a plan of steps (skill, action, parameters)
+//! or without one. A task is a durable workflow: it survives whatever is killed, waits for people for days, and
+//! leaves a trace.
+//!
+//! ## Life
+//! queued -> thinking -> executing -> completed | failed | cancelled, with `waiting_input` while a person is asked and
+//! `delegated` while child tasks run. [`workflow::TaskExecutionWorkflow`] moves it, through [`activities`].
+//!
+//! ## Always true
+//! - A task that was answered with 201 is started, whoever dies (`outbox`).
+//! - A status and the trace step that reports it are written in one transaction.
+//! - A finished task does not change again (`store::set_status`).
+//! - A step's outside effect happens once: its call has a key of its own (`skills::router`).
+//!
+//! ## To change
+//! - A backend: [`backend`], the one place that runs a step.
+//! - The order of the activities: [`workflow`] alone.
+
+pub mod activities;
+mod backend;
+pub mod http;
+mod store;
+pub mod workflow;
+
+use crate::{
+    app::App,
+    db::TenantTx,
+    id::{AgentId, TaskId},
+    outbox,
+    problem::Problem,
+    worker::patience,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// Steps of one plan.
+pub const STEPS_MAX: usize = 50;
+/// Child tasks of one task.
+pub const CHILDREN_MAX: usize = 10;
+/// How deep tasks may delegate.
+pub const DELEGATION_DEPTH_MAX: i32 = 3;
+
+/// What a task is to do, step by step.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plan {
+    /// Skill calls, one after the other; each must succeed before the next.
+    pub steps: Vec<PlannedStep>,
+    /// Tasks for other agents, all at once, after the steps.
+    #[schema(no_recursion)]
+    pub delegate: Vec<DelegatedTask>,
+}
+
+/// One skill call.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedStep {
+    pub skill: String,
+    pub action: String,
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub params: Map<String, Value>,
+}
+
+/// A task that is handed to another agent.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DelegatedTask {
+    pub objective: String,
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    #[serde(default)]
+    #[schema(no_recursion)]
+    pub plan: Plan,
+}
+
+impl Plan {
+    pub fn check(&self, pointer: &str, depth: i32) -> Result<(), Problem> {
+        let too_many = |what: &str, count: usize, max: usize| Problem::invalid_field(&format!("{pointer}/{what}"), &format!("has {count} entries; it may have {max}"));
+        if self.steps.len() > STEPS_MAX {
+            return Err(too_many("steps", self.steps.len(), STEPS_MAX));
+        }
+        if self.delegate.len() > CHILDREN_MAX {
+            return Err(too_many("delegate", self.delegate.len(), CHILDREN_MAX));
+        }
+        if !self.delegate.is_empty() && depth >= DELEGATION_DEPTH_MAX {
+            return Err(Problem::invalid_field(&format!("{pointer}/delegate"), &format!("is {depth} tasks deep; tasks delegate at most {DELEGATION_DEPTH_MAX} deep")));
+        }
+        for (i, step) in self.steps.iter().enumerate() {
+            Problem::check_length(&format!("{pointer}/steps/{i}/skill"), &step.skill, 1, 64)?;
+            Problem::check_length(&format!("{pointer}/steps/{i}/action"), &step.action, 1, 64)?;
+        }
+        for (i, child) in self.delegate.iter().enumerate() {
+            let at = format!("{pointer}/delegate/{i}");
+            Problem::check_length(&format!("{at}/objective"), &child.objective, 1, 4000)?;
+            child.plan.check(&format!("{at}/plan"), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// The skills that the plan needs, each once.
+    pub fn skills(&self) -> Vec<String> {
+        let mut skills: Vec<String> = self.steps.iter().map(|step| step.skill.clone()).collect();
+        skills.sort();
+        skills.dedup();
+        skills
+    }
+}
+
+/// A task to create.
+#[derive(Debug)]
+pub struct NewTask<'a> {
+    pub id: TaskId,
+    pub objective: &'a str,
+    pub priority: &'a str,
+    pub agent: Option<AgentId>,
+    pub parent: Option<TaskId>,
+    pub depth: i32,
+    pub capabilities: &'a [String],
+    pub plan: &'a Plan,
+    pub created_by: &'a str,
+}
+
+/// Writes a task down and, unless a parent starts it, that it is to be started.
+async fn create(app: &App, tx: &mut TenantTx, new: &NewTask<'_>) -> Result<(), Problem> {
+    store::insert(tx, new).await?;
+    if new.parent.is_none() {
+        let input = input_of(app, tx, new.id, new.depth);
+        outbox::push(tx, outbox::Kind::Start, &new.id.to_string(), workflow::WORKFLOW_TYPE, input).await?;
+    }
+    Ok(())
+}
+
+fn input_of(app: &App, tx: &TenantTx, task: TaskId, depth: i32) -> workflow::Input {
+    let limits = &app.config().tasks;
+    let seconds = if depth > 0 { limits.chain_working_seconds_max } else { limits.working_seconds_max };
+    workflow::Input { tenant: tx.tenant(), task, patience: patience(app), working_time_max: Duration::from_secs(seconds.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_has_limits() {
+        let step = PlannedStep { skill: "slack".into(), action: "send_message".into(), params: Map::new() };
+        let plan = Plan { steps: vec![step.clone(); STEPS_MAX + 1], delegate: vec![] };
+        assert!(plan.check("/plan", 0).is_err());
+        let mut nested = Plan { steps: vec![step], delegate: vec![] };
+        for _ in 0..=DELEGATION_DEPTH_MAX {
+            nested = Plan { steps: vec![], delegate: vec![DelegatedTask { objective: "x".into(), capabilities: vec![], plan: nested }] };
+        }
+        assert!(nested.check("/plan", 0).is_err());
+    }
+
+    #[test]
+    fn a_plan_names_each_skill_once() {
+        let step = |skill: &str| PlannedStep { skill: skill.into(), action: "a".into(), params: Map::new() };
+        let plan = Plan { steps: vec![step("slack"), step("github"), step("slack")], delegate: vec![] };
+        assert_eq!(plan.skills(), ["github", "slack"]);
+    }
+}

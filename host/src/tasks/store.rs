@@ -1,0 +1,252 @@
+use super::NewTask;
+use crate::{
+    db::TenantTx,
+    id::{AgentId, MessageId, TaskId},
+    page::PageRequest,
+};
+use serde_json::{Value, json};
+use sqlx::Result;
+use time::OffsetDateTime;
+
+pub struct TaskRow {
+    pub id: TaskId,
+    pub objective: String,
+    pub status: String,
+    pub priority: String,
+    pub requested_agent_id: Option<AgentId>,
+    pub agent_id: Option<AgentId>,
+    pub parent_task_id: Option<TaskId>,
+    pub delegation_depth: i32,
+    pub capabilities: Vec<String>,
+    pub plan: Value,
+    pub waiting_for: Option<Value>,
+    pub output: Option<Value>,
+    pub error: Option<Value>,
+    pub confidence: Option<f64>,
+    pub tokens_used: i64,
+    pub cost_micro_usd: i64,
+    pub created_by: String,
+    pub cancel_requested_at: Option<OffsetDateTime>,
+    pub started_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+    pub created_at: OffsetDateTime,
+}
+
+impl TaskRow {
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.as_str(), "completed" | "failed" | "cancelled")
+    }
+}
+
+macro_rules! task_query {
+    ($where:literal $(, $arg:expr)*) => {
+        sqlx::query_as!(
+            TaskRow,
+            r#"select id as "id: TaskId", objective, status, priority, requested_agent_id as "requested_agent_id: AgentId", agent_id as "agent_id: AgentId",
+                      parent_task_id as "parent_task_id: TaskId", delegation_depth, capabilities, plan, waiting_for, output, error, confidence,
+                      tokens_used, cost_micro_usd, created_by, cancel_requested_at, started_at, finished_at, created_at
+               from agent_tasks where "# + $where
+            $(, $arg)*
+        )
+    };
+}
+
+pub async fn insert(tx: &mut TenantTx, new: &NewTask<'_>) -> Result<()> {
+    let tenant = tx.tenant();
+    let plan = serde_json::to_value(new.plan).map_err(|e| sqlx::Error::Encode(e.into()))?;
+    sqlx::query!(
+        "insert into agent_tasks (id, tenant_id, objective, status, priority, requested_agent_id, parent_task_id, delegation_depth, capabilities, plan, created_by)
+         values ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10)",
+        new.id.uuid(),
+        tenant.uuid(),
+        new.objective,
+        new.priority,
+        new.agent.map(AgentId::uuid),
+        new.parent.map(TaskId::uuid),
+        new.depth,
+        new.capabilities,
+        plan,
+        new.created_by
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn get(tx: &mut TenantTx, id: TaskId) -> Result<Option<TaskRow>> {
+    task_query!("id = $1", id.uuid()).fetch_optional(&mut **tx).await
+}
+
+pub struct Filter<'a> {
+    pub status: Option<&'a str>,
+    pub agent: Option<AgentId>,
+    pub priority: Option<&'a str>,
+}
+
+pub async fn list(tx: &mut TenantTx, page: PageRequest, filter: &Filter<'_>) -> Result<Vec<TaskRow>> {
+    task_query!(
+        "($1::uuid is null or id < $1) and ($3::text is null or status = $3) and ($4::uuid is null or agent_id = $4)
+         and ($5::text is null or priority = $5) order by id desc limit $2",
+        page.before,
+        page.fetch(),
+        filter.status,
+        filter.agent.map(AgentId::uuid),
+        filter.priority
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+pub async fn agent_of_parent(tx: &mut TenantTx, task: TaskId) -> Result<Option<AgentId>> {
+    sqlx::query_scalar!(
+        r#"select p.agent_id as "agent_id?: AgentId" from agent_tasks t join agent_tasks p on p.id = t.parent_task_id where t.id = $1"#,
+        task.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+    .map(Option::flatten)
+}
+
+pub async fn dispatched(tx: &mut TenantTx, task: TaskId, agent: AgentId) -> Result<()> {
+    sqlx::query!(
+        "update agent_tasks set status = 'thinking', agent_id = $2, started_at = coalesce(started_at, now()), updated_at = now()
+         where id = $1 and status in ('queued', 'thinking')",
+        task.uuid(),
+        agent.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A finished task does not change again.
+pub async fn set_status(tx: &mut TenantTx, task: TaskId, status: &str, waiting_for: Option<&Value>) -> Result<()> {
+    sqlx::query!(
+        "update agent_tasks set status = $2, waiting_for = $3, updated_at = now()
+         where id = $1 and status not in ('completed', 'failed', 'cancelled')",
+        task.uuid(),
+        status,
+        waiting_for
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn complete(tx: &mut TenantTx, task: TaskId, output: &Value, confidence: f64) -> Result<()> {
+    sqlx::query!(
+        "update agent_tasks set status = 'completed', output = $2, confidence = $3, waiting_for = null, finished_at = now(), updated_at = now()
+         where id = $1 and status not in ('completed', 'failed', 'cancelled')",
+        task.uuid(),
+        output,
+        confidence
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn fail(tx: &mut TenantTx, task: TaskId, status: &str, output: &Value, error: &Value) -> Result<()> {
+    sqlx::query!(
+        "update agent_tasks set status = $2, output = $3, error = $4, waiting_for = null, finished_at = now(), updated_at = now()
+         where id = $1 and status not in ('completed', 'failed', 'cancelled')",
+        task.uuid(),
+        status,
+        output,
+        error
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn request_cancel(tx: &mut TenantTx, task: TaskId, at: OffsetDateTime) -> Result<()> {
+    sqlx::query!("update agent_tasks set cancel_requested_at = coalesce(cancel_requested_at, $2), updated_at = now() where id = $1", task.uuid(), at)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub struct CallOfTask {
+    pub task_step: Option<i32>,
+    pub skill_name: String,
+    pub action: String,
+    pub status: String,
+    pub summary: Option<String>,
+    pub output: Option<Value>,
+}
+
+pub async fn calls_of(tx: &mut TenantTx, task: TaskId) -> Result<Vec<CallOfTask>> {
+    sqlx::query_as!(
+        CallOfTask,
+        "select task_step, skill_name, action, status, summary, output from skill_calls where task_id = $1 order by task_step",
+        task.uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Calls that have not begun will not; what is under way or unknown stays as it is.
+pub async fn cancel_calls(tx: &mut TenantTx, task: TaskId) -> Result<()> {
+    sqlx::query!(
+        "with cancelled as (
+             update skill_calls set status = 'cancelled', finished_at = now() where task_id = $1 and status in ('queued', 'awaiting_approval') returning id)
+         update approvals set status = 'expired', decided_at = now() where call_id in (select id from cancelled) and status in ('pending', 'approved')",
+        task.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn children_of(tx: &mut TenantTx, task: TaskId) -> Result<Vec<Value>> {
+    let rows = sqlx::query!(
+        r#"select id as "id: TaskId", objective, status, output, error from agent_tasks where parent_task_id = $1 order by id"#,
+        task.uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| json!({ "task_id": row.id, "objective": row.objective, "status": row.status, "output": row.output, "error": row.error })).collect())
+}
+
+#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema, Debug)]
+pub struct Message {
+    pub id: MessageId,
+    pub agent_id: Option<AgentId>,
+    /// `system`, `agent`, `tool` or `person`.
+    pub role: String,
+    pub content: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
+pub async fn insert_message(tx: &mut TenantTx, task: TaskId, agent: Option<AgentId>, key: &str, role: &str, content: &str) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into agent_messages (id, tenant_id, task_id, agent_id, message_key, role, content) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
+        MessageId::fresh().uuid(),
+        tenant.uuid(),
+        task.uuid(),
+        agent.map(AgentId::uuid),
+        key,
+        role,
+        content
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn messages(tx: &mut TenantTx, task: TaskId, page: PageRequest) -> Result<Vec<Message>> {
+    sqlx::query_as!(
+        Message,
+        r#"select id as "id: MessageId", agent_id as "agent_id: AgentId", role, content, created_at from agent_messages
+           where task_id = $1 and ($2::uuid is null or id < $2) order by id desc limit $3"#,
+        task.uuid(),
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}

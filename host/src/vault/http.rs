@@ -1,0 +1,193 @@
+//! `/skill-creds`.
+
+use super::{CredentialType, VALUE_BYTES_MAX, credential_aad, last_4, store};
+use crate::{
+    app::App,
+    caller::{Caller, Permission},
+    db::TenantTx,
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    id::CredentialId,
+    page::{Page, PageQuery},
+    plugins,
+    problem::{Problem, ProblemBody},
+    tenants::{Claim, claim},
+};
+use axum::{extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use zeroize::Zeroizing;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(store_credential, list_credentials)).routes(routes!(get_credential, revoke_credential))
+}
+
+/// A credential, as far as it is ever shown.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct Credential {
+    pub id: CredentialId,
+    pub skill: String,
+    /// `bot_token`
+    pub key: String,
+    pub r#type: String,
+    /// Its last four characters; nothing of a short one.
+    pub last_4: String,
+    /// `active`, `expired` or `revoked`.
+    pub status: String,
+    /// Counts up each time that a value is stored under this key.
+    pub version: i32,
+    /// When the service last refused it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub rejected_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<OffsetDateTime>,
+    /// To the minute.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_used_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCredential {
+    pub skill: String,
+    /// One of the keys that the skill's plugin names.
+    pub key: String,
+    /// The value. It is encrypted, and never shown again.
+    #[schema(value_type = String, format = Password)]
+    pub value: Zeroizing<String>,
+    pub r#type: Option<CredentialType>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// Store a credential
+///
+/// Replaces the one that the skill has under this key.
+#[utoipa::path(post, path = "/skill-creds", tag = "vault", request_body = NewCredential,
+    responses((status = 201, body = Credential), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn store_credential(
+    State(app): State<App>,
+    caller: Caller,
+    IdempotencyKey(key): IdempotencyKey,
+    body: JsonWithDigest<NewCredential>,
+) -> Result<(StatusCode, Json<Credential>), Problem> {
+    caller.require(Permission::Manage)?;
+    let new = body.value;
+    check_value(&app, &new)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    let config = store::config_of_skill(&mut tx, &new.skill).await?.ok_or_else(|| Problem::not_found("skill; install its plugin first"))?;
+    let fields = plugins::credential_fields(&mut tx, &new.skill).await?;
+    let Some(field) = fields.iter().find(|field| field.key == new.key) else {
+        let known: Vec<_> = fields.iter().map(|field| field.key.as_str()).collect();
+        return Err(Problem::invalid_field("/key", &format!("is none of the skill's credentials: {}", known.join(", "))));
+    };
+    plugins::check_credential(&app, &mut tx, &new.skill, &new.key, &new.value).await?;
+    let id = match claim(&mut tx, "store_credential", key.as_deref(), &body.sha256).await? {
+        Claim::Repeat(id) => CredentialId(id),
+        Claim::New(id) => {
+            let id = CredentialId(id);
+            let version = store::retire(&mut tx, config, &new.key).await? + 1;
+            let about = credential_aad(caller.tenant, id, version);
+            let sealed = app.vault().seal(&mut tx, &about, new.value.as_bytes()).await?;
+            let row = store::NewCredentialRow {
+                id,
+                config,
+                key: &new.key,
+                kind: match new.r#type {
+                    Some(given) => given.as_str(),
+                    None => &field.kind,
+                },
+                data_key: sealed.data_key,
+                encrypted: &sealed.bytes,
+                version,
+                last_4: &last_4(&new.value),
+                expires_at: new.expires_at,
+            };
+            store::insert(&mut tx, row).await?;
+            id
+        }
+    };
+    let credential = load(&app, &mut tx, id).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(credential)))
+}
+
+fn check_value(app: &App, new: &NewCredential) -> Result<(), Problem> {
+    if new.value.is_empty() || new.value.len() > VALUE_BYTES_MAX {
+        return Err(Problem::invalid_field("/value", &format!("must have 1 to {VALUE_BYTES_MAX} bytes")));
+    }
+    if new.expires_at.is_some_and(|at| at <= app.clock().now()) {
+        return Err(Problem::invalid_field("/expires_at", "is in the past"));
+    }
+    Ok(())
+}
+
+/// List the credentials
+#[utoipa::path(get, path = "/skill-creds", tag = "vault", params(PageQuery), responses((status = 200, body = Page<Credential>)))]
+async fn list_credentials(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<Credential>>, Problem> {
+    caller.require(Permission::Manage)?;
+    let page = query.parse()?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    let rows = store::list(&mut tx, page).await?;
+    let configs: Vec<_> = rows.iter().map(|row| row.skill_config_id).collect();
+    let skills = store::skill_of_config(&mut tx, &configs).await?;
+    let now = app.clock().now();
+    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), |row| {
+        let skill = skills.iter().find(|(id, _)| *id == row.skill_config_id).map(|(_, name)| name.clone()).unwrap_or_default();
+        present(row, skill, now)
+    })))
+}
+
+/// One credential
+#[utoipa::path(get, path = "/skill-creds/{id}", tag = "vault", params(("id" = CredentialId, Path)),
+    responses((status = 200, body = Credential), (status = 404, body = ProblemBody)))]
+async fn get_credential(State(app): State<App>, caller: Caller, Path(id): Path<CredentialId>) -> Result<Json<Credential>, Problem> {
+    caller.require(Permission::Manage)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    Ok(Json(load(&app, &mut tx, id).await?))
+}
+
+/// Revoke a credential
+///
+/// The next call that needs it fails. Revoking again changes nothing.
+#[utoipa::path(delete, path = "/skill-creds/{id}", tag = "vault", params(("id" = CredentialId, Path)),
+    responses((status = 200, body = Credential), (status = 404, body = ProblemBody)))]
+async fn revoke_credential(State(app): State<App>, caller: Caller, Path(id): Path<CredentialId>) -> Result<Json<Credential>, Problem> {
+    caller.require(Permission::Manage)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    store::revoke(&mut tx, id).await?;
+    let credential = load(&app, &mut tx, id).await?;
+    tx.commit().await?;
+    Ok(Json(credential))
+}
+
+async fn load(app: &App, tx: &mut TenantTx, id: CredentialId) -> Result<Credential, Problem> {
+    let row = store::get(tx, id).await?.ok_or_else(|| Problem::not_found("credential"))?;
+    let skills = store::skill_of_config(tx, &[row.skill_config_id]).await?;
+    let skill = skills.into_iter().next().map(|(_, name)| name).unwrap_or_default();
+    Ok(present(row, skill, app.clock().now()))
+}
+
+fn present(row: store::CredentialRow, skill: String, now: OffsetDateTime) -> Credential {
+    Credential {
+        status: row.status_at(now).to_owned(),
+        id: row.id,
+        skill,
+        key: row.credential_key,
+        r#type: row.credential_type,
+        last_4: row.last_4,
+        version: row.version,
+        rejected_at: row.rejected_at,
+        expires_at: row.expires_at,
+        last_used_at: row.last_used_at,
+        created_at: row.created_at,
+    }
+}

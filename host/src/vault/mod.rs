@@ -1,0 +1,289 @@
+//! # Vault
+//!
+//! ## What it is
+//! Where credentials are. A value enters through the API and never comes out of it: what is shown is the
+//! last four characters and the status. It is opened for one request at a time, in the skill router, and
+//! wiped after.
+//!
+//! ## Life
+//! active -> expired (by `expires_at`) | revoked (by a person). Storing a value under a key that has one
+//! replaces it. Each takes effect on the next call: nothing of a credential is cached.
+//!
+//! ## Always true
+//! - A value opens only for its tenant, its credential and its version: they are bound into the encryption
+//!   (`tsunami_sealed::Aad`), so a row copied elsewhere is noise.
+//! - `Opened` prints nothing and is wiped when dropped.
+//! - A tenant's data key is wrapped by a key-encryption key that is not in the database.
+//!
+//! ## To change
+//! - Another key provider: `tsunami_sealed::KeyProvider`, [`crate::config::KeyProviderKind`],
+//!   [`keyring`].
+
+pub mod http;
+mod store;
+
+use crate::{
+    app::App,
+    config::{KeyProviderKind, VaultConfig},
+    db::TenantTx,
+    id::{CredentialId, DataKeyId, SkillConfigId, TenantId},
+    problem::Problem,
+};
+use moka::future::Cache;
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+use time::OffsetDateTime;
+use tsunami_sealed::{Aad, DataKey, KeyFile, Keyring, SealError, WrappedKey};
+use zeroize::Zeroizing;
+
+/// The longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 16 << 10;
+/// Unwrapped data keys kept in memory, and for how long.
+const DATA_KEYS_CACHED_MAX: u64 = 10_000;
+const DATA_KEY_CACHED_FOR: Duration = Duration::from_secs(300);
+
+/// What kind of secret a credential is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialType {
+    ApiKey,
+    OauthToken,
+    BotToken,
+    Pat,
+    Secret,
+}
+
+impl CredentialType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::OauthToken => "oauth_token",
+            Self::BotToken => "bot_token",
+            Self::Pat => "pat",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+/// The key-encryption keys that the configuration names.
+pub fn keyring(config: &VaultConfig) -> Result<Keyring, SealError> {
+    let keys = match config.key_provider {
+        KeyProviderKind::File => KeyFile::read(&config.key_file)?,
+        KeyProviderKind::Env => {
+            let text = crate::config::env_var(&config.key_env)
+                .map(Zeroizing::new)
+                .ok_or_else(|| SealError::KeyFile(format!("the environment variable {} is not set (setting vault.key_env)", config.key_env)))?;
+            KeyFile::parse(&text)?
+        }
+    };
+    Ok(Keyring::new(keys))
+}
+
+/// Seals and opens a tenant's secrets.
+#[derive(Clone)]
+pub struct Vault {
+    keyring: Keyring,
+    data_keys: Cache<DataKeyId, Arc<DataKey>>,
+}
+
+/// A value that was sealed, and what it takes to open it.
+#[derive(Debug, Clone)]
+pub struct SealedValue {
+    pub data_key: DataKeyId,
+    pub bytes: Vec<u8>,
+}
+
+/// An opened credential.
+pub struct Opened {
+    pub key: String,
+    pub value: Zeroizing<String>,
+    /// How traces show it: `bot_token:****a3f2`.
+    pub mask: String,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.mask)
+    }
+}
+
+/// Why a credential was not opened. Each names the credential, none its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unusable {
+    Missing(String),
+    Revoked(String),
+    Expired(String),
+}
+
+impl Unusable {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "credential_missing",
+            Self::Revoked(_) => "credential_revoked",
+            Self::Expired(_) => "credential_expired",
+        }
+    }
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(key) => write!(f, "The credential `{key}` is not stored. Store it with POST /api/v1/skill-creds."),
+            Self::Revoked(key) => write!(f, "The credential `{key}` was revoked. Store a new one with POST /api/v1/skill-creds."),
+            Self::Expired(key) => write!(f, "The credential `{key}` has expired. Store a new one with POST /api/v1/skill-creds."),
+        }
+    }
+}
+
+fn credential_aad(tenant: TenantId, id: CredentialId, version: i32) -> Aad {
+    Aad::new("credential").field(tenant.uuid().as_bytes()).field(id.uuid().as_bytes()).field(&version.to_be_bytes())
+}
+
+fn data_key_aad(tenant: TenantId, id: DataKeyId) -> Aad {
+    Aad::new("tenant-data-key").field(tenant.uuid().as_bytes()).field(id.uuid().as_bytes())
+}
+
+fn sealing(error: SealError) -> Problem {
+    match error {
+        SealError::Unavailable(_) => Problem::unavailable("The key provider", crate::problem::RETRY_AFTER_DEFAULT),
+        other => Problem::internal(&other),
+    }
+}
+
+impl Vault {
+    pub fn new(keyring: Keyring) -> Self {
+        let data_keys = Cache::builder().max_capacity(DATA_KEYS_CACHED_MAX).time_to_live(DATA_KEY_CACHED_FOR).build();
+        Self { keyring, data_keys }
+    }
+
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Seals something of the tenant's under its current data key, making one where there is none.
+    pub async fn seal(&self, tx: &mut TenantTx, about: &Aad, plaintext: &[u8]) -> Result<SealedValue, Problem> {
+        let (id, key) = self.current_key(tx).await?;
+        Ok(SealedValue { data_key: id, bytes: key.seal(plaintext, about).map_err(sealing)? })
+    }
+
+    pub async fn open(&self, tx: &mut TenantTx, about: &Aad, sealed: &SealedValue) -> Result<Zeroizing<Vec<u8>>, Problem> {
+        let key = self.data_key(tx, sealed.data_key).await?;
+        key.open(&sealed.bytes, about).map_err(sealing)
+    }
+
+    async fn current_key(&self, tx: &mut TenantTx) -> Result<(DataKeyId, Arc<DataKey>), Problem> {
+        if let Some(id) = store::current_data_key(tx).await? {
+            return Ok((id, self.data_key(tx, id).await?));
+        }
+        let id = DataKeyId::fresh();
+        let (_, wrapped) = self.keyring.new_data_key(&data_key_aad(tx.tenant(), id)).await.map_err(sealing)?;
+        // Two at once make one: whoever comes second takes the first one's.
+        store::insert_data_key(tx, id, wrapped.as_str()).await?;
+        let id = store::current_data_key(tx).await?.ok_or_else(|| Problem::internal(&"a data key vanished"))?;
+        Ok((id, self.data_key(tx, id).await?))
+    }
+
+    async fn data_key(&self, tx: &mut TenantTx, id: DataKeyId) -> Result<Arc<DataKey>, Problem> {
+        if let Some(key) = self.data_keys.get(&id).await {
+            return Ok(key);
+        }
+        let text = store::wrapped_data_key(tx, id).await?.ok_or_else(|| Problem::internal(&"a data key is not there"))?;
+        let wrapped = WrappedKey::parse(text).map_err(sealing)?;
+        let key = Arc::new(self.keyring.unwrap(&wrapped, &data_key_aad(tx.tenant(), id)).await.map_err(sealing)?);
+        self.data_keys.insert(id, key.clone()).await;
+        Ok(key)
+    }
+
+    /// Opens the credentials of a skill that a call names, and nothing else. The first that cannot be used
+    /// fails the call.
+    pub async fn open_for_call(
+        &self,
+        tx: &mut TenantTx,
+        app: &App,
+        config: SkillConfigId,
+        keys: &[String],
+    ) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
+        if keys.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let now = app.clock().now();
+        let rows = store::latest(tx, config, keys).await?;
+        let mut opened = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(row) = rows.iter().find(|row| row.credential_key == *key) else {
+                return Ok(Err(Unusable::Missing(key.clone())));
+            };
+            match row.status_at(now) {
+                "revoked" => return Ok(Err(Unusable::Revoked(key.clone()))),
+                "expired" => return Ok(Err(Unusable::Expired(key.clone()))),
+                _ => {}
+            }
+            let about = credential_aad(tx.tenant(), row.id, row.version);
+            let sealed = SealedValue { data_key: row.data_key_id, bytes: row.encrypted_value.clone() };
+            let bytes = self.open(tx, &about, &sealed).await?;
+            let value = Zeroizing::new(std::str::from_utf8(&bytes).map_err(|e| Problem::internal(&e))?.to_owned());
+            opened.push(Opened { key: key.clone(), value, mask: mask(key, &row.last_4) });
+        }
+        store::touch(tx, config, keys, now).await?;
+        Ok(Ok(opened))
+    }
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Vault")
+    }
+}
+
+fn mask(key: &str, last_4: &str) -> String {
+    format!("{key}:****{last_4}")
+}
+
+/// What may be shown of a value: nothing of a short one.
+fn last_4(value: &str) -> String {
+    let count = value.chars().count();
+    if count < 12 { String::new() } else { value.chars().skip(count - 4).collect() }
+}
+
+/// How the credentials of a call would be shown, without opening them.
+pub async fn masks(tx: &mut TenantTx, app: &App, config: SkillConfigId, keys: &[String]) -> Result<Vec<(String, Result<String, Unusable>)>, Problem> {
+    let now: OffsetDateTime = app.clock().now();
+    let rows = store::latest(tx, config, keys).await?;
+    Ok(keys
+        .iter()
+        .map(|key| {
+            let shown = match rows.iter().find(|row| row.credential_key == *key) {
+                None => Err(Unusable::Missing(key.clone())),
+                Some(row) => match row.status_at(now) {
+                    "revoked" => Err(Unusable::Revoked(key.clone())),
+                    "expired" => Err(Unusable::Expired(key.clone())),
+                    _ => Ok(mask(key, &row.last_4)),
+                },
+            };
+            (key.clone(), shown)
+        })
+        .collect())
+}
+
+/// The service did not accept a credential: noted, so that people see which one to renew.
+pub async fn note_rejected(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -> Result<(), sqlx::Error> {
+    store::note_rejected(tx, config, keys).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_is_shown_of_a_value_and_nothing_of_a_short_one() {
+        assert_eq!(last_4("xoxb-123456-a3f2"), "a3f2");
+        assert_eq!(last_4("hunter2"), "");
+        assert_eq!(mask("bot_token", "a3f2"), "bot_token:****a3f2");
+    }
+
+    #[test]
+    fn an_opened_credential_prints_its_mask() {
+        let opened = Opened { key: "k".into(), value: Zeroizing::new("canary".into()), mask: "k:****".into() };
+        assert!(!format!("{opened:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,200 @@
+use crate::{
+    db::TenantTx,
+    id::{CredentialId, DataKeyId, SkillConfigId},
+    page::PageRequest,
+};
+use sqlx::Result;
+use time::OffsetDateTime;
+
+pub struct CredentialRow {
+    pub id: CredentialId,
+    pub skill_config_id: SkillConfigId,
+    pub credential_key: String,
+    pub credential_type: String,
+    pub data_key_id: DataKeyId,
+    pub encrypted_value: Vec<u8>,
+    pub version: i32,
+    pub last_4: String,
+    pub status: String,
+    pub rejected_at: Option<OffsetDateTime>,
+    pub expires_at: Option<OffsetDateTime>,
+    pub last_used_at: Option<OffsetDateTime>,
+    pub created_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+}
+
+impl CredentialRow {
+    /// The status as of now: one that ran out is expired whether or not anybody noted it.
+    pub fn status_at(&self, now: OffsetDateTime) -> &str {
+        if self.status == "active" && self.expires_at.is_some_and(|at| at <= now) { "expired" } else { &self.status }
+    }
+}
+
+pub async fn current_data_key(tx: &mut TenantTx) -> Result<Option<DataKeyId>> {
+    sqlx::query_scalar!(r#"select id as "id: DataKeyId" from tenant_data_keys where retired_at is null"#)
+        .fetch_optional(&mut **tx)
+        .await
+}
+
+pub async fn wrapped_data_key(tx: &mut TenantTx, id: DataKeyId) -> Result<Option<String>> {
+    sqlx::query_scalar!("select wrapped from tenant_data_keys where id = $1", id.uuid()).fetch_optional(&mut **tx).await
+}
+
+pub async fn insert_data_key(tx: &mut TenantTx, id: DataKeyId, wrapped: &str) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into tenant_data_keys (id, tenant_id, wrapped) values ($1, $2, $3) on conflict do nothing",
+        id.uuid(),
+        tenant.uuid(),
+        wrapped
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The newest credential of each key, revoked ones too: they say why a call fails.
+pub async fn latest(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -> Result<Vec<CredentialRow>> {
+    sqlx::query_as!(
+        CredentialRow,
+        r#"select distinct on (credential_key)
+                  id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
+                  data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
+                  last_used_at, created_at, updated_at
+           from skill_credentials where skill_config_id = $1 and credential_key = any($2)
+           order by credential_key, (status = 'revoked'), id desc"#,
+        config.uuid(),
+        keys
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Noted to the minute, so that a busy credential does not cost a write each call.
+pub async fn touch(tx: &mut TenantTx, config: SkillConfigId, keys: &[String], now: OffsetDateTime) -> Result<()> {
+    sqlx::query!(
+        "update skill_credentials set last_used_at = $3::timestamptz
+         where skill_config_id = $1 and credential_key = any($2) and status = 'active'
+           and (last_used_at is null or last_used_at < $3::timestamptz - interval '1 minute')",
+        config.uuid(),
+        keys,
+        now
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn note_rejected(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -> Result<()> {
+    sqlx::query!(
+        "update skill_credentials set rejected_at = now() where skill_config_id = $1 and credential_key = any($2) and status = 'active'",
+        config.uuid(),
+        keys
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub struct NewCredentialRow<'a> {
+    pub id: CredentialId,
+    pub config: SkillConfigId,
+    pub key: &'a str,
+    pub kind: &'a str,
+    pub data_key: DataKeyId,
+    pub encrypted: &'a [u8],
+    pub version: i32,
+    pub last_4: &'a str,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+pub async fn insert(tx: &mut TenantTx, new: NewCredentialRow<'_>) -> Result<()> {
+    let tenant = tx.tenant();
+    sqlx::query!(
+        "insert into skill_credentials
+             (id, tenant_id, skill_config_id, credential_key, credential_type, data_key_id, encrypted_value, version, last_4, status, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'active', $10)",
+        new.id.uuid(),
+        tenant.uuid(),
+        new.config.uuid(),
+        new.key,
+        new.kind,
+        new.data_key.uuid(),
+        new.encrypted,
+        new.version,
+        new.last_4,
+        new.expires_at
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends the credentials that a new one replaces; gives the highest version that there was.
+pub async fn retire(tx: &mut TenantTx, config: SkillConfigId, key: &str) -> Result<i32> {
+    sqlx::query!(
+        "update skill_credentials set status = 'revoked', updated_at = now()
+         where skill_config_id = $1 and credential_key = $2 and status <> 'revoked'",
+        config.uuid(),
+        key
+    )
+    .execute(&mut **tx)
+    .await?;
+    let highest = sqlx::query_scalar!(
+        r#"select coalesce(max(version), 0) as "highest!" from skill_credentials where skill_config_id = $1 and credential_key = $2"#,
+        config.uuid(),
+        key
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(highest)
+}
+
+pub async fn get(tx: &mut TenantTx, id: CredentialId) -> Result<Option<CredentialRow>> {
+    sqlx::query_as!(
+        CredentialRow,
+        r#"select id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
+                  data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
+                  last_used_at, created_at, updated_at
+           from skill_credentials where id = $1"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<CredentialRow>> {
+    sqlx::query_as!(
+        CredentialRow,
+        r#"select id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
+                  data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
+                  last_used_at, created_at, updated_at
+           from skill_credentials where ($1::uuid is null or id < $1) order by id desc limit $2"#,
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+pub async fn revoke(tx: &mut TenantTx, id: CredentialId) -> Result<()> {
+    sqlx::query!("update skill_credentials set status = 'revoked', updated_at = now() where id = $1 and status <> 'revoked'", id.uuid())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// The configuration that a skill's credentials belong to.
+pub async fn config_of_skill(tx: &mut TenantTx, skill: &str) -> Result<Option<SkillConfigId>> {
+    sqlx::query_scalar!(r#"select id as "id: SkillConfigId" from skill_configs where skill_name = $1"#, skill)
+        .fetch_optional(&mut **tx)
+        .await
+}
+
+pub async fn skill_of_config(tx: &mut TenantTx, configs: &[SkillConfigId]) -> Result<Vec<(SkillConfigId, String)>> {
+    let ids: Vec<_> = configs.iter().map(|id| id.uuid()).collect();
+    let rows = sqlx::query!(r#"select id as "id: SkillConfigId", skill_name from skill_configs where id = any($1)"#, &ids)
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.skill_name)).collect())
+}
