@@ -170,7 +170,7 @@ impl Cluster for LocalCluster {
             return Status { phase, memory_bytes: None, detail: String::new() };
         };
         let phase = if self.is_ready(port).await { Phase::Running } else { Phase::Starting };
-        Status { phase, memory_bytes: process.resident_bytes(), detail: format!("process {} on port {port}", process.pid()) }
+        Status { phase, memory_bytes: process.usage().map(|usage| usage.memory_bytes), detail: format!("process {} on port {port}", process.pid()) }
     }
 
     async fn wait_ready(&self, name: &str, at_most: Duration) -> Result<(), ClusterError> {

@@ -1,30 +1,38 @@
-use crate::{EmbeddedError, io, must_exist, not_up};
-use nix::{
-    sys::signal::Signal,
-    unistd::{Uid, User, chown},
+use crate::{
+    EmbeddedError, READY_POLL, START_TIMEOUT, TAKE_OVER_TIMEOUT, io, must_exist, not_up,
+    place::{Account, Place},
+    until_ready,
 };
-use sha2::{Digest, Sha256};
+use nix::unistd::{Uid, User};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use std::{
     ffi::OsString,
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
-use tsunami_process::{Process, Spec};
+use tsunami_process::{Exit, FolderLock, Process, Signal, Spec, working_in};
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_GRACE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(50);
+/// Until a server that was asked to end is killed. It writes its memory to the disk first.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Until the helpers of a server that was killed must have ended.
+const HELPERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// PostgreSQL's lock on its data folder.
+const LOCK: &str = "postmaster.pid";
+/// A number that no process has.
+const NO_PROCESS: i32 = i32::MAX;
+/// Names the programs where `scripts/bootstrap` did not put them.
+const SETTING: &str = "TSUNAMI_POSTGRES_BIN";
+/// The superuser.
+const ADMIN: &str = "postgres";
 
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
-    /// The folder with `bin/postgres` and `bin/initdb`.
+    /// The folder with `bin/postgres` and `bin/initdb`, of version 17 or newer.
     pub install_dir: PathBuf,
     /// What belongs to this server: data, log, pid.
     pub dir: PathBuf,
-    /// Without fsync: for tests whose data nobody will miss.
+    /// The disk is not waited for: for tests. Survives kill -9, and no power failure.
     pub ephemeral: bool,
 }
 
@@ -36,98 +44,135 @@ pub struct Role {
     pub create_role: bool,
 }
 
-/// A private PostgreSQL server.
+/// A private PostgreSQL server. Dropping it leaves it running, for the next start to take over.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
-    socket_dir: PathBuf,
+    place: Place,
     log: PathBuf,
+    _alone: FolderLock,
 }
 
 impl Postgres {
     /// Starts the server, or takes over the one of a run that was killed.
+    ///
+    /// # Errors
+    /// The programs are missing; another `tsunami` uses the folder; the server ends or does not answer within a minute.
     pub async fn start(settings: &PostgresSettings) -> Result<Self, EmbeddedError> {
-        let program = must_exist(settings.install_dir.join("bin/postgres"), "TSUNAMI_POSTGRES_BIN")?;
-        let home = home_for(&settings.dir)?;
-        let run_as = run_as()?;
-        make_private(&home, run_as)?;
-        let (data, socket_dir, log, pid_file) = (home.join("data"), socket_dir(&home), home.join("postgres.log"), home.join("pid"));
-        make_private(&socket_dir, run_as)?;
-        if let Some(process) = Process::adopt(&pid_file) {
-            let server = Self { process, socket_dir, log };
-            server.wait_ready().await?;
-            return Ok(server);
-        }
-        if !data.join("PG_VERSION").exists() {
-            initialise(settings, &data, run_as)?;
-        }
-        // Of a server that was killed: nobody else uses this folder, and the pid may be another's by now.
-        let _ = std::fs::remove_file(data.join("postmaster.pid"));
-        let process = Process::spawn(&Spec {
-            name: "postgres".into(),
-            program,
-            args: arguments(&data, &socket_dir, settings.ephemeral),
-            env: vec![("LC_ALL".into(), "C.UTF-8".into()), ("TZ".into(), "UTC".into())],
-            dir: home.clone(),
-            log_file: log.clone(),
-            pid_file,
-            run_as,
-        })?;
-        let server = Self { process, socket_dir, log };
-        server.wait_ready().await?;
-        Ok(server)
-    }
+        must_exist(settings.install_dir.join("bin/postgres"), SETTING)?;
+        must_exist(settings.install_dir.join("bin/initdb"), SETTING)?;
+        let place = Place::prepare(&settings.dir, &settings.install_dir)?;
+        let alone = FolderLock::take(&place.home)?;
+        let log = place.home.join("postgres.log");
+        let url = url(&place.sockets, ADMIN, ADMIN);
 
-    async fn wait_ready(&self) -> Result<(), EmbeddedError> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            let error = match PgConnection::connect(&self.url("postgres", "postgres")).await {
-                Ok(connection) => {
-                    let _ = connection.close().await;
-                    return Ok(());
+        if let Some(process) = Process::adopt(&place.home.join("pid")) {
+            match until_ready("PostgreSQL", &process, &log, TAKE_OVER_TIMEOUT, || {
+                answers(&url)
+            })
+            .await
+            {
+                Ok(()) => {
+                    return Ok(Self {
+                        process,
+                        place,
+                        log,
+                        _alone: alone,
+                    });
                 }
-                Err(error) => error,
+                Err(_) => process.stop(Signal::SIGINT, STOP_GRACE).await,
             };
-            if !self.process.is_running() {
-                return Err(not_up("PostgreSQL", "it ended", &self.log));
-            }
-            if Instant::now() > deadline {
-                return Err(not_up("PostgreSQL", error.to_string(), &self.log));
-            }
-            tokio::time::sleep(POLL).await;
         }
+        if !place.data.exists() {
+            initialise(&place, &log, settings.ephemeral).await?;
+        }
+        until_unused(&place.data).await?;
+        clear_stale_locks(&place)?;
+        admit_starter(&place)?;
+        let process = Process::spawn(&spec(
+            &place,
+            "postgres",
+            &log,
+            arguments(&place, settings.ephemeral),
+        ))?;
+        if let Err(error) = until_ready("PostgreSQL", &process, &log, START_TIMEOUT, || {
+            answers(&url)
+        })
+        .await
+        {
+            process.stop(Signal::SIGINT, STOP_GRACE).await;
+            return Err(error);
+        }
+        Ok(Self {
+            process,
+            place,
+            log,
+            _alone: alone,
+        })
     }
 
     /// Makes the roles and the database, where they are not there.
-    pub async fn create_database(&self, database: &str, roles: &[Role]) -> Result<(), EmbeddedError> {
-        let mut connection = PgConnection::connect(&self.url("postgres", "postgres")).await?;
+    ///
+    /// # Errors
+    /// The server refuses, or is gone.
+    pub async fn create_database(
+        &self,
+        database: &str,
+        roles: &[Role],
+    ) -> Result<(), EmbeddedError> {
+        let mut connection = PgConnection::connect(&self.url(ADMIN, ADMIN)).await?;
         for role in roles {
-            let there: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)").bind(role.name).fetch_one(&mut connection).await?;
-            if !there {
+            if !exists(
+                &mut connection,
+                "select exists (select from pg_roles where rolname = $1)",
+                role.name,
+            )
+            .await?
+            {
                 let rights = if role.create_role { " createrole" } else { "" };
-                connection.execute(AssertSqlSafe(format!("create role \"{}\" login{rights}", role.name))).await?;
+                let name = quoted(role.name);
+                connection
+                    .execute(AssertSqlSafe(format!("create role {name} login{rights}")))
+                    .await?;
             }
         }
-        let there: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(database).fetch_one(&mut connection).await?;
+        let there = exists(
+            &mut connection,
+            "select exists (select from pg_database where datname = $1)",
+            database,
+        )
+        .await?;
         if !there && let Some(owner) = roles.first() {
-            connection.execute(AssertSqlSafe(format!("create database \"{database}\" owner \"{}\"", owner.name))).await?;
+            let (database, owner) = (quoted(database), quoted(owner.name));
+            connection
+                .execute(AssertSqlSafe(format!(
+                    "create database {database} owner {owner}"
+                )))
+                .await?;
         }
         connection.close().await?;
         Ok(())
     }
 
     /// Removes a database, with whoever is connected to it.
+    ///
+    /// # Errors
+    /// The server refuses, or is gone.
     pub async fn drop_database(&self, database: &str) -> Result<(), EmbeddedError> {
-        let mut connection = PgConnection::connect(&self.url("postgres", "postgres")).await?;
-        connection.execute(AssertSqlSafe(format!("drop database if exists \"{database}\" with (force)"))).await?;
+        let mut connection = PgConnection::connect(&self.url(ADMIN, ADMIN)).await?;
+        let database = quoted(database);
+        connection
+            .execute(AssertSqlSafe(format!(
+                "drop database if exists {database} with (force)"
+            )))
+            .await?;
         connection.close().await?;
         Ok(())
     }
 
-    /// Where to connect to, over the Unix socket.
+    /// Where to connect to, over the Unix socket. Holds no secret.
     pub fn url(&self, database: &str, role: &str) -> String {
-        let host = self.socket_dir.display().to_string().replace('/', "%2F");
-        format!("postgres://{role}@localhost/{database}?host={host}")
+        url(&self.place.sockets, database, role)
     }
 
     pub fn pid(&self) -> i32 {
@@ -139,7 +184,11 @@ impl Postgres {
     }
 
     pub fn socket_dir(&self) -> &Path {
-        &self.socket_dir
+        &self.place.sockets
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.place.data
     }
 
     pub fn log(&self) -> &Path {
@@ -152,74 +201,221 @@ impl Postgres {
     }
 }
 
-fn arguments(data: &Path, socket_dir: &Path, ephemeral: bool) -> Vec<OsString> {
-    let mut settings = vec!["listen_addresses=", "shared_buffers=64MB", "max_connections=200", "wal_level=minimal", "max_wal_senders=0", "log_min_messages=warning"];
+async fn answers(url: &str) -> Result<(), String> {
+    let connection = PgConnection::connect(url)
+        .await
+        .map_err(|error| error.to_string())?;
+    connection.close().await.map_err(|error| error.to_string())
+}
+
+async fn exists(
+    connection: &mut PgConnection,
+    query: &'static str,
+    name: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(query)
+        .bind(name)
+        .fetch_one(connection)
+        .await
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The port and the mode are there so that no variable of the environment (`PGPORT`, `PGSSLMODE`) decides them.
+fn url(sockets: &Path, database: &str, role: &str) -> String {
+    let host = percent_encoded(&sockets.to_string_lossy());
+    let (database, role) = (percent_encoded(database), percent_encoded(role));
+    format!("postgres://{role}@localhost:5432/{database}?host={host}&sslmode=disable")
+}
+
+/// RFC 3986, 2.3: everything but the unreserved characters.
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn arguments(place: &Place, ephemeral: bool) -> Vec<OsString> {
+    let mut settings = vec![
+        "listen_addresses=",
+        "port=5432",
+        "max_connections=200",
+        "shared_buffers=64MB",
+        "wal_level=minimal", // Nobody follows this server.
+        "max_wal_senders=0",
+        "log_min_messages=warning",
+    ];
     if ephemeral {
         settings.extend(["fsync=off", "full_page_writes=off"]);
     }
-    let mut args: Vec<OsString> = vec!["-D".into(), data.into(), "-k".into(), socket_dir.into()];
-    for setting in settings {
-        args.extend(["-c".into(), setting.into()]);
-    }
+    let mut args: Vec<OsString> = vec![
+        "-D".into(),
+        place.data.clone().into(),
+        "-k".into(),
+        place.sockets.clone().into(),
+    ];
+    args.extend(
+        settings
+            .into_iter()
+            .flat_map(|setting| ["-c".into(), setting.into()]),
+    );
     args
 }
 
-fn initialise(settings: &PostgresSettings, data: &Path, run_as: Option<(u32, u32)>) -> Result<(), EmbeddedError> {
-    use std::os::unix::process::CommandExt;
-    let initdb = must_exist(settings.install_dir.join("bin/initdb"), "TSUNAMI_POSTGRES_BIN")?;
-    let mut command = Command::new(initdb);
-    command.arg("-D").arg(data).args(["-U", "postgres", "-A", "peer", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions"]);
-    command.env_clear().env("LC_ALL", "C.UTF-8").env("TZ", "UTC").current_dir(data.parent().unwrap_or(data));
-    if let Some((uid, gid)) = run_as {
-        command.uid(uid).gid(gid);
+fn spec(place: &Place, program: &str, log: &Path, args: Vec<OsString>) -> Spec {
+    Spec {
+        name: program.into(),
+        program: place.install.join("bin").join(program),
+        args,
+        env: vec![("LC_ALL".into(), "C".into()), ("TZ".into(), "UTC".into())],
+        dir: place.home.clone(),
+        log_file: log.to_owned(),
+        pid_file: place.home.join(if program == "postgres" {
+            "pid".to_owned()
+        } else {
+            format!("{program}.pid")
+        }),
+        run_as: place.account.map(|Account { uid, gid }| (uid, gid)),
     }
-    let output = command.output().map_err(io("cannot run initdb"))?;
-    if !output.status.success() {
-        let _ = std::fs::remove_dir_all(data);
-        return Err(EmbeddedError::Io { what: "initdb failed".into(), cause: std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()) });
-    }
-    let me = User::from_uid(Uid::effective()).ok().flatten().map_or_else(|| "root".into(), |user| user.name);
-    std::fs::write(data.join("pg_hba.conf"), "# The operating system says who connects; only the user that started the server may.\nlocal all all peer map=tsunami\n")
-        .and_then(|()| std::fs::write(data.join("pg_ident.conf"), format!("tsunami \"{me}\" all\n")))
-        .map_err(io("cannot write PostgreSQL's configuration"))
 }
 
-/// PostgreSQL refuses root; everybody else runs it as themselves.
-fn run_as() -> Result<Option<(u32, u32)>, EmbeddedError> {
-    if !Uid::effective().is_root() {
-        return Ok(None);
+/// Makes the data folder aside, and moves it into place when it is whole: a kill in between leaves none.
+async fn initialise(place: &Place, log: &Path, ephemeral: bool) -> Result<(), EmbeddedError> {
+    const UNFINISHED: &str = "data.new";
+    if let Some(unfinished) = Process::adopt(&place.home.join("initdb.pid")) {
+        unfinished.stop(Signal::SIGKILL, STOP_GRACE).await;
     }
-    let nobody = User::from_name("nobody").map_err(|e| io("cannot look up the user nobody")(e.into()))?;
-    Ok(Some(nobody.map_or((65534, 65534), |user| (user.uid.as_raw(), user.gid.as_raw()))))
+    let _ = fs::remove_dir_all(place.home.join(UNFINISHED));
+    let new = place.make_folder(UNFINISHED)?;
+    // The collation is PostgreSQL's own, so that the data does not depend on the system's libraries.
+    let mut args: Vec<OsString> = [
+        "-U",
+        ADMIN,
+        "-A",
+        "peer",
+        "-E",
+        "UTF8",
+        "--no-instructions",
+        "--locale=C",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    args.extend(["--locale-provider=builtin", "--builtin-locale=C.UTF-8"].map(OsString::from));
+    args.extend(["-D".into(), new.clone().into()]);
+    if ephemeral {
+        args.push("--no-sync".into());
+    }
+    let initdb = Process::spawn(&spec(place, "initdb", log, args))?;
+    let exit = initdb.wait().await;
+    initdb.stop(Signal::SIGKILL, STOP_GRACE).await;
+    if exit != Exit::Code(0) {
+        return Err(not_up("PostgreSQL", format!("initdb failed: {exit}"), log));
+    }
+    fs::rename(&new, &place.data).map_err(io("cannot move the new data folder into place"))
 }
 
-fn make_private(dir: &Path, owner: Option<(u32, u32)>) -> Result<(), EmbeddedError> {
-    std::fs::create_dir_all(dir).map_err(io(format!("cannot make {}", dir.display())))?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(io(format!("cannot protect {}", dir.display())))?;
-    if let Some((uid, gid)) = owner {
-        chown(dir, Some(uid.into()), Some(gid.into())).map_err(|e| io(format!("cannot give {} to nobody", dir.display()))(e.into()))?;
+/// Lets in the user of the operating system who starts the server, as any role, and nobody else. Written at each start:
+/// it may be another user than the last time.
+fn admit_starter(place: &Place) -> Result<(), EmbeddedError> {
+    let me = User::from_uid(Uid::effective())
+        .ok()
+        .flatten()
+        .map_or_else(|| "root".into(), |user| user.name);
+    let rule = "# Written at each start. The operating system says who connects.\nlocal all all peer map=tsunami\n";
+    replace(place, "pg_hba.conf", rule)?;
+    replace(
+        place,
+        "pg_ident.conf",
+        &format!("# Written at each start.\ntsunami {} all\n", quoted(&me)),
+    )
+}
+
+/// Replaces a file in the data folder. That folder is the server's: nothing in it is written through, it could be a link.
+fn replace(place: &Place, file: &str, text: &str) -> Result<(), EmbeddedError> {
+    let new = place.home.join(file);
+    fs::write(&new, text)
+        .and_then(|()| match place.account {
+            Some(Account { uid, gid }) => std::os::unix::fs::chown(&new, Some(uid), Some(gid)),
+            None => Ok(()),
+        })
+        .and_then(|()| fs::rename(&new, place.data.join(file)))
+        .map_err(io(format!(
+            "cannot write {file} in {}",
+            place.data.display()
+        )))
+}
+
+/// Waits until nobody uses the data: the helpers of a killed server need a moment to notice, and may write until then.
+async fn until_unused(data: &Path) -> Result<(), EmbeddedError> {
+    let deadline = Instant::now() + HELPERS_TIMEOUT;
+    while let Some(pid) = working_in(data).first().copied() {
+        if is_postmaster(data, pid) || Instant::now() > deadline {
+            return Err(EmbeddedError::Occupied {
+                pid,
+                data: data.to_owned(),
+            });
+        }
+        tokio::time::sleep(READY_POLL).await;
     }
     Ok(())
 }
 
-/// The folder itself, unless root asks for one that another user could not reach.
-fn home_for(dir: &Path) -> Result<PathBuf, EmbeddedError> {
-    std::fs::create_dir_all(dir).map_err(io(format!("cannot make {}", dir.display())))?;
-    let dir = dir.canonicalize().map_err(io(format!("cannot find {}", dir.display())))?;
-    let reachable = |path: &Path| std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
-    if !Uid::effective().is_root() || dir.ancestors().skip(1).all(reachable) {
-        return Ok(dir);
+fn is_postmaster(data: &Path, pid: i32) -> bool {
+    holder(&data.join(LOCK)) == Some(pid)
+}
+
+/// The process that a lock file of PostgreSQL's names, alive or not.
+fn holder(lock: &Path) -> Option<i32> {
+    fs::read_to_string(lock)
+        .ok()?
+        .lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// PostgreSQL refuses to start where the process number in one of its lock files is in use. After a kill that may be
+/// anybody's, or still the dead server's, where process 1 does not bury orphans, as in some containers. To be called
+/// when nobody uses the data.
+fn clear_stale_locks(place: &Place) -> Result<(), EmbeddedError> {
+    let _ = fs::remove_file(place.sockets.join(".s.PGSQL.5432.lock"));
+    let lock = place.data.join(LOCK);
+    let Ok(text) = fs::read_to_string(&lock) else {
+        return Ok(());
+    };
+    match text.split_once('\n') {
+        // The rest stays: by it PostgreSQL makes sure that the shared memory of the dead server has no user.
+        Some((_, rest)) if holder(&lock).is_some() => {
+            replace(place, LOCK, &format!("{NO_PROCESS}\n{rest}"))
+        }
+        _ => fs::remove_file(&lock)
+            .map_err(io(format!("cannot remove the broken {}", lock.display()))),
     }
-    let elsewhere = PathBuf::from("/var/tmp").join(format!("tsunami-{}", short_hash(&dir)));
-    tracing::info!(folder = %elsewhere.display(), "PostgreSQL runs as nobody, who cannot reach the data folder; its data is kept here");
-    Ok(elsewhere)
 }
 
-/// A socket's path has at most 107 bytes, so it does not lie in the data folder.
-fn socket_dir(home: &Path) -> PathBuf {
-    std::env::temp_dir().join(format!("tsunami-{}", short_hash(home)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn short_hash(path: &Path) -> String {
-    hex::encode(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6])
+    #[test]
+    fn urls_survive_any_folder_and_name() {
+        let found = url(Path::new("/srv/my data/50%?&"), "a/b", "o'neil");
+        assert_eq!(
+            found,
+            "postgres://o%27neil@localhost:5432/a%2Fb?host=%2Fsrv%2Fmy%20data%2F50%25%3F%26&sslmode=disable"
+        );
+    }
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        assert_eq!(quoted("a\"; drop"), "\"a\"\"; drop\"");
+    }
 }

@@ -1,93 +1,66 @@
-use crate::{EmbeddedError, io, must_exist, not_up};
-use nix::sys::signal::Signal;
+use crate::{EmbeddedError, START_TIMEOUT, TAKE_OVER_TIMEOUT, io, must_exist, until_ready};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    process::Stdio,
+    time::Duration,
 };
-use tokio::process::Command;
-use tsunami_process::{Process, Spec, kept_port};
+use tokio::{net::TcpStream, process::Command, time::timeout};
+use tsunami_process::{FolderLock, Process, Signal, Spec, kept_port};
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Until a server that was asked to end is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(100);
+/// For one question whether the server answers.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is tried: another program may take the port between the look at it and the start.
+const ATTEMPTS: u32 = 2;
 /// Polls a second of the server's own queues: by default they make a workflow of five activities take 300 ms.
 const QUEUE_POLLS_PER_SECOND: u32 = 2000;
+const NAMESPACE: &str = "default";
 
 #[derive(Clone, Debug)]
 pub struct TemporalSettings {
-    /// The Temporal CLI.
+    /// The Temporal CLI, whose `server start-dev` it is.
     pub program: PathBuf,
     /// What belongs to this server: database file, log, pid, port.
     pub dir: PathBuf,
 }
 
-/// The Temporal development server.
+/// The Temporal development server, with the namespace `default`. Dropping it leaves it running, for the next start to
+/// take over.
 #[derive(Debug)]
 pub struct Temporal {
     process: Process,
-    program: PathBuf,
     port: u16,
     log: PathBuf,
+    _alone: FolderLock,
 }
 
 impl Temporal {
-    /// Starts the server, or takes over the one of a run that was killed.
+    /// Starts the server, or takes over the one of a run that was killed. On the port of the last time, unless another
+    /// program took it.
+    ///
+    /// # Errors
+    /// The program is missing; another `tsunami` uses the folder; the server ends or does not answer within a minute.
     pub async fn start(settings: &TemporalSettings) -> Result<Self, EmbeddedError> {
         let program = must_exist(settings.program.clone(), "TSUNAMI_TOOLS_DIR")?;
         let dir = &settings.dir;
         std::fs::create_dir_all(dir).map_err(io(format!("cannot make {}", dir.display())))?;
-        let dir = dir.canonicalize().map_err(io("cannot find the folder"))?;
-        let (log, pid_file) = (dir.join("temporal.log"), dir.join("pid"));
-        let adopted = Process::adopt(&pid_file);
-        let port = kept_port(&dir.join("port"), adopted.is_some()).map_err(io("cannot find a free port"))?;
-        if let Some(process) = adopted {
-            let server = Self { process, program: program.clone(), port, log: log.clone() };
-            if server.wait_ready().await.is_ok() {
-                return Ok(server);
-            }
-            server.stop().await;
-        }
-        let process = Process::spawn(&Spec {
-            name: "temporal".into(),
-            program: program.clone(),
-            args: arguments(port, &dir),
-            env: vec![("HOME".into(), dir.clone().into()), ("PATH".into(), "/usr/bin:/bin".into())],
-            dir: dir.clone(),
-            log_file: log.clone(),
-            pid_file,
-            run_as: None,
-        })?;
-        let server = Self { process, program, port, log };
-        server.wait_ready().await?;
-        Ok(server)
-    }
-
-    async fn wait_ready(&self) -> Result<(), EmbeddedError> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        while !self.is_serving().await {
-            if !self.process.is_running() {
-                return Err(not_up("Temporal", "it ended", &self.log));
-            }
-            if Instant::now() > deadline {
-                return Err(not_up("Temporal", "it does not answer", &self.log));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
-    }
-
-    async fn is_serving(&self) -> bool {
-        if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            return false;
-        }
-        let address = format!("127.0.0.1:{}", self.port);
-        let describe = Command::new(&self.program)
-            .args(["operator", "namespace", "describe", "default", "--address", &address])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status();
-        describe.await.is_ok_and(|status| status.success())
+        let dir = dir
+            .canonicalize()
+            .map_err(io(format!("cannot find {}", dir.display())))?;
+        let alone = FolderLock::take(&dir)?;
+        let log = dir.join("temporal.log");
+        let (process, port) = match take_over(&program, &dir, &log).await {
+            Some(found) => found,
+            None => launch(&program, &dir, &log).await?,
+        };
+        Ok(Self {
+            process,
+            port,
+            log,
+            _alone: alone,
+        })
     }
 
     pub fn url(&self) -> String {
@@ -107,13 +80,120 @@ impl Temporal {
     }
 }
 
-fn arguments(port: u16, dir: &Path) -> Vec<OsString> {
-    let mut args: Vec<OsString> = ["server", "start-dev", "--headless", "--ip", "127.0.0.1", "--namespace", "default", "--log-level", "warn", "--port"]
-        .map(OsString::from)
-        .to_vec();
-    args.extend([port.to_string().into(), "--db-filename".into(), dir.join("temporal.db").into()]);
+/// The server of an earlier run, if it answers; else it is ended. Two servers on one database file would destroy it.
+async fn take_over(program: &Path, dir: &Path, log: &Path) -> Option<(Process, u16)> {
+    let process = Process::adopt(&dir.join("pid"))?;
+    if let Ok(port) = kept_port(&dir.join("port"), true)
+        && until_ready("Temporal", &process, log, TAKE_OVER_TIMEOUT, || {
+            answers(program, dir, port)
+        })
+        .await
+        .is_ok()
+    {
+        return Some((process, port));
+    }
+    process.stop(Signal::SIGTERM, STOP_GRACE).await;
+    None
+}
+
+async fn launch(program: &Path, dir: &Path, log: &Path) -> Result<(Process, u16), EmbeddedError> {
+    let mut attempt = 1;
+    loop {
+        let port = kept_port(&dir.join("port"), false).map_err(io("cannot find a free port"))?;
+        let process = Process::spawn(&spec(program, dir, log, port))?;
+        match until_ready("Temporal", &process, log, START_TIMEOUT, || {
+            answers(program, dir, port)
+        })
+        .await
+        {
+            Ok(()) => return Ok((process, port)),
+            Err(error) => {
+                let ended_by_itself = !process.is_running();
+                process.stop(Signal::SIGTERM, STOP_GRACE).await;
+                if attempt == ATTEMPTS || !ended_by_itself {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "Temporal did not come up; trying once more");
+                attempt += 1;
+            }
+        }
+    }
+}
+
+/// Whether the server serves, and its namespace is there, which it makes a moment later.
+async fn answers(program: &Path, dir: &Path, port: u16) -> Result<(), String> {
+    let connect = timeout(PROBE_TIMEOUT, TcpStream::connect(("127.0.0.1", port))).await;
+    connect
+        .map_err(|_| "the port does not answer".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let mut describe = Command::new(program);
+    describe.args([
+        "operator",
+        "namespace",
+        "describe",
+        "--namespace",
+        NAMESPACE,
+    ]);
+    describe.args(["--address", &format!("127.0.0.1:{port}")]);
+    describe.env_clear().envs(environment(dir)); // No `TEMPORAL_…` of the user's own.
+    describe
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    match timeout(PROBE_TIMEOUT, describe.status()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(_)) => Err("the namespace is not there yet".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the port is open and silent".to_owned()),
+    }
+}
+
+fn environment(dir: &Path) -> Vec<(OsString, OsString)> {
+    vec![
+        ("HOME".into(), dir.into()),
+        ("PATH".into(), "/usr/bin:/bin".into()),
+    ]
+}
+
+fn spec(program: &Path, dir: &Path, log: &Path, port: u16) -> Spec {
+    Spec {
+        name: "temporal".into(),
+        program: program.to_owned(),
+        args: arguments(dir, port),
+        env: environment(dir),
+        dir: dir.to_owned(),
+        log_file: log.to_owned(),
+        pid_file: dir.join("pid"),
+        run_as: None,
+    }
+}
+
+/// Every other port that it opens is a free one of the loopback interface as well.
+fn arguments(dir: &Path, port: u16) -> Vec<OsString> {
+    let mut args: Vec<OsString> = [
+        "server",
+        "start-dev",
+        "--headless",
+        "--ip",
+        "127.0.0.1",
+        "--log-level",
+        "warn",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    args.extend([
+        "--namespace".into(),
+        NAMESPACE.into(),
+        "--port".into(),
+        port.to_string().into(),
+    ]);
+    args.extend(["--db-filename".into(), dir.join("temporal.db").into()]);
+    // Half of the writes of a rollback journal, and as durable.
+    args.extend(["--sqlite-pragma".into(), "journal_mode=WAL".into()]);
     for queue in ["transfer", "timer", "visibility"] {
-        args.extend(["--dynamic-config-value".into(), format!("history.{queue}ProcessorMaxPollRPS={QUEUE_POLLS_PER_SECOND}").into()]);
+        let rate = format!("history.{queue}ProcessorMaxPollRPS={QUEUE_POLLS_PER_SECOND}");
+        args.extend(["--dynamic-config-value".into(), rate.into()]);
     }
     args
 }

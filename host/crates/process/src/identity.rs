@@ -1,5 +1,9 @@
-//! Which process a pid means: pids are used again, start times within one boot are not.
+//! Which process a pid means: pids are used again, a pid with its start time within one boot is not.
 
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -8,61 +12,146 @@ pub struct Identity {
     pub pid: i32,
     /// When it started, as the system counts.
     pub start: String,
-    /// Which boot of the machine that was in.
+    /// Which boot of the machine that was in; empty where the start time says it.
     pub boot: String,
 }
 
 impl Identity {
     /// `None` where no such process runs (a zombie does not).
     pub fn of(pid: i32) -> Option<Self> {
-        Some(Self { pid, start: start_of(pid)?, boot: boot() })
-    }
-
-    /// Of one that ended before it could be looked at.
-    pub fn gone(pid: i32) -> Self {
-        Self { pid, start: "gone".into(), boot: boot() }
+        Some(Self {
+            pid,
+            start: start_of(pid)?,
+            boot: boot(),
+        })
     }
 
     pub fn lives(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    pub fn signal(&self, signal: Signal) {
+        if self.lives() {
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
     }
 
-    /// In one step, so that a kill leaves the old file or the new one.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let new = path.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(new, path)
+    /// Ends the process and whatever it started in its group.
+    pub fn kill_group(&self) {
+        if self.lives() {
+            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
     }
+
+    /// Ends what the process left behind in its group. To be called right after its end: while helpers are left, the
+    /// system gives the group's number to nobody else; where none are, it takes a while until the number comes around.
+    pub fn end_rest_of_group(&self) {
+        if Self::of(self.pid).is_none() {
+            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// `proc(5)`: the fields of `/proc/PID/stat` from the third one (the state) on. The second, the name in parentheses,
+/// may hold anything.
+#[cfg(target_os = "linux")]
+pub fn stat_fields(pid: i32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
 #[cfg(target_os = "linux")]
 fn start_of(pid: i32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the fields after it are the state (3rd) and so on.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if matches!(fields.first(), Some(&"Z" | &"X")) {
-        return None;
-    }
-    fields.get(19).map(|start| (*start).to_owned())
+    /// `starttime`, the 22nd field, counted from the 3rd.
+    const START: usize = 22 - 3;
+    let fields = stat_fields(pid)?;
+    let state = fields.first()?;
+    (state != "Z" && state != "X").then(|| fields.get(START).cloned())?
 }
 
 #[cfg(not(target_os = "linux"))]
-fn start_of(pid: i32) -> Option<String> {
-    let out = std::process::Command::new("ps").args(["-o", "lstart=", "-p", &pid.to_string()]).output().ok()?;
-    let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    (!text.is_empty()).then_some(text)
+use start_by_ps as start_of;
+
+/// Where there is no `/proc`: the start in whole seconds, with its date.
+#[cfg(any(not(target_os = "linux"), test))]
+fn start_by_ps(pid: i32) -> Option<String> {
+    let answer = std::process::Command::new("ps")
+        .env("LC_ALL", "C")
+        .args(["-o", "stat=", "-o", "lstart=", "-p", &pid.to_string()])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    let (state, start) = text.trim().split_once(char::is_whitespace)?;
+    (!state.starts_with('Z')).then(|| start.trim().to_owned())
 }
 
 fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
-pub fn resident_bytes(pid: i32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+/// The living processes whose working directory is `folder`. Empty where there is no `/proc`.
+pub fn working_in(folder: &Path) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == folder))
+        .filter(|pid| Identity::of(*pid).is_some())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> i32 {
+        i32::try_from(std::process::id()).unwrap()
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let mine = Identity::of(me()).unwrap();
+        assert!(mine.lives());
+        let earlier = Identity {
+            start: "1".into(),
+            ..mine.clone()
+        };
+        let other_boot = Identity {
+            boot: "another".into(),
+            ..mine
+        };
+        assert!(!earlier.lives() && !other_boot.lives());
+    }
+
+    #[test]
+    fn a_zombie_does_not_live() {
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read -r x"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let identity = Identity::of(pid).unwrap();
+        assert!(start_by_ps(pid).is_some_and(|start| start.contains(':')));
+        drop(child.stdin.take());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while identity.lives() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "an ended process counts as living"
+            );
+            std::thread::yield_now();
+        }
+        assert_eq!(start_by_ps(pid), None);
+        child.wait().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_works_in_its_directory_and_in_no_other() {
+        let here = std::env::current_dir().unwrap();
+        assert!(working_in(&here).contains(&me()));
+        assert!(working_in(Path::new("/nowhere")).is_empty());
+    }
 }
