@@ -1,66 +1,69 @@
-// Registers the bridge's methods with the gateway, and lets the control plane's device in.
-
-import { Executor, Refusal } from "./execute.js";
+// The plugin's entry: three seams to OpenClaw (gateway methods, a service, device pairing) and no logic.
+import { randomUUID } from "node:crypto";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { approveDevicePairing, listDevicePairing } from "openclaw/plugin-sdk/device-bootstrap";
+import { resolveStateDir } from "openclaw/plugin-sdk/state-paths";
+import { createApprover } from "./approve.js";
+import { Bridge } from "./bridge.js";
+import { Failure } from "./failure.js";
 import { Journal } from "./journal.js";
-import { PAIRING_INTERVAL_MS } from "./limits.js";
+import { createPerformer } from "./perform.js";
 
-export const BRIDGE_VERSION = "0.1.0";
+const { version: bridgeVersion } = createRequire(import.meta.url)("./package.json");
+const DEFAULT_JOURNAL_DIR = "servicetsunami";
 
-// The gateway may evaluate this module more than once in one process; there is one journal all the same.
-const shared = (globalThis[Symbol.for("servicetsunami.openclaw-bridge")] ??= {});
+// OpenClaw evaluates a plugin's module more than once in a process; there must be one journal all the same.
+const shared = (globalThis[Symbol.for("servicetsunami.openclaw-bridge")] ??= { bootId: randomUUID(), bridges: new Map() });
 
-function executorFor(config) {
-  shared.executor ??= new Executor(Journal.open(config.journalDir));
-  return shared.executor;
-}
-
-function status({ journal, inFlight }) {
-  return { bridgeVersion: BRIDGE_VERSION, journalId: journal.id, bootId: journal.bootId, inFlight: inFlight.size, journalEntries: journal.entries.size };
-}
-
-/** Approves the pending pairings of the devices that the configuration names, and no others. */
-async function approveKnownDevices(known) {
-  const { approveDevicePairing, listDevicePairing } = await import("openclaw/plugin-sdk/device-bootstrap");
-  const { pending = [] } = await listDevicePairing();
-  for (const { requestId, deviceId, scopes = [] } of pending) {
-    const allowed = known.get(deviceId);
-    if (allowed && scopes.every((scope) => allowed.includes(scope))) await approveDevicePairing(requestId, { callerScopes: allowed });
+function openBridge(directory) {
+  if (!shared.bridges.has(directory)) {
+    const opening = Journal.open(directory).then((journal) => {
+      const { perform } = createPerformer();
+      return new Bridge({ journal, perform, identity: { bridgeVersion, bootId: shared.bootId } });
+    });
+    shared.bridges.set(directory, opening);
+    opening.catch(() => shared.bridges.delete(directory)); // the next call tries again
   }
+  return shared.bridges.get(directory).catch((error) => {
+    throw new Failure("UNAVAILABLE", `The journal in ${directory} cannot be opened (${error?.code ?? error?.message}). Give OpenClaw a folder there that it may write.`);
+  });
+}
+
+/** Gateway handlers must not throw: the gateway would pass the text on as it is. */
+function answering(work) {
+  return async ({ params, respond }) => {
+    try {
+      respond(true, await work(params), undefined);
+    } catch (error) {
+      const failure = error instanceof Failure ? error : new Failure("OUTCOME_UNKNOWN", `The bridge failed (${error?.name ?? "unknown error"}).`);
+      respond(false, undefined, failure.toGatewayError());
+    }
+  };
 }
 
 export default {
   id: "openclaw-bridge",
   name: "ServiceTsunami bridge",
-  description: "Carries out requests of the ServiceTsunami control plane, each once.",
+  description: "Carries out the control plane's HTTP calls from this instance, each at most once.",
+
   register(api) {
-    const config = api.pluginConfig ?? {};
-    const options = { scope: "operator.write" };
-    api.registerGatewayMethod("servicetsunami.status", ({ respond }) => respond(true, status(executorFor(config)), undefined), options);
-    api.registerGatewayMethod(
-      "servicetsunami.execute",
-      async ({ params, respond }) => {
-        try {
-          respond(true, await executorFor(config).execute(params), undefined);
-        } catch (error) {
-          // Only what we wrote ourselves goes out: any other message could hold a credential.
-          const unexpected = { code: "UNAVAILABLE", message: "the bridge failed", details: { code: "OUTCOME_UNKNOWN" } };
-          respond(false, undefined, error instanceof Refusal ? error.shape : unexpected);
-        }
-      },
-      options,
-    );
-    const known = new Map((config.approvedDevices ?? []).map(({ deviceId, scopes }) => [deviceId, scopes]));
-    let timer;
+    const { journalDir = DEFAULT_JOURNAL_DIR, approvedDevices = [] } = api.pluginConfig ?? {};
+    const directory = path.resolve(resolveStateDir(), journalDir);
+    const scope = { scope: "operator.write" };
+
+    api.registerGatewayMethod("servicetsunami.status", answering(async () => (await openBridge(directory)).status()), scope);
+    api.registerGatewayMethod("servicetsunami.execute", answering(async (params) => (await openBridge(directory)).execute(params)), scope);
+
+    const pairing = { list: listDevicePairing, approve: approveDevicePairing };
+    const approver = createApprover({ devices: approvedDevices, pairing, logger: api.logger });
     api.registerService({
-      id: "servicetsunami-device-approval",
-      start() {
-        if (known.size === 0) return;
-        const look = () => approveKnownDevices(known).catch((error) => api.logger?.warn?.(`device approval: ${error.message}`));
-        look();
-        timer = setInterval(look, PAIRING_INTERVAL_MS);
-        timer.unref();
+      id: "openclaw-bridge",
+      start: async () => {
+        void approver.start();
+        await openBridge(directory).catch((failure) => api.logger.error(failure.message));
       },
-      stop: () => clearInterval(timer),
+      stop: () => approver.stop(),
     });
   },
 };

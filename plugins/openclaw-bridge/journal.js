@@ -1,149 +1,370 @@
-// What was started and what it came to, on the instance's disk.
+// What this instance did, by call id, on its own disk: the reason why a call that is sent twice acts once.
 //
-// One line of JSON an event, appended. An append is durable when its promise resolves; appends that come while the
-// disk is busy share the next fdatasync. A line cut short by a kill is dropped when the journal is opened.
-
-import { createHash, randomUUID } from "node:crypto";
-import { closeSync, existsSync, fdatasync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, renameSync, statSync, write, writeFileSync } from "node:fs";
-import { join } from "node:path";
+// A call's line `started` is on the disk before the first byte of its request leaves, and its outcome
+// before the answer does. A call that was started and has no outcome when a process begins is one whose
+// process died: nobody can know what became of it.
+//
+// The file is append-only. Replies stay on the disk and are read back on demand, so memory holds one
+// small entry a call. No line holds a credential: calls are noted by the digest that the control plane
+// computed before it put credentials in, and replies come here masked.
+import { randomUUID } from "node:crypto";
+import { fdatasync, fstatSync, ftruncateSync, writeSync } from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
 import { promisify } from "node:util";
-import { JOURNAL_COMPACT_BYTES, JOURNAL_RETENTION_MS, JOURNALED_REPLY_BYTES_MAX } from "./limits.js";
+import { decodeFile, decodeLine, encodeLine } from "./journal-lines.js";
+import * as limits from "./limits.js";
 
-const writeFile = promisify(write);
-const sync = promisify(fdatasync);
+const FORMAT_VERSION = 1;
+const FILE = "journal.log";
+const COMPACTED_FILE = "journal.next";
+const DAMAGED_FILE = "journal.damaged.log";
+const PRIVATE_FOLDER = 0o700;
+const PRIVATE_FILE = 0o600;
+const COPY_CHUNK_BYTES = 1024 * 1024;
+/** A compaction that frees little is not repeated until the file has grown by half. */
+const COMPACTION_GROWTH = 1.5;
 
-export const digestOf = (text) => createHash("sha256").update(text).digest("hex");
+const syncData = promisify(fdatasync);
+
+/** States of a call. `STARTED` without a running call means that an earlier process died over it. */
+export const STARTED = "started";
+export const FINISHED = "finished";
+export const NOT_SENT = "notSent";
+export const UNKNOWN = "unknown";
 
 export class Journal {
-  /** Opens the journal in `dir`, making it where there is none. */
-  static open(dir, now = Date.now) {
-    mkdirSync(dir, { recursive: true, mode: 0o700 });
-    const idPath = join(dir, "journal-id");
-    if (!existsSync(idPath)) writeDurably(dir, idPath, randomUUID());
-    return new Journal(dir, readFileSync(idPath, "utf8").trim(), now);
+  #directory;
+  #now;
+  #limits;
+  #file;
+  #size = 0;
+  #compactAtBytes;
+  #id;
+  /** When calls younger than the retention were last forgotten for want of room, in ms since 1970; else null. */
+  #forgotAt = null;
+  /** callId -> { digest, startedAt, state, reason?, line?: {offset, length} }, oldest start first. */
+  #entries = new Map();
+  #queue = [];
+  #working = false;
+  #broken = null;
+  #closed = false;
+
+  /** Opens the journal in this folder, creating, repairing and compacting it as needed. */
+  static async open(directory, { now = Date.now, journalBytes = limits.MAX_JOURNAL_BYTES, entries = limits.MAX_JOURNAL_ENTRIES } = {}) {
+    const journal = new Journal();
+    journal.#directory = directory;
+    journal.#now = now;
+    journal.#limits = { journalBytes, entries };
+    await fs.mkdir(directory, { recursive: true, mode: PRIVATE_FOLDER });
+    await journal.#load().catch(async (error) => {
+      await journal.#file?.close();
+      throw error;
+    });
+    return journal;
   }
 
-  constructor(dir, id, now) {
-    this.id = id;
-    this.bootId = randomUUID();
-    this.now = now;
-    this.path = join(dir, "calls.jsonl");
-    this.entries = new Map();
-    this.queue = [];
-    this.flushing = false;
-    this.#read();
-    if (this.size > JOURNAL_COMPACT_BYTES) this.#compact(dir);
-    this.fd = openSync(this.path, "a+", 0o600);
-    ftruncateSync(this.fd, this.size);
+  /** Random, made once, kept with the entries. Another id means that this is another disk, or a damaged one. */
+  get id() {
+    return this.#id;
   }
 
-  /** What is known of a call: { digest, state, at, place? }, or undefined. */
-  get(callId) {
-    return this.entries.get(callId);
+  get entryCount() {
+    return this.#entries.size;
   }
 
-  started(callId, digest) {
-    return this.#append({ callId, event: "started", digest, boot: this.bootId, at: this.now() });
+  /** Whether an unknown call id may be one that was forgotten for want of room, rather than a new one. */
+  get mayHaveForgotten() {
+    return this.#forgotAt !== null && this.#now() - this.#forgotAt < limits.JOURNAL_RETENTION_MS;
   }
 
-  /** `reply` is masked already. */
-  finished(callId, digest, reply) {
-    const text = JSON.stringify(reply);
-    const kept = text.length <= JOURNALED_REPLY_BYTES_MAX;
-    return this.#append({ callId, event: "finished", digest, at: this.now(), replyDigest: digestOf(text), ...(kept ? { reply } : {}) });
+  /** The entry of a call, if it is remembered. */
+  find(callId) {
+    return this.#entries.get(callId);
   }
 
-  /** Nothing left: the same call may be performed as if it had never come. */
-  notSent(callId, digest) {
-    return this.#append({ callId, event: "not_sent", digest, at: this.now() });
+  /** Durable when it returns. Must return before anything of the call is sent. */
+  async started(callId, digest) {
+    const at = this.#now();
+    await this.#append({ t: STARTED, callId, digest, at });
   }
 
-  unknown(callId, digest, reason) {
-    return this.#append({ callId, event: "unknown", digest, at: this.now(), reason });
+  /** Durable when it returns. A reply over the limit is kept as its digest alone. */
+  async finished(callId, reply) {
+    const kept = Buffer.byteLength(JSON.stringify(reply)) <= limits.MAX_JOURNALED_REPLY_BYTES;
+    await this.#append({ t: FINISHED, callId, at: this.#now(), reply: kept ? reply : withoutContent(reply) });
   }
 
-  /** The first answer of a finished call; undefined where it was too large to keep. */
-  replyOf(callId) {
-    const { place } = this.entries.get(callId);
-    const bytes = Buffer.alloc(place.length);
-    readSync(this.fd, bytes, 0, place.length, place.offset);
-    return JSON.parse(bytes).reply;
+  /** As `finished`, of a reply whose content is itself a secret: only its status and digest are kept. */
+  async finishedInSecret(callId, reply) {
+    await this.#append({ t: FINISHED, callId, at: this.#now(), reply: withoutContent(reply) });
   }
 
-  close() {
-    closeSync(this.fd);
+  async notSent(callId) {
+    await this.#append({ t: NOT_SENT, callId, at: this.#now() });
   }
 
-  #append(line) {
+  async unknown(callId, reason) {
+    await this.#append({ t: UNKNOWN, callId, at: this.#now(), reason });
+  }
+
+  /** The reply of a finished call, as far as it was kept: `bodyBase64` is null where it was not. */
+  async reply(callId) {
+    return this.#exclusively(async () => (await this.#readLine(this.#entries.get(callId).line)).reply);
+  }
+
+  /** Accepts nothing more, and closes the file after what is under way. Closing twice is fine. */
+  async close() {
+    if (this.#closed) return;
+    const done = this.#exclusively(() => this.#file.close());
+    this.#closed = true;
+    await done;
+  }
+
+  // ---- writing ----
+
+  /** Resolves when the record is on the disk and in memory. Records of concurrent calls share one sync. */
+  #append(record) {
+    return this.#enqueue({ record, line: encodeLine(record) });
+  }
+
+  /** Runs a task while nothing else touches the file. */
+  #exclusively(task) {
+    return this.#enqueue({ task });
+  }
+
+  #enqueue(item) {
+    if (this.#closed) return Promise.reject(new Error("the journal is closed"));
     return new Promise((resolve, reject) => {
-      this.queue.push({ line, resolve, reject });
-      if (!this.flushing) this.#flush();
+      this.#queue.push({ ...item, resolve, reject });
+      if (!this.#working) void this.#work();
     });
   }
 
-  async #flush() {
-    this.flushing = true;
-    while (this.queue.length > 0) {
-      const batch = this.queue.splice(0);
-      try {
-        const texts = batch.map(({ line }) => Buffer.from(`${JSON.stringify(line)}\n`));
-        const bytes = Buffer.concat(texts);
-        for (let written = 0; written < bytes.length; ) {
-          written += await writeFile(this.fd, bytes, written, bytes.length - written, null);
-        }
-        await sync(this.fd);
-        for (const [i, { line, resolve }] of batch.entries()) {
-          this.#note(line, { offset: this.size, length: texts[i].length });
-          this.size += texts[i].length;
-          resolve();
-        }
-      } catch (error) {
-        for (const { reject } of batch) reject(error);
-      }
+  async #work() {
+    this.#working = true;
+    while (this.#queue.length > 0) {
+      const items = this.#queue.splice(0);
+      await this.#commit(items.filter((item) => item.line));
+      for (const item of items.filter((item) => item.task)) await item.task().then(item.resolve, item.reject);
+      // A disk too full for a second file can still take lines in the first: try again when it has grown.
+      if (this.#isFull()) await this.#compact().catch(() => this.#setNextCompaction());
     }
-    this.flushing = false;
+    this.#working = false;
   }
 
-  #note(line, place) {
-    const { callId, event, digest, at, boot, reason } = line;
-    this.entries.set(callId, { digest, state: event, at, boot, reason, place });
-  }
-
-  #read() {
-    this.size = 0;
-    if (!existsSync(this.path)) return;
-    const bytes = readFileSync(this.path);
-    while (this.size < bytes.length) {
-      const end = bytes.indexOf(10, this.size);
-      if (end < 0) return;
-      let line;
-      try {
-        line = JSON.parse(bytes.subarray(this.size, end));
-      } catch {
-        return;
+  async #commit(items) {
+    if (items.length === 0) return;
+    try {
+      if (this.#broken !== null) throw this.#broken;
+      const start = this.#size;
+      this.#write(Buffer.concat(items.map((item) => item.line)));
+      await this.#sync();
+      let offset = start;
+      for (const { record, line } of items) {
+        this.#note(record, { offset, length: line.length - 1 });
+        offset += line.length;
       }
-      const length = end + 1 - this.size;
-      if (line.at > this.now() - JOURNAL_RETENTION_MS) this.#note(line, { offset: this.size, length });
-      this.size += length;
+      for (const item of items) item.resolve();
+    } catch (error) {
+      for (const item of items) item.reject(error);
     }
   }
 
-  /** Keeps the last line of each call that is not too old. */
-  #compact(dir) {
-    const bytes = readFileSync(this.path);
-    const lines = [...this.entries.values()].map(({ place }) => bytes.subarray(place.offset, place.offset + place.length));
-    writeDurably(dir, this.path, Buffer.concat(lines));
-    this.entries.clear();
-    this.#read();
+  /** All of it or nothing: a part that stayed behind would run into the next line. */
+  #write(bytes) {
+    try {
+      let written = 0;
+      while (written < bytes.length) written += writeSync(this.#file.fd, bytes, written, bytes.length - written, this.#size + written);
+      this.#size += bytes.length;
+    } catch (error) {
+      this.#cutBack();
+      throw error;
+    }
+  }
+
+  #cutBack() {
+    try {
+      ftruncateSync(this.#file.fd, this.#size);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** After a failed sync the kernel may have dropped the pages, so nothing written later could be trusted. */
+  async #sync() {
+    await syncData(this.#file.fd).catch((error) => this.#fail(error));
+  }
+
+  #fail(error) {
+    this.#broken = error;
+    throw error;
+  }
+
+  /** A record's effect on memory; the same when it is written and when it is read back. */
+  #note(record, line) {
+    if (record.t === STARTED) {
+      this.#entries.delete(record.callId); // a call that begins again is the youngest again
+      this.#entries.set(record.callId, { digest: record.digest, startedAt: record.at, state: STARTED });
+      return;
+    }
+    const entry = this.#entries.get(record.callId);
+    if (entry === undefined) return;
+    this.#entries.set(record.callId, {
+      digest: entry.digest,
+      startedAt: entry.startedAt,
+      state: record.t,
+      ...(record.reason === undefined ? {} : { reason: record.reason }),
+      ...(record.t === FINISHED ? { line } : {}),
+    });
+  }
+
+  // ---- reading ----
+
+  async #load() {
+    await fs.rm(path.join(this.#directory, COMPACTED_FILE), { force: true });
+    this.#file = await fs.open(this.#path(), fs.constants.O_RDWR | fs.constants.O_CREAT, PRIVATE_FILE);
+    const { records, damaged, end } = decodeFile(await this.#file.readFile());
+    const header = records.find(({ record }) => record.t === "journal")?.record;
+    for (const { record, offset, length } of records) this.#note(record, { offset, length });
+    this.#forgotAt = header?.forgotAt ?? null;
+    this.#size = end;
+    this.#id = header?.id;
+    // Lines are missing: what is left is kept, but under a new id, so that nobody takes absence for proof.
+    if (damaged) await fs.copyFile(this.#path(), path.join(this.#directory, DAMAGED_FILE));
+    if (damaged || this.#id === undefined) this.#id = randomUUID();
+    await this.#compact();
+  }
+
+  async #readLine({ offset, length }) {
+    const line = Buffer.alloc(length);
+    await this.#file.read(line, 0, length, offset);
+    const record = decodeLine(line);
+    if (record === null) throw new Error("the journal's record of this call cannot be read back");
+    return record;
+  }
+
+  // ---- compaction ----
+
+  #isFull() {
+    return !this.#broken && !this.#closed && (this.#size > this.#compactAtBytes || this.#entries.size > this.#limits.entries);
+  }
+
+  #setNextCompaction() {
+    this.#compactAtBytes = Math.max(this.#limits.journalBytes, this.#size * COMPACTION_GROWTH);
+  }
+
+  /** Writes what is still worth keeping to a new file, and puts that in the old one's place. */
+  async #compact() {
+    this.#forget();
+    const next = await NextFile.create(path.join(this.#directory, COMPACTED_FILE));
+    const entries = new Map();
+    try {
+      await next.add({ t: "journal", version: FORMAT_VERSION, id: this.#id, forgotAt: this.#forgotAt });
+      const oldestReplyKept = this.#oldestReplyThatFits();
+      let index = 0;
+      for (const [callId, entry] of this.#entries) {
+        entries.set(callId, await this.#copyEntry(next, callId, entry, index >= oldestReplyKept));
+        index += 1;
+      }
+      await next.flush();
+      await next.file.datasync();
+      await fs.rename(next.path, this.#path());
+      await syncFolder(this.#directory);
+    } catch (error) {
+      await next.file.close();
+      throw error;
+    }
+    const old = this.#file;
+    this.#file = next.file;
+    this.#size = fstatSync(next.file.fd).size;
+    this.#entries = entries;
+    this.#setNextCompaction();
+    await old.close();
+  }
+
+  /** Drops what is older than the retention; then, a tenth at a time, the oldest of what is too many. */
+  #forget() {
+    const horizon = this.#now() - limits.JOURNAL_RETENTION_MS;
+    for (const [callId, entry] of this.#entries) if (entry.startedAt < horizon) this.#entries.delete(callId);
+    if (this.#entries.size <= this.#limits.entries) return;
+    const target = Math.floor(this.#limits.entries * 0.9);
+    for (const [callId, entry] of this.#entries) {
+      if (this.#entries.size <= target) break;
+      if (entry.state !== STARTED) this.#entries.delete(callId); // it may be under way
+    }
+    this.#forgotAt = this.#now();
+  }
+
+  /** The index of the oldest entry whose reply still fits into half of the file's limit. */
+  #oldestReplyThatFits() {
+    const lengths = [...this.#entries.values()].map((entry) => entry.line?.length ?? 0);
+    let room = this.#limits.journalBytes / 2;
+    for (let index = lengths.length - 1; index >= 0; index -= 1) {
+      room -= lengths[index];
+      if (room < 0) return index + 1;
+    }
+    return 0;
+  }
+
+  async #copyEntry(next, callId, entry, keepReply) {
+    const { digest, startedAt, state, reason, line } = entry;
+    await next.add({ t: STARTED, callId, digest, at: startedAt });
+    if (state === STARTED) return entry;
+    if (state !== FINISHED) {
+      await next.add({ t: state, callId, at: startedAt, reason });
+      return entry;
+    }
+    const record = await this.#readLine(line);
+    return { ...entry, line: await next.add(keepReply ? record : { ...record, reply: withoutContent(record.reply) }) };
+  }
+
+  #path() {
+    return path.join(this.#directory, FILE);
   }
 }
 
-function writeDurably(dir, path, content) {
-  writeFileSync(`${path}.new`, content, { mode: 0o600, flush: true });
-  renameSync(`${path}.new`, path);
-  const fd = openSync(dir, "r");
-  fsyncSync(fd);
-  closeSync(fd);
+/** The file that a compaction writes, in large chunks. */
+class NextFile {
+  #chunks = [];
+  #chunkBytes = 0;
+  #size = 0;
+
+  static async create(filePath) {
+    const next = new NextFile();
+    next.path = filePath;
+    next.file = await fs.open(filePath, "w+", PRIVATE_FILE);
+    return next;
+  }
+
+  /** Adds a record and says where its line is. */
+  async add(record) {
+    const line = encodeLine(record);
+    const place = { offset: this.#size, length: line.length - 1 };
+    this.#chunks.push(line);
+    this.#chunkBytes += line.length;
+    this.#size += line.length;
+    if (this.#chunkBytes >= COPY_CHUNK_BYTES) await this.flush();
+    return place;
+  }
+
+  async flush() {
+    await this.file.appendFile(Buffer.concat(this.#chunks));
+    this.#chunks = [];
+    this.#chunkBytes = 0;
+  }
 }
 
-export const journalBytes = (journal) => statSync(journal.path).size;
+/** What stays of a reply whose content is too large, too old or too secret to keep. */
+function withoutContent({ status, digest, truncated }) {
+  return { status, headers: [], bodyBase64: null, truncated, digest };
+}
+
+async function syncFolder(directory) {
+  const folder = await fs.open(directory, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}

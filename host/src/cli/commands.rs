@@ -318,7 +318,7 @@ fn show_task(output: &Output, task: &Value) -> anyhow::Result<()> {
 /// The trace as people read it: when, what, how long, and the gist.
 pub fn timeline(trace: &Value) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY).set_header(["#", "at", "step", "took", ""]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["#", "at", "step", "took", ""]);
     for step in trace.as_array().into_iter().flatten() {
         let at = text(&step["created_at"]);
         let clock = at.split('T').nth(1).unwrap_or(&at).chars().take(12).collect::<String>();
@@ -435,7 +435,7 @@ async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
 /// What somebody who installs a plugin agrees to.
 fn plugin_card(plugin: &Value) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY).set_header(["action", "risk", "credentials", ""]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["action", "risk", "credentials", ""]);
     for action in plugin["actions"].as_array().into_iter().flatten() {
         table.add_row([text(&action["name"]), text(&action["risk"]), text(&action["credentials"]), text(&action["summary"])]);
     }
@@ -464,7 +464,7 @@ fn show(output: &Output, value: &Value, readable: impl FnOnce(&Value) -> String)
 fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
     show(output, &Value::Array(items), |items| {
         let mut table = Table::new();
-        table.load_preset(UTF8_BORDERS_ONLY).set_header(columns.iter().map(|c| c.replace('_', " ")));
+        table.load_style(UTF8_BORDERS_ONLY).set_header(columns.iter().map(|c| c.replace('_', " ")));
         for item in items.as_array().into_iter().flatten() {
             table.add_row(columns.iter().map(|column| text(&item[*column])));
         }

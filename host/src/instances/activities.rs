@@ -19,6 +19,8 @@ use tsunami_cluster::{ClusterError, Phase};
 
 /// How long the handshake with a gateway that says it is ready may take.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(60);
+/// How long the bridge may take to say how it is.
+const STATUS_WAIT: Duration = Duration::from_secs(10);
 
 pub struct InstanceActivities {
     pub app: App,
@@ -110,7 +112,7 @@ async fn shake_hands(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     tx.commit().await?;
     let unavailable = |e: &dyn std::fmt::Display| Problem::unavailable(&format!("The OpenClaw gateway ({e})"), RETRY_AFTER_DEFAULT);
     client.wait_ready(HANDSHAKE_WAIT).await.map_err(|e| unavailable(&e))?;
-    client.bridge_status().await.map_err(|e| unavailable(&e))?;
+    client.bridge_status(STATUS_WAIT).await.map_err(|e| unavailable(&e))?;
     Ok(())
 }
 
@@ -179,14 +181,14 @@ pub async fn health_of(app: &App, tenant: TenantId) -> Value {
         return json!({ "last_check": last_check, "healthy": false });
     };
     let status = app.cluster().status(&row.name).await;
-    let bridge = client.bridge_status().await;
+    let bridge = client.bridge_status(STATUS_WAIT).await;
     json!({
         "last_check": last_check,
         "healthy": status.phase == Phase::Running && bridge.is_ok(),
         "phase": status.phase,
         "memory_bytes": status.memory_bytes,
         "detail": status.detail,
-        "version": client.hello().map(|hello| hello.version.clone()),
+        "version": client.hello().map(|hello| hello.server.version.clone()),
         "journal_entries": bridge.as_ref().ok().map(|b| b.journal_entries),
         "problem": bridge.err().map(|e| e.to_string()),
     })

@@ -33,7 +33,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tsunami_cluster::InstanceSpec;
-use tsunami_openclaw::{Client, DeviceIdentity, Endpoint, Options, SCOPES};
+use tsunami_openclaw::{Client, DeviceIdentity, Endpoint, Options, SCOPES_WANTED};
 use tsunami_sealed::Aad;
 use zeroize::Zeroizing;
 
@@ -55,14 +55,14 @@ impl Secrets {
     fn generate() -> Self {
         Self {
             gateway_token: Zeroizing::new(hex::encode(crate::id::random_bytes::<32>())),
-            device_key: Zeroizing::new(hex::encode(DeviceIdentity::generate().secret().as_slice())),
+            device_key: Zeroizing::new(hex::encode(DeviceIdentity::generate().to_secret_bytes().as_slice())),
         }
     }
 
     fn device(&self) -> Result<DeviceIdentity, Problem> {
         let mut secret = Zeroizing::new([0; 32]);
         hex::decode_to_slice(self.device_key.as_bytes(), secret.as_mut_slice()).map_err(|e| Problem::internal(&e))?;
-        Ok(DeviceIdentity::from_secret(&secret))
+        Ok(DeviceIdentity::from_secret_bytes(&secret))
     }
 }
 
@@ -82,8 +82,8 @@ async fn spec_of(app: &App, tx: &mut TenantTx, row: &InstanceRow) -> Result<Inst
     Ok(InstanceSpec {
         name: row.name.clone(),
         gateway_token: SecretString::from(secrets.gateway_token.as_str()),
-        device_id: secrets.device()?.id(),
-        device_scopes: SCOPES.map(String::from).to_vec(),
+        device_id: secrets.device()?.id().to_owned(),
+        device_scopes: SCOPES_WANTED.map(String::from).to_vec(),
     })
 }
 

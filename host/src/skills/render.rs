@@ -5,7 +5,8 @@ use crate::vault::Opened;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tsunami_openclaw::HttpRequest;
+use secrecy::SecretString;
+use tsunami_openclaw::bridge::{HttpRequest, PrivateNetwork};
 use tsunami_plugin_host::{
     adapter::{self, Manifest, Method},
     host_allowed,
@@ -37,7 +38,7 @@ pub struct Rendered {
     pub shown: Value,
     /// Everything that must not come back.
     pub secrets: Vec<Zeroizing<String>>,
-    pub private_network: &'static str,
+    pub private_network: PrivateNetwork,
 }
 
 /// How a credential is written where it stands.
@@ -79,15 +80,19 @@ pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Render
     Ok(Rendered {
         digest: hex::encode(Sha256::digest(shown.to_string())),
         request: HttpRequest {
-            method: method(wanted.method),
-            url: url.real,
-            headers: headers.into_iter().map(|(name, value)| (name, value.real)).collect(),
-            body_base64: body.map(|text| Zeroizing::new(BASE64_STANDARD.encode(text.real.as_bytes()))),
+            method: method(wanted.method).to_owned(),
+            url: secret(url.real),
+            headers: headers.into_iter().map(|(name, value)| (name, secret(value.real))).collect(),
+            body: body.map(|text| text.real.as_bytes().to_vec().into()),
         },
         shown,
         secrets: pen.secrets,
         private_network,
     })
+}
+
+fn secret(mut text: Zeroizing<String>) -> SecretString {
+    std::mem::take(&mut *text).into()
 }
 
 fn method(method: Method) -> &'static str {
@@ -212,7 +217,7 @@ fn percent(text: &str) -> String {
 
 impl Place<'_> {
     /// Whether the request may go where it is going; and whether that is on a private network.
-    fn check(&self, url: &Text) -> Result<&'static str, String> {
+    fn check(&self, url: &Text) -> Result<PrivateNetwork, String> {
         // A credential must not decide where a request goes: with and without them it is the same host.
         let plain = Url::parse(&url.shown.replace("{{", "x").replace("}}", "x")).map_err(|e| format!("the plugin's URL {} is not one: {e}", url.shown))?;
         let real = Url::parse(&url.real).map_err(|_| "the URL is not one once the credentials are in it".to_owned())?;
@@ -235,7 +240,7 @@ impl Place<'_> {
         if real.scheme() != "https" && !(real.scheme() == "http" && private) {
             return Err(format!("the plugin asks for {} to {at}; only https is allowed (an operator may allow a private host by skills.private_network_hosts)", real.scheme()));
         }
-        Ok(if private { "allow" } else { "refuse" })
+        Ok(if private { PrivateNetwork::Allow } else { PrivateNetwork::Refuse })
     }
 
     /// Hosts, with their ports, of the settings that the manifest points at.
@@ -270,6 +275,7 @@ pub fn mask(bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::ExposeSecret;
     use tsunami_plugin_host::types::BasicAuth;
 
     fn manifest() -> Manifest {
@@ -334,10 +340,10 @@ mod tests {
         let request = get(text("http://127.0.0.1:9000/api/x"));
         assert!(rendered(&request, &settings, &[]).is_err(), "the operator did not allow it");
         let private = ["127.0.0.1:9000".to_owned()];
-        assert_eq!(rendered(&request, &settings, &private).unwrap().private_network, "allow");
+        assert_eq!(rendered(&request, &settings, &private).unwrap().private_network, PrivateNetwork::Allow);
         assert!(rendered(&get(text("http://127.0.0.1:9001/")), &settings, &private).is_err(), "another port");
         let public = rendered(&get(text("https://api.example.com/")), &settings, &private).unwrap();
-        assert_eq!(public.private_network, "refuse");
+        assert_eq!(public.private_network, PrivateNetwork::Refuse);
     }
 
     #[test]
@@ -349,9 +355,9 @@ mod tests {
             content: vec![Part::Text("{\"t\":\"".into()), Part::Credential("token".into()), Part::Text("\"}".into())],
         });
         let out = rendered(&request, &json!({}), &[]).unwrap();
-        assert_eq!(out.request.url.as_str(), "https://api.example.com/bots3cret%2F%22%2B%C3%A9?q=a%26b%3Ds3cret%2F%22%2B%C3%A9");
-        let body = BASE64_STANDARD.decode(out.request.body_base64.unwrap().as_bytes()).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["t"], "s3cret/\"+é");
+        assert_eq!(out.request.url.expose_secret(), "https://api.example.com/bots3cret%2F%22%2B%C3%A9?q=a%26b%3Ds3cret%2F%22%2B%C3%A9");
+        let body = out.request.body.unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(body.expose_secret()).unwrap()["t"], "s3cret/\"+é");
         assert!(!out.shown.to_string().contains("s3cret"));
         assert_eq!(out.secrets.len(), 1);
     }
@@ -363,7 +369,7 @@ mod tests {
         request.headers = vec![adapter::Field { name: "Authorization".into(), value: vec![Part::Text("Basic ".into()), Part::Basic(auth)] }];
         let out = rendered(&request, &json!({}), &[]).unwrap();
         let encoded = BASE64_STANDARD.encode("x:s3cret/\"+é");
-        assert_eq!(out.request.headers[0].1.as_str(), format!("Basic {encoded}"));
+        assert_eq!(out.request.headers[0].1.expose_secret(), format!("Basic {encoded}"));
         assert!(out.secrets.iter().any(|s| s.as_str() == encoded));
         assert!(!out.shown.to_string().contains(&encoded));
     }

@@ -22,7 +22,8 @@ use crate::{
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tsunami_openclaw::{ExecuteError, ExecuteRequest};
+use secrecy::SecretString;
+use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
 use tsunami_plugin_host::{
     LogLine,
     adapter::{self, Action, Failure, Reply, Request, Step},
@@ -33,7 +34,9 @@ use zeroize::Zeroizing;
 const LEASE: Duration = Duration::from_secs(120);
 /// Attempts at reaching the instance before the call waits.
 const REACH_ATTEMPTS: u32 = 2;
-/// The longest that a call waits by itself where the service asked it to.
+/// How long the instance may take to say which journal it keeps.
+const STATUS_WAIT: Duration = Duration::from_secs(10);
+/// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// Writes a call down, or finds the one that bears the same key.
@@ -278,67 +281,69 @@ impl Run<'_> {
     async fn journal_id(&self) -> Option<String> {
         let client = &self.prepared.instance.client;
         let hello = client.hello();
-        let key = (self.prepared.instance.id, hello.as_ref().map(|h| h.boot_id.clone()).unwrap_or_default());
+        let key = (self.prepared.instance.id, hello.as_ref().map(|h| h.server.boot_id.clone()).unwrap_or_default());
         if hello.is_some() && let Some(id) = self.app.journals().get(&key).await {
             return Some(id);
         }
-        let status = client.bridge_status().await.inspect_err(|error| tracing::info!(%error, "instance is not reached")).ok()?;
+        let status = client.bridge_status(STATUS_WAIT).await.inspect_err(|error| tracing::info!(%error, "instance is not reached")).ok()?;
         if hello.is_some() {
             self.app.journals().insert(key, status.journal_id.clone()).await;
         }
         Some(status.journal_id)
     }
 
-    async fn send(&mut self, seq: i32, rendered: Rendered, journal_id: String, mut resend: bool) -> Result<Sent, Problem> {
+    async fn send(&mut self, seq: i32, rendered: Rendered, journal_id: String, resend: bool) -> Result<Sent, Problem> {
         let limits = &self.app.config().skills;
         let Rendered { request, digest, secrets, private_network, .. } = rendered;
         let mut execute = ExecuteRequest {
-            call_id: format!("{}/{seq}", self.row.id),
+            call_id: format!("{}:{seq}", self.row.id),
             digest,
             resend,
             journal_id: Some(journal_id),
             retry_unknown: self.row.retry_unknown,
-            timeout_ms: u64::from(limits.request_timeout_seconds) * 1000,
-            max_response_bytes: limits.reply_bytes_max.into(),
+            timeout: Duration::from_secs(limits.request_timeout_seconds.into()),
+            max_response_bytes: limits.reply_bytes_max,
             private_network,
-            secrets,
+            secrets: secrets.iter().map(|secret| SecretString::from(secret.as_str())).collect(),
+            journal_reply: true,
             request,
         };
         let mut attempt = 1;
         loop {
-            match self.prepared.instance.client.execute(&execute).await {
-                Ok(reply) => return self.keep_reply(seq, &reply.reply, &execute.secrets).await.map(Sent::Reply),
-                Err(ExecuteError::OutcomeUnknown(_)) if self.action.idempotent && !execute.retry_unknown => {
-                    // The service itself drops the repetition: it bears the same key.
-                    execute.retry_unknown = true;
-                }
-                Err(ExecuteError::OutcomeUnknown(why)) => return self.unknown(&why).await.map(Sent::Stop),
-                Err(ExecuteError::NotSent(why)) => {
-                    let failure = CallFailure { retryable: true, ..CallFailure::new("service_unreachable", format!("The service was not reached, and nothing was sent: {why}.")) };
+            let error = match self.prepared.instance.client.execute(&execute).await {
+                Ok(reply) => return self.keep_reply(seq, &reply.reply, &secrets).await.map(Sent::Reply),
+                Err(error) => error,
+            };
+            match (error.advice(), &error) {
+                // The service itself drops the repetition: it bears the same key.
+                (Advice::AskPerson, _) if self.action.idempotent && !execute.retry_unknown => execute.retry_unknown = true,
+                (Advice::AskPerson, _) => return self.unknown(&error.to_string()).await.map(Sent::Stop),
+                (advice, ExecuteError::NotSent { .. }) => {
+                    let message = format!("The service was not reached, and nothing was sent: {error}.");
+                    let failure = CallFailure { retryable: advice == Advice::SendAgain, ..CallFailure::new("service_unreachable", message) };
                     return self.fail(failure).await.map(Sent::Stop);
                 }
-                Err(ExecuteError::Refused(why)) => {
-                    return self.fail(CallFailure::new("instance_refused", format!("The OpenClaw instance refused the request: {why}."))).await.map(Sent::Stop);
+                (Advice::GiveUp, _) => {
+                    return self.fail(CallFailure::new("instance_refused", format!("The OpenClaw instance refused the request: {error}."))).await.map(Sent::Stop);
                 }
-                Err(ExecuteError::Unreachable(why)) if attempt >= REACH_ATTEMPTS => {
-                    tracing::info!(call = %self.row.id, why, "instance does not answer; the call waits");
+                (Advice::SendAgain | Advice::AskAgain, _) if attempt >= REACH_ATTEMPTS => {
+                    tracing::info!(call = %self.row.id, %error, "instance does not answer; the call waits");
                     return Ok(Sent::Stop(waiting("the OpenClaw instance".into(), RETRY_AFTER_DEFAULT)));
                 }
-                Err(ExecuteError::Unreachable(_)) => {
+                (Advice::SendAgain | Advice::AskAgain, _) => {
                     attempt += 1;
-                    resend = true;
-                    execute.resend = resend;
+                    execute.resend = true;
                 }
             }
         }
     }
 
-    async fn keep_reply(&mut self, seq: i32, reply: &tsunami_openclaw::HttpReply, secrets: &[Zeroizing<String>]) -> Result<Value, Problem> {
+    async fn keep_reply(&mut self, seq: i32, reply: &HttpReply, secrets: &[Zeroizing<String>]) -> Result<Value, Problem> {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
         let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (name.clone(), text(value.clone().into_bytes()))).collect();
         // jsonb holds no U+0000.
-        let body = text(reply.body()).replace('\0', "\u{fffd}");
-        let kept = json!({ "status": reply.status, "headers": headers, "body": body, "truncated": reply.truncated });
+        let body = text(reply.body.clone().unwrap_or_default()).replace('\0', "\u{fffd}");
+        let kept = json!({ "status": reply.status, "headers": headers, "body": body, "truncated": reply.truncated || reply.body.is_none() });
         let mut tx = self.app.db().tenant(self.tenant).await?;
         store::replied(&mut tx, self.row.id, seq, &kept).await?;
         if self.row.retry_unknown {

@@ -1,184 +1,219 @@
 import assert from "node:assert/strict";
-import { appendFileSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
-import http from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
-import zlib from "node:zlib";
-import { Executor } from "../execute.js";
-import { Journal } from "../journal.js";
-import { formsOf, maskBytes, maskText } from "../mask.js";
-import { isPrivate } from "../perform.js";
+import { once } from "node:events";
+import net from "node:net";
+import { test } from "node:test";
+import { Bridge } from "../bridge.js";
+import { MAX_CONCURRENT_CALLS } from "../limits.js";
+import { base64, bodyOf, callTo, everythingIn, openBridge, openJournal, startService, temporaryFolder } from "../testing/helpers.js";
 
-const SECRET = "xoxb-canary/with+odd \"chars\"";
-const DIGEST = "a".repeat(64);
-let server, base, requests, behave;
-
-before(async () => {
-  server = http.createServer((request, response) => {
-    requests.push({ url: request.url, authorization: request.headers.authorization });
-    behave(request, response);
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  base = `http://127.0.0.1:${server.address().port}`;
-});
-after(() => {
-  server.closeAllConnections();
-  server.close();
-});
-beforeEach(() => {
-  requests = [];
-  behave = (_, response) => response.end("fine");
-});
-
-const dir = () => mkdtempSync(join(tmpdir(), "bridge-"));
-const call = (over = {}) => ({
-  callId: "call-1",
-  digest: DIGEST,
-  secrets: [SECRET],
-  privateNetwork: "allow",
-  request: { method: "POST", url: `${base}/do`, headers: [["Authorization", `Bearer ${SECRET.replaceAll(/[^\w-]/g, "")}`]], bodyBase64: Buffer.from("x").toString("base64") },
-  ...over,
-});
-const refusal = async (promise) => {
-  const error = await promise.then(() => assert.fail("not refused"), (e) => e);
-  return error.shape.details.code;
+const withCode = (code, reason) => (error) => {
+  assert.deepEqual([error.code, error.details.reason], [code, reason], error.stack);
+  return true;
 };
 
-test("a call that is sent again gets the first answer", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  const first = await executor.execute(call());
-  const second = await executor.execute(call({ resend: true, journalId: first.journalId }));
-  assert.equal(requests.length, 1);
-  assert.equal(first.replayed, false);
-  assert.equal(second.replayed, true);
-  assert.deepEqual(second.reply, first.reply);
-});
-
-test("two at once are one", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  const [a, b] = await Promise.all([executor.execute(call()), executor.execute(call())]);
-  assert.equal(requests.length, 1);
-  assert.deepEqual(a.reply, b.reply);
-});
-
-test("the first answer outlives the process", async () => {
-  const place = dir();
-  const first = await new Executor(Journal.open(place)).execute(call());
-  const again = await new Executor(Journal.open(place)).execute(call({ resend: true, journalId: first.journalId }));
-  assert.equal(requests.length, 1);
-  assert.deepEqual(again.reply, first.reply);
-});
-
-test("a call that another process started and did not finish is unknown, and is not performed", async () => {
-  const place = dir();
-  await Journal.open(place).started("call-1", DIGEST);
-  const executor = new Executor(Journal.open(place));
-  assert.equal(await refusal(executor.execute(call({ resend: true }))), "OUTCOME_UNKNOWN");
-  assert.equal(requests.length, 0);
-  const done = await executor.execute(call({ retryUnknown: true }));
-  assert.equal(done.reply.status, 200);
-  assert.equal(requests.length, 1);
-});
-
-test("a call sent again to another journal is unknown", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  assert.equal(await refusal(executor.execute(call({ resend: true, journalId: "another" }))), "OUTCOME_UNKNOWN");
-  assert.equal(requests.length, 0);
-});
-
-test("the same id with another request is refused", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  await executor.execute(call());
-  assert.equal(await refusal(executor.execute(call({ digest: "b".repeat(64) }))), "CALL_ID_REUSED");
-});
-
-test("a refused connection was not sent, and may be tried again", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  const closed = { ...call().request, url: "http://127.0.0.1:1/do" };
-  assert.equal(await refusal(executor.execute(call({ request: closed }))), "NOT_SENT");
-  assert.equal((await executor.execute(call())).reply.status, 200);
-});
-
-test("a reply that does not come is unknown", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  behave = () => {};
-  assert.equal(await refusal(executor.execute(call({ timeoutMs: 100 }))), "OUTCOME_UNKNOWN");
-  assert.equal(await refusal(executor.execute(call({ resend: true, journalId: executor.journal.id }))), "OUTCOME_UNKNOWN");
-  assert.equal(requests.length, 1);
-});
-
-test("a connection that is cut is unknown", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  behave = (request) => request.socket.destroy();
-  assert.equal(await refusal(executor.execute(call())), "OUTCOME_UNKNOWN");
-});
-
-test("a credential comes back masked and stands nowhere on the disk", async () => {
-  const place = dir();
-  behave = (_, response) => {
-    response.setHeader("x-echo", encodeURIComponent(SECRET));
-    response.setHeader("content-encoding", "gzip");
-    response.end(zlib.gzipSync(`${SECRET} ${JSON.stringify({ token: SECRET })} ${Buffer.from(SECRET).toString("base64")}`));
+/** A service that answers only when told to. */
+async function startHeldService(t) {
+  const held = [];
+  const waiting = [];
+  const service = await startService(t, (_, response) => {
+    held.push(response);
+    waiting.splice(0).forEach((check) => check());
+  });
+  const arrived = async (count) => {
+    while (held.length < count) await new Promise((resolve) => waiting.push(resolve));
   };
-  const answer = await new Executor(Journal.open(place)).execute(call());
-  const body = Buffer.from(answer.reply.bodyBase64, "base64").toString();
-  assert.equal(body, '[redacted] {"token":"[redacted]"} [redacted]');
-  const onDisk = readdirSync(place).map((name) => readFileSync(join(place, name), "latin1")).join("");
-  for (const form of formsOf([SECRET])) {
-    assert.ok(!JSON.stringify(answer).includes(form), form);
-    assert.ok(!onDisk.includes(form), form);
+  return { ...service, arrived, release: (text = "{}") => held.forEach((response) => response.end(text)) };
+}
+
+test("a finished call that is sent again gets the first answer, without a second request", async (t) => {
+  const service = await startService(t, (_, response) => response.end(`answer ${service.requests.length}`));
+  const bridge = await openBridge(t, await temporaryFolder(t));
+  const call = callTo(service.url);
+  const first = await bridge.execute(call);
+  const second = await bridge.execute({ ...call, resend: true, journalId: first.journalId });
+  assert.deepEqual([first.replayed, second.replayed], [false, true]);
+  assert.equal(bodyOf(second), "answer 1");
+  assert.deepEqual(second.reply, first.reply);
+  assert.equal(service.requests.length, 1);
+});
+
+test("the same after the process was killed and another one began", async (t) => {
+  const service = await startService(t, (_, response) => response.end(`answer ${service.requests.length}`));
+  const folder = await temporaryFolder(t);
+  const call = callTo(service.url);
+  const first = await (await openBridge(t, folder)).execute(call);
+  const second = await (await openBridge(t, folder)).execute({ ...call, resend: true, journalId: first.journalId });
+  assert.deepEqual([second.replayed, second.reply], [true, first.reply]);
+  assert.equal(service.requests.length, 1);
+});
+
+test("a call that is sent again while it runs gets the answer of the one that runs", async (t) => {
+  const service = await startHeldService(t);
+  const bridge = await openBridge(t, await temporaryFolder(t));
+  const call = callTo(service.url);
+  const both = Promise.all([bridge.execute(call), bridge.execute({ ...call, resend: true })]);
+  await service.arrived(1);
+  assert.equal(bridge.status().inFlight, 1);
+  service.release("once");
+  const [first, second] = await both;
+  assert.deepEqual([first.replayed, second.replayed, bodyOf(second)], [false, true, "once"]);
+  assert.equal(service.requests.length, 1);
+});
+
+test("a process that dies over a call leaves its outcome unknown; only retryUnknown performs it again", async (t) => {
+  const service = await startHeldService(t);
+  const folder = await temporaryFolder(t);
+  const call = callTo(service.url);
+  const before = Date.now();
+  const lost = (await openBridge(t, folder)).execute(call);
+  await service.arrived(1);
+
+  const next = await openBridge(t, folder);
+  for (const again of [call, { ...call, resend: true, journalId: next.status().journalId }]) {
+    await assert.rejects(next.execute(again), (error) => {
+      assert.ok(error.details.startedAt >= before && error.details.startedAt <= Date.now());
+      return withCode("OUTCOME_UNKNOWN", "PROCESS_DIED")(error);
+    });
   }
+  assert.equal(service.requests.length, 1);
+
+  const retried = next.execute({ ...call, resend: true, retryUnknown: true });
+  await service.arrived(2);
+  service.release();
+  assert.equal((await retried).replayed, false);
+  await lost;
 });
 
-test("a line that a kill cut short is dropped, and the journal goes on", async () => {
-  const place = dir();
-  const journal = Journal.open(place);
-  await journal.started("whole", DIGEST);
-  appendFileSync(join(place, "calls.jsonl"), '{"callId":"cut","event":"sta');
-  const reopened = Journal.open(place);
-  assert.equal(reopened.get("whole").state, "started");
-  assert.equal(reopened.get("cut"), undefined);
-  await reopened.finished("whole", DIGEST, { status: 200 });
-  assert.deepEqual(Journal.open(place).replyOf("whole"), { status: 200 });
+test("an exchange that broke off stays unknown, in this process and in the next", async (t) => {
+  const service = await startService(t, (request) => request.socket.destroy());
+  const folder = await temporaryFolder(t);
+  const call = callTo(service.url);
+  const bridge = await openBridge(t, folder);
+  await assert.rejects(bridge.execute(call), withCode("OUTCOME_UNKNOWN", "CONNECTION_FAILED"));
+  await assert.rejects(bridge.execute(call), withCode("OUTCOME_UNKNOWN", "CONNECTION_FAILED"));
+  await assert.rejects((await openBridge(t, folder)).execute(call), withCode("OUTCOME_UNKNOWN", "CONNECTION_FAILED"));
+  assert.equal(service.requests.length, 1);
 });
 
-test("private addresses are refused, also behind a name", async () => {
-  for (const address of ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.168.0.1", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1"]) assert.ok(isPrivate(address), address);
-  for (const address of ["8.8.8.8", "1.1.1.1", "2606:4700::1111"]) assert.ok(!isPrivate(address), address);
-  const executor = new Executor(Journal.open(dir()));
-  for (const [i, url] of [`${base}/do`, base.replace("127.0.0.1", "localhost"), "http://[::1]:1/", "http://2130706433/"].entries()) {
-    const request = { ...call().request, url };
-    assert.equal(await refusal(executor.execute(call({ callId: `private-${i}`, privateNetwork: "refuse", request }))), "NOT_SENT");
-  }
-  assert.equal(requests.length, 0);
+test("a call of which nothing was sent may be performed under the same id", async (t) => {
+  const server = net.createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  const folder = await temporaryFolder(t);
+  const call = callTo(`http://127.0.0.1:${port}/`);
+  await assert.rejects((await openBridge(t, folder)).execute(call), withCode("NOT_SENT", "CONNECTION_FAILED"));
+
+  const service = await startService(t);
+  const performer = { resolve: (_, __, done) => done(null, [{ address: "127.0.0.1", family: 4 }]) };
+  const url = `http://name.example:${service.port}/`;
+  const next = await openBridge(t, folder, { performer });
+  const answer = await next.execute({ ...call, resend: true, request: { ...call.request, url } });
+  assert.equal(answer.reply.status, 200);
 });
 
-test("a redirect is answered, not followed", async () => {
-  behave = (_, response) => response.writeHead(302, { location: "http://169.254.169.254/" }).end();
-  const { reply } = await new Executor(Journal.open(dir())).execute(call());
-  assert.equal(reply.status, 302);
-  assert.equal(requests.length, 1);
+test("a call id of another request is refused: while it runs, and when it is finished", async (t) => {
+  const service = await startHeldService(t);
+  const bridge = await openBridge(t, await temporaryFolder(t));
+  const call = callTo(service.url);
+  const other = { ...call, digest: "sha256:other" };
+  const running = bridge.execute(call);
+  await assert.rejects(bridge.execute(other), withCode("CALL_ID_REUSED", undefined));
+  await service.arrived(1);
+  service.release();
+  await running;
+  await assert.rejects(bridge.execute(other), withCode("CALL_ID_REUSED", undefined));
+  assert.equal(service.requests.length, 1);
 });
 
-test("a large reply is cut and says so", async () => {
-  behave = (_, response) => response.end("x".repeat(10_000));
-  const { reply } = await new Executor(Journal.open(dir())).execute(call({ maxResponseBytes: 100 }));
-  assert.equal(reply.truncated, true);
-  assert.equal(Buffer.from(reply.bodyBase64, "base64").length, 100);
+test("a call that is sent again to an instance whose journal is gone has an unknown outcome", async (t) => {
+  const service = await startService(t);
+  const call = callTo(service.url);
+  const { journalId } = await (await openBridge(t, await temporaryFolder(t))).execute(call);
+  const fresh = await openBridge(t, await temporaryFolder(t));
+  await assert.rejects(fresh.execute({ ...call, resend: true, journalId }), withCode("OUTCOME_UNKNOWN", "JOURNAL_LOST"));
+  assert.equal(service.requests.length, 1);
 });
 
-test("what is malformed is refused before anything happens", async () => {
-  const executor = new Executor(Journal.open(dir()));
-  const { request } = call();
-  for (const wrong of [null, {}, call({ digest: "x" }), call({ callId: "" }), call({ request: { ...request, method: "TRACE" } }), call({ request: { ...request, headers: [["a", "b\r\nc: d"]] } })]) {
-    assert.equal(await refusal(executor.execute(wrong)), "INVALID_CALL");
-  }
-  assert.equal(executor.journal.entries.size, 0);
+test("a call that is sent again and may have been forgotten has an unknown outcome", async (t) => {
+  const service = await startService(t);
+  const bridge = await openBridge(t, await temporaryFolder(t), { journal: { entries: 10 } });
+  const forgotten = callTo(service.url);
+  await bridge.execute(forgotten);
+  for (let index = 0; index < 12; index += 1) await bridge.execute(callTo(service.url));
+  await assert.rejects(bridge.execute({ ...forgotten, resend: true, journalId: bridge.status().journalId }), withCode("OUTCOME_UNKNOWN", "JOURNAL_FULL"));
+  assert.equal(service.requests.length, 13);
 });
 
-test("masking leaves other bytes alone", () => {
-  const bytes = Buffer.from([0, 255, 128, 7]);
-  assert.equal(maskBytes(bytes, formsOf([SECRET])), bytes);
-  assert.equal(maskText("nothing here", formsOf([SECRET])), "nothing here");
+test("calls beyond the limit are told to come back, those within it go on", async (t) => {
+  const service = await startHeldService(t);
+  const bridge = await openBridge(t, await temporaryFolder(t));
+  const running = Array.from({ length: MAX_CONCURRENT_CALLS }, () => bridge.execute(callTo(service.url)));
+  await assert.rejects(bridge.execute(callTo(service.url)), (error) => {
+    const { code, retryable, retryAfterMs, details } = error.toGatewayError();
+    assert.deepEqual([code, retryable, typeof retryAfterMs, details.code], ["UNAVAILABLE", true, "number", "UNAVAILABLE"]);
+    return true;
+  });
+  await service.arrived(MAX_CONCURRENT_CALLS);
+  service.release();
+  assert.equal((await Promise.all(running)).length, MAX_CONCURRENT_CALLS);
+  assert.equal(bridge.status().inFlight, 0);
+});
+
+test("no credential and no cookie comes back or reaches the disk, in whatever the service echoes", async (t) => {
+  const secret = "canary/té+st-token";
+  const service = await startService(t, (request, response, { body }) => {
+    response.setHeader("x-echo", request.headers.authorization);
+    response.setHeader("set-cookie", "session=fresh-credential");
+    response.end(Buffer.from(JSON.stringify({ body, basic: base64(`user:${secret}`), url: encodeURIComponent(secret) })));
+  });
+  const folder = await temporaryFolder(t);
+  const bridge = await openBridge(t, folder);
+  const call = callTo(service.url, {
+    secrets: [secret],
+    request: { headers: [["authorization", `Bearer ${Buffer.from(secret).toString("latin1")}`]], bodyBase64: base64(JSON.stringify({ token: secret })) },
+  });
+  const answer = await bridge.execute(call);
+  assert.equal(JSON.parse(service.requests[0].body).token, secret);
+
+  const headers = Object.fromEntries(answer.reply.headers);
+  assert.equal(headers["x-echo"], "Bearer [redacted]");
+  assert.equal(headers["set-cookie"], "[redacted]");
+  const echoed = JSON.parse(bodyOf(answer));
+  assert.deepEqual([echoed.body, echoed.url], ['{"token":"[redacted]"}', "[redacted]"]);
+  const disk = await everythingIn(folder);
+  for (const trace of ["canary", base64(secret), "fresh-credential", call.request.bodyBase64]) assert.ok(!disk.includes(trace), trace);
+  assert.ok(disk.includes(call.callId));
+});
+
+test("a reply that is itself a secret is answered whole and kept as its digest", async (t) => {
+  const service = await startService(t, (_, response) => response.end("new-access-token"));
+  const folder = await temporaryFolder(t);
+  const bridge = await openBridge(t, folder);
+  const call = callTo(service.url, { journalReply: false });
+  const first = await bridge.execute(call);
+  const again = await bridge.execute(call);
+  assert.equal(bodyOf(first), "new-access-token");
+  assert.deepEqual([again.reply.bodyBase64, again.reply.digest, again.reply.status], [null, first.reply.digest, 200]);
+  assert.ok(!(await everythingIn(folder)).includes(base64("new-access-token")));
+});
+
+test("a reply over the limit counts as carried out", async (t) => {
+  const service = await startService(t, (_, response) => response.end("too long"));
+  const bridge = await openBridge(t, await temporaryFolder(t));
+  const call = callTo(service.url, { maxResponseBytes: 3 });
+  const first = await bridge.execute(call);
+  assert.deepEqual([first.reply.status, first.reply.truncated], [200, true]);
+  assert.equal((await bridge.execute(call)).replayed, true);
+  assert.equal(service.requests.length, 1);
+});
+
+test("without a journal nothing is sent", async (t) => {
+  const service = await startService(t);
+  const journal = await openJournal(t, await temporaryFolder(t));
+  await journal.close();
+  const bridge = new Bridge({ journal, perform: () => assert.fail("must not perform"), identity: {} });
+  await assert.rejects(bridge.execute(callTo(service.url)), withCode("NOT_SENT", "JOURNAL_UNAVAILABLE"));
+  assert.equal(bridge.status().inFlight, 0);
 });

@@ -1,326 +1,330 @@
-use crate::{
-    DeviceIdentity,
-    connection::{ConnectError, Hello, Socket, connect},
-    frame::{GatewayError, Incoming, Request, Response},
-};
-use futures::{SinkExt, StreamExt};
-use secrecy::SecretString;
-use serde::Serialize;
-use serde_json::Value;
+//! A client of one gateway, for as long as anybody needs it: one connection, kept by a background task.
+
 use std::{
-    collections::HashMap,
+    convert::Infallible,
+    fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use secrecy::SecretString;
+use serde::Serialize;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
+    time::{Instant, timeout_at},
 };
-use tokio_tungstenite::tungstenite::Message;
 
-const RECONNECT_FIRST: Duration = Duration::from_millis(100);
-const RECONNECT_MAX: Duration = Duration::from_secs(30);
-/// While a known device waits to be let in.
-const PAIRING_PAUSE: Duration = Duration::from_millis(500);
-/// Frames that wait for the socket; a full queue makes callers wait.
-const OUTGOING_MAX: usize = 256;
+use crate::{
+    connection::{Command, Link, Ticket},
+    device::DeviceIdentity,
+    error::{CallError, NotSent},
+    frame::{self, Answer, MAX_PAYLOAD_BYTES},
+    secret_buffer::SecretBuffer,
+    state::{Connected, Hello, Outage, State},
+    supervisor,
+};
 
-/// Where a gateway is, and how it knows us.
-#[derive(Clone, Debug)]
+/// Calls of one client at once; more wait for their turn. A gateway was seen to take 500 on one socket.
+pub const MAX_CALLS_IN_FLIGHT: usize = 512;
+
+/// A gateway and who we are to it.
+#[derive(Clone)]
 pub struct Endpoint {
-    /// `ws://host:port`
+    /// `ws://host:port/` or `wss://host:port/`.
     pub url: String,
+    /// The gateway's shared token.
     pub token: SecretString,
+    /// Our device. Off the gateway's own machine it has to be approved there.
     pub device: DeviceIdentity,
 }
 
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("url", &self.url)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client's time limits. The defaults fit a gateway in the same cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Methods without which the gateway is of no use.
-    pub methods_needed: Vec<String>,
-    /// How long a call waits for a connection before it is given up.
+    /// For one attempt, from TCP to `hello-ok`. The gateway itself gives up after 15 s.
+    pub connect_timeout: Duration,
+    /// How long a call waits for a connection that is expected to come back.
     pub connect_wait: Duration,
+    /// Before the first attempt after a loss.
+    pub first_retry: Duration,
+    /// Before the second attempt; doubles from there. While calls wait it stays at this pace.
+    pub retry_initial: Duration,
+    /// Longest wait between attempts; also the pace while somebody has to change something.
+    pub retry_max: Duration,
+    /// How long a device that is not approved counts as about to be: the bridge approves within 1 s.
+    pub approval_wait: Duration,
+    /// A method without which the gateway is of no use to us.
+    pub required_method: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { methods_needed: vec!["servicetsunami.execute".into(), "servicetsunami.status".into()], connect_wait: Duration::from_secs(5) }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            connect_wait: Duration::from_secs(10),
+            first_retry: Duration::from_millis(100),
+            retry_initial: Duration::from_secs(1),
+            retry_max: Duration::from_secs(30),
+            approval_wait: Duration::from_secs(60),
+            required_method: crate::bridge::EXECUTE.into(),
+        }
     }
 }
 
-/// How the connection stands.
-#[derive(Clone, Debug)]
-pub enum State {
-    Connecting { reason: String },
-    Ready(Arc<Hello>),
-    Closed,
-}
-
-/// Why a call has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    #[error("the instance is not connected: {0}")]
-    NotConnected(String),
-    #[error("the connection was lost before the answer came")]
-    Lost,
-    #[error("no answer within {} ms", .0.as_millis())]
-    TimedOut(Duration),
-    #[error("the gateway refused: {} ({})", .0.code, .0.message)]
-    Refused(RefusedCall),
-    #[error("the call cannot be written as JSON")]
-    Unwritable,
-}
-
-/// The gateway's refusal.
-#[derive(Debug, Clone)]
-pub struct RefusedCall {
-    pub code: String,
-    pub details_code: String,
-    pub message: String,
-    pub details: Value,
-    pub retryable: bool,
-    pub retry_after: Option<Duration>,
-}
-
-impl CallError {
-    /// Whether the gateway may have acted on the call.
-    pub fn may_have_arrived(&self) -> bool {
-        matches!(self, Self::Lost | Self::TimedOut(_))
-    }
-}
-
-/// A connection that is kept up; cheap to clone, closed with the last clone.
+/// A handle to one gateway. Clones share the connection; the last one that is dropped closes it.
+///
+/// Calls are safe to cancel: a call whose future is dropped before it was sent is never sent.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-    _closes: Arc<oneshot::Sender<()>>,
 }
-
-type Answer = Result<Value, CallError>;
 
 struct Shared {
-    options: Options,
-    state: watch::Sender<State>,
-    outgoing: Mutex<Option<mpsc::Sender<(String, String)>>>,
-    waiting: Mutex<HashMap<String, oneshot::Sender<Answer>>>,
+    states: watch::Receiver<State>,
     next_id: AtomicU64,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    calls: Semaphore,
+    /// Slots of the bridge, see [`crate::bridge`].
+    executions: Semaphore,
+    connect_wait: Duration,
+    /// Tells the supervisor that a call waits for a connection.
+    wanted: Arc<Notify>,
+    /// Its end tells the supervisor that the last client is gone.
+    _alive: mpsc::Sender<Infallible>,
 }
 
 impl Client {
-    /// Starts connecting in the background.
+    /// A client that begins to connect at once. Must be called within a tokio runtime.
+    #[must_use]
     pub fn new(endpoint: Endpoint, options: Options) -> Self {
-        let (closes, closed) = oneshot::channel();
-        let shared = Arc::new(Shared {
+        let (states_sender, states) = watch::channel(State::Connecting);
+        let (alive, gone) = mpsc::channel(1);
+        let connect_wait = options.connect_wait;
+        let wanted = Arc::new(Notify::new());
+        tokio::spawn(supervisor::supervise(
+            endpoint,
             options,
-            state: watch::Sender::new(State::Connecting { reason: "not tried yet".into() }),
-            outgoing: Mutex::new(None),
-            waiting: Mutex::new(HashMap::new()),
-            next_id: AtomicU64::new(1),
-        });
-        let keeper = shared.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = keeper.keep_connected(&endpoint) => {}
-                _ = closed => {}
-            }
-            keeper.state.send_replace(State::Closed);
-            keeper.end_waiting();
-        });
-        Self { shared, _closes: Arc::new(closes) }
+            states_sender,
+            Arc::clone(&wanted),
+            gone,
+        ));
+        Self {
+            shared: Arc::new(Shared {
+                states,
+                next_id: AtomicU64::new(1),
+                calls: Semaphore::new(MAX_CALLS_IN_FLIGHT),
+                executions: Semaphore::new(crate::bridge::MAX_CONCURRENT_EXECUTIONS),
+                connect_wait,
+                wanted,
+                _alive: alive,
+            }),
+        }
     }
 
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.shared.state.subscribe()
+    /// Where the client stands now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.states.borrow().clone()
     }
 
+    /// Where the client stands, to be waited on. It outlives the client and ends with it.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.shared.states.clone()
+    }
+
+    /// What the gateway said of itself, while it is connected.
+    #[must_use]
     pub fn hello(&self) -> Option<Arc<Hello>> {
-        match &*self.shared.state.borrow() {
-            State::Ready(hello) => Some(hello.clone()),
-            _ => None,
+        match &*self.shared.states.borrow() {
+            State::Ready(connected) => Some(Arc::clone(&connected.hello)),
+            State::Connecting | State::Down(_) => None,
         }
     }
 
-    /// Waits until calls can be made.
-    pub async fn wait_ready(&self, at_most: Duration) -> Result<Arc<Hello>, CallError> {
-        let mut state = self.state();
-        let ready = tokio::time::timeout(at_most, state.wait_for(|state| !matches!(state, State::Connecting { .. }))).await;
-        match ready.ok().and_then(Result::ok).as_deref() {
-            Some(State::Ready(hello)) => Ok(hello.clone()),
-            Some(_) => Err(CallError::NotConnected("the client was closed".into())),
-            None => Err(CallError::NotConnected(self.why_not())),
-        }
+    /// Waits until calls go through, whatever the problem is meanwhile.
+    ///
+    /// # Errors
+    /// `CallError::NotConnected` with the last problem once the deadline is over.
+    pub async fn wait_ready(&self, deadline: Duration) -> Result<Arc<Hello>, CallError> {
+        let connected = self.connected(Instant::now() + deadline, |_| true).await?;
+        Ok(connected.hello)
     }
 
-    fn why_not(&self) -> String {
-        match &*self.shared.state.borrow() {
-            State::Connecting { reason } => reason.clone(),
-            State::Closed => "the client was closed".into(),
-            State::Ready(_) => "the connection is being replaced".into(),
-        }
+    /// Calls a method of the gateway. `deadline` is for everything: a connection, a turn, the answer.
+    ///
+    /// # Errors
+    /// See [`CallError`]; what became of the call differs by variant.
+    pub async fn call(
+        &self,
+        method: &str,
+        params: impl Serialize,
+        deadline: Duration,
+    ) -> Result<Answer, CallError> {
+        self.call_sized(method, &params, 0, deadline).await
     }
 
-    /// Calls a method. `deadline` covers the answer; a connection is waited for besides, for
-    /// [`Options::connect_wait`].
-    pub async fn call(&self, method: &str, params: impl Serialize, deadline: Duration) -> Answer {
-        self.wait_ready(self.shared.options.connect_wait).await?;
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed).to_string();
-        let text = serde_json::to_string(&Request::new(&id, method, params)).map_err(|_| CallError::Unwritable)?;
-        let (answer, answered) = oneshot::channel();
-        locked(&self.shared.waiting).insert(id.clone(), answer);
-        let _forget = Forget { shared: &self.shared, id: &id };
-        let sender = locked(&self.shared.outgoing).clone().ok_or_else(|| CallError::NotConnected(self.why_not()))?;
-        if sender.send((id.clone(), text)).await.is_err() {
-            return Err(CallError::NotConnected("the connection was lost".into()));
-        }
-        match tokio::time::timeout(deadline, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(CallError::Lost),
-            Err(_) => Err(CallError::TimedOut(deadline)),
-        }
-    }
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client({:?})", &*self.shared.state.borrow())
-    }
-}
-
-/// A caller that goes away leaves nothing behind.
-struct Forget<'a> {
-    shared: &'a Shared,
-    id: &'a str,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        locked(&self.shared.waiting).remove(self.id);
-    }
-}
-
-impl Shared {
-    async fn keep_connected(&self, endpoint: &Endpoint) {
-        let mut pause = RECONNECT_FIRST;
+    /// As [`Self::call`], with about how many bytes the parameters take.
+    pub(crate) async fn call_sized<P: Serialize + ?Sized>(
+        &self,
+        method: &str,
+        params: &P,
+        size_hint: usize,
+        deadline: Duration,
+    ) -> Result<Answer, CallError> {
+        let until = Instant::now() + deadline;
+        let _turn = turn(&self.shared.calls, until).await?;
         loop {
-            match connect(endpoint, &self.options.methods_needed).await {
-                Ok((socket, hello)) => {
-                    pause = RECONNECT_FIRST;
-                    let reason = self.serve(socket, hello).await;
-                    tracing::info!(url = endpoint.url, reason, "instance: connection ended");
-                    self.state.send_replace(State::Connecting { reason });
-                }
-                Err(error) => {
-                    self.state.send_replace(State::Connecting { reason: error.to_string() });
-                    pause = if matches!(error, ConnectError::NotPaired) { PAIRING_PAUSE } else { (pause * 2).min(RECONNECT_MAX) };
-                }
+            let connected = self
+                .connected(
+                    until.min(Instant::now() + self.shared.connect_wait),
+                    |outage| !outage.problem.is_lasting(),
+                )
+                .await?;
+            let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+            let frame = frame::request(id, method, params, size_hint)
+                .map_err(|_| CallError::NotSent(NotSent::NotJson))?;
+            fits(&frame, connected.hello.policy.max_payload)?;
+            match attempt(&connected.link, id, frame, until).await {
+                Attempt::Answered(text) => return Answer::read(text),
+                Attempt::Unsent => {} // on the next connection, if there is one in time
+                Attempt::NoTurn => return Err(CallError::NotSent(NotSent::NoTurn)),
+                Attempt::Lost => return Err(CallError::Lost),
+                Attempt::TimedOut => return Err(CallError::TimedOut { after: deadline }),
             }
-            tokio::time::sleep(jittered(pause)).await;
         }
     }
 
-    /// Carries frames until the connection ends; says why it did.
-    async fn serve(&self, mut socket: Socket, hello: Hello) -> String {
-        let silence_max = hello.tick_interval * 2;
-        let (sender, mut outgoing) = mpsc::channel(OUTGOING_MAX);
-        *locked(&self.outgoing) = Some(sender);
-        self.state.send_replace(State::Ready(Arc::new(hello)));
-        let mut heard = Instant::now();
-        let mut draining = false;
-        let reason = loop {
-            tokio::select! {
-                frame = outgoing.recv(), if !draining => {
-                    let Some((id, text)) = frame else { break "closed by us".to_owned() };
-                    // Given up meanwhile: not sent, so that nothing happens that nobody hears of.
-                    if !locked(&self.waiting).contains_key(&id) {
-                        continue;
-                    }
-                    if let Err(error) = socket.send(Message::text(text)).await {
-                        break error.to_string();
-                    }
-                }
-                message = socket.next() => {
-                    heard = Instant::now();
-                    match message {
-                        Some(Ok(Message::Text(text))) => {
-                            if self.receive(&text) {
-                                // Calls under way still get their answers; new ones wait for the next connection.
-                                draining = true;
-                                *locked(&self.outgoing) = None;
-                                self.state.send_replace(State::Connecting { reason: "the gateway is stopping".into() });
-                                outgoing.close();
-                                while let Ok((id, _)) = outgoing.try_recv() {
-                                    self.answer(&id, Err(CallError::NotConnected("the gateway is stopping".into())));
-                                }
-                            }
-                        }
-                        Some(Ok(Message::Close(frame))) => break format!("closed by the gateway: {:?}", frame.map(|f| u16::from(f.code))),
-                        Some(Ok(_)) => {}
-                        Some(Err(error)) => break error.to_string(),
-                        None => break "closed by the gateway".to_owned(),
-                    }
-                }
-                () = tokio::time::sleep_until(heard + silence_max) => break format!("nothing was heard for {} s", silence_max.as_secs()),
+    /// A slot of the bridge, for one execution.
+    pub(crate) async fn execution_slot(
+        &self,
+    ) -> Result<tokio::sync::SemaphorePermit<'_>, CallError> {
+        turn(
+            &self.shared.executions,
+            Instant::now() + self.shared.connect_wait,
+        )
+        .await
+    }
+
+    /// The connection, waiting for one until then as long as `worth_waiting`.
+    async fn connected(
+        &self,
+        until: Instant,
+        worth_waiting: impl Fn(&Outage) -> bool,
+    ) -> Result<Connected, CallError> {
+        if let State::Ready(connected) = &*self.shared.states.borrow()
+            && connected.link.is_open()
+        {
+            return Ok(connected.clone());
+        }
+        let mut states = self.shared.states.clone();
+        loop {
+            let reached = match &*states.borrow_and_update() {
+                State::Ready(connected) if connected.link.is_open() => return Ok(connected.clone()),
+                State::Down(outage) if !worth_waiting(outage) => return Err(not_connected(outage)),
+                State::Ready(_) | State::Connecting => None,
+                State::Down(outage) => Some(not_connected(outage)),
+            };
+            self.shared.wanted.notify_one();
+            if !matches!(timeout_at(until, states.changed()).await, Ok(Ok(()))) {
+                return Err(reached.unwrap_or_else(still_connecting));
             }
-        };
-        *locked(&self.outgoing) = None;
-        outgoing.close();
-        while let Ok((id, _)) = outgoing.try_recv() {
-            self.answer(&id, Err(CallError::NotConnected("the connection was lost".into())));
         }
-        self.end_waiting();
-        reason
-    }
-
-    /// Takes a frame; says whether the gateway is about to stop.
-    fn receive(&self, text: &str) -> bool {
-        match serde_json::from_str(text) {
-            Ok(Incoming::Res(response)) => {
-                let id = response.id.clone();
-                self.answer(&id, outcome(response));
-                false
-            }
-            Ok(Incoming::Event(event)) => event.event == "shutdown",
-            Ok(Incoming::Other) | Err(_) => false,
-        }
-    }
-
-    /// A late or a second answer finds nobody, and is dropped.
-    fn answer(&self, id: &str, answer: Answer) {
-        if let Some(waiting) = locked(&self.waiting).remove(id) {
-            let _ = waiting.send(answer);
-        }
-    }
-
-    fn end_waiting(&self) {
-        locked(&self.waiting).clear();
     }
 }
 
-fn outcome(response: Response) -> Answer {
-    if response.ok {
-        return Ok(response.payload);
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("state", &self.state())
+            .finish()
     }
-    let error: GatewayError = response.error.unwrap_or_default();
-    Err(CallError::Refused(RefusedCall {
-        details_code: error.details_code().to_owned(),
-        code: error.code,
-        message: error.message,
-        details: error.details,
-        retryable: error.retryable,
-        retry_after: error.retry_after_ms.map(Duration::from_millis),
+}
+
+fn not_connected(outage: &Outage) -> CallError {
+    CallError::NotConnected {
+        reason: outage.problem.to_string(),
+        retry_after: outage.retry_after,
+    }
+}
+
+fn still_connecting() -> CallError {
+    CallError::NotConnected {
+        reason: "the connection is being made".into(),
+        retry_after: Duration::from_secs(1),
+    }
+}
+
+async fn turn(
+    turns: &Semaphore,
+    until: Instant,
+) -> Result<tokio::sync::SemaphorePermit<'_>, CallError> {
+    match timeout_at(until, turns.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(CallError::NotSent(NotSent::NoTurn)),
+    }
+}
+
+fn fits(frame: &SecretBuffer, gateway_max: usize) -> Result<(), CallError> {
+    let max = gateway_max.min(MAX_PAYLOAD_BYTES);
+    if frame.len() <= max {
+        return Ok(());
+    }
+    Err(CallError::NotSent(NotSent::TooLarge {
+        bytes: frame.len(),
+        max,
     }))
 }
 
-/// Up to a quarter more, so that many clients do not come back at one instant.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [0; 1];
-    let _ = getrandom::fill(&mut byte);
-    pause + pause.mul_f64(f64::from(byte[0]) / 1024.0)
+enum Attempt {
+    Answered(tokio_tungstenite::tungstenite::Utf8Bytes),
+    Unsent,
+    NoTurn,
+    Lost,
+    TimedOut,
+}
+
+/// Withdraws the call if its future is dropped before the writer took it.
+struct Caller(Arc<Ticket>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
+
+async fn attempt(link: &Link, id: u64, frame: SecretBuffer, until: Instant) -> Attempt {
+    let caller = Caller(Arc::default());
+    let (answer, on_answer) = oneshot::channel();
+    let command = Command {
+        id,
+        frame,
+        ticket: Arc::clone(&caller.0),
+        answer,
+    };
+    let exchange = async {
+        if link.send(command).await {
+            on_answer.await.ok()
+        } else {
+            None
+        }
+    };
+    match (timeout_at(until, exchange).await, caller) {
+        (Ok(Some(text)), _) => Attempt::Answered(text),
+        (Ok(None), caller) if caller.0.withdraw() => Attempt::Unsent,
+        (Ok(None), _) => Attempt::Lost,
+        (Err(_), caller) if caller.0.withdraw() => Attempt::NoTurn,
+        (Err(_), _) => Attempt::TimedOut,
+    }
 }

@@ -1,142 +1,314 @@
-//! One connection: the handshake, and frames both ways until it ends.
+//! One connection that stands: many calls in flight over one socket, answers in any order.
+//!
+//! One task drives it, a reader and a writer side by side, so that a large request never keeps answers
+//! waiting. A call's answer goes straight from the reader to the task that waits for it, unread.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::{
+    self, Bytes, Message, Utf8Bytes,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
 
 use crate::{
-    Endpoint, SCOPES,
-    frame::{Incoming, Request, Response},
-};
-use futures::{SinkExt, StreamExt};
-use secrecy::ExposeSecret;
-use serde_json::{Value, json};
-use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    frame::{Kind, kind},
+    handshake::Socket,
+    secret_buffer::SecretBuffer,
+    state::{Hello, Problem},
 };
 
-/// The gateway closes the socket on more, in bytes.
-const FRAME_BYTES_MAX: usize = 25 << 20;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-const CLIENT_ID: &str = "gateway-client";
-const CLIENT_MODE: &str = "backend";
-const ROLE: &str = "operator";
-const PLATFORM: &str = "linux";
+/// Calls that wait for the writer. Beyond it callers wait in turn, so that memory stays bounded.
+const QUEUE_LENGTH: usize = 256;
+/// Requests that share one flush of the socket.
+const BATCH_LENGTH: usize = 64;
+/// Missed ticks after which a silent gateway counts as gone.
+const TICKS_MISSED_MAX: u32 = 2;
 
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// What the gateway said of itself.
-#[derive(Clone, Debug)]
-pub struct Hello {
-    pub version: String,
-    /// A process of the gateway.
-    pub boot_id: String,
-    pub scopes: Vec<String>,
-    pub methods: Vec<String>,
-    pub tick_interval: Duration,
+/// A frame as a message, without a copy and without a second check of its UTF-8.
+pub(crate) fn text_message(frame: SecretBuffer) -> Message {
+    Message::Frame(Frame::message(
+        Bytes::from_owner(frame),
+        OpCode::Data(Data::Text),
+        true,
+    ))
 }
 
-/// Why no connection came about.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("the gateway cannot be reached: {0}")]
-    Unreachable(String),
-    /// The bridge approves a known device within a second.
-    #[error("the gateway has not let this device in yet")]
-    NotPaired,
-    #[error("the gateway refuses: {0}")]
-    Refused(String),
-    #[error("the gateway is not fit for use: {0}")]
-    Unfit(String),
-}
+/// Decides, once, between a caller that gives up and the writer that begins to send.
+#[derive(Default)]
+pub(crate) struct Ticket(AtomicU8);
 
-fn unreachable(error: impl std::fmt::Display) -> ConnectError {
-    ConnectError::Unreachable(error.to_string())
-}
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
 
-/// Connects and shakes hands.
-pub async fn connect(endpoint: &Endpoint, methods_needed: &[String]) -> Result<(Socket, Hello), ConnectError> {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(endpoint, methods_needed))
-        .await
-        .map_err(|_| ConnectError::Unreachable(format!("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())))?
-}
-
-async fn handshake(endpoint: &Endpoint, methods_needed: &[String]) -> Result<(Socket, Hello), ConnectError> {
-    let config = WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
-    let (mut socket, _) = connect_async_with_config(&endpoint.url, Some(config), true).await.map_err(unreachable)?;
-    let challenge = next_event(&mut socket, "connect.challenge").await?;
-    let text = serde_json::to_string(&Request::new("connect", "connect", connect_params(endpoint, &challenge))).map_err(unreachable)?;
-    socket.send(Message::text(text)).await.map_err(unreachable)?;
-    let response = next_response(&mut socket).await?;
-    let hello = check(response, methods_needed)?;
-    Ok((socket, hello))
-}
-
-fn connect_params(endpoint: &Endpoint, challenge: &Value) -> Value {
-    let (nonce, at) = (challenge["nonce"].as_str().unwrap_or_default(), challenge["ts"].as_i64().unwrap_or_default());
-    let token = endpoint.token.expose_secret();
-    let device = &endpoint.device;
-    let signed = format!("v3|{}|{CLIENT_ID}|{CLIENT_MODE}|{ROLE}|{}|{at}|{token}|{nonce}|{PLATFORM}|", device.id(), SCOPES.join(","));
-    json!({
-        "minProtocol": 4, "maxProtocol": 4,
-        "client": { "id": CLIENT_ID, "version": env!("CARGO_PKG_VERSION"), "platform": PLATFORM, "mode": CLIENT_MODE },
-        "role": ROLE, "scopes": SCOPES, "caps": [], "commands": [], "permissions": {}, "locale": "en-US",
-        "userAgent": concat!("tsunami/", env!("CARGO_PKG_VERSION")),
-        "auth": { "token": token },
-        "device": { "id": device.id(), "publicKey": device.public_key(), "signature": device.sign(&signed), "signedAt": at, "nonce": nonce },
-    })
-}
-
-fn check(response: Response, methods_needed: &[String]) -> Result<Hello, ConnectError> {
-    if !response.ok {
-        let error = response.error.unwrap_or_default();
-        if error.code == "NOT_PAIRED" && error.details_code() == "PAIRING_REQUIRED" {
-            return Err(ConnectError::NotPaired);
-        }
-        return Err(ConnectError::Refused(format!("{} {}", error.code, error.details_code())));
+impl Ticket {
+    /// The writer's side: whether the call may be sent.
+    fn take(&self) -> bool {
+        self.0
+            .compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
-    let payload = response.payload;
-    let texts = |list: &Value| list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
-    let hello = Hello {
-        version: payload["server"]["version"].as_str().unwrap_or_default().to_owned(),
-        boot_id: payload["server"]["bootId"].as_str().unwrap_or_default().to_owned(),
-        scopes: texts(&payload["auth"]["scopes"]),
-        methods: texts(&payload["features"]["methods"]),
-        tick_interval: Duration::from_millis(payload["policy"]["tickIntervalMs"].as_u64().unwrap_or(30_000)),
-    };
-    if let Some(missing) = SCOPES.iter().find(|scope| !hello.scopes.iter().any(|granted| granted == *scope)) {
-        return Err(ConnectError::Unfit(format!("it did not grant the scope {missing}; pair the control plane's device with it")));
-    }
-    if let Some(missing) = methods_needed.iter().find(|method| !hello.methods.contains(method)) {
-        return Err(ConnectError::Unfit(format!("it has no method {missing}; its log says why it did not load the bridge plugin")));
-    }
-    Ok(hello)
-}
 
-async fn next_event(socket: &mut Socket, name: &str) -> Result<Value, ConnectError> {
-    loop {
-        match next_frame(socket).await? {
-            Incoming::Event(event) if event.event == name => return Ok(event.payload),
-            _ => {}
+    /// The caller's side: whether the call was not sent, and now never will be.
+    pub(crate) fn withdraw(&self) -> bool {
+        match self
+            .0
+            .compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => true,
+            Err(found) => found == WITHDRAWN,
         }
     }
 }
 
-async fn next_response(socket: &mut Socket) -> Result<Response, ConnectError> {
-    loop {
-        if let Incoming::Res(response) = next_frame(socket).await? {
-            return Ok(response);
+/// A call on its way to the writer.
+pub(crate) struct Command {
+    pub(crate) id: u64,
+    pub(crate) frame: SecretBuffer,
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) answer: oneshot::Sender<Utf8Bytes>,
+}
+
+/// The callers' end of a connection.
+#[derive(Clone)]
+pub(crate) struct Link {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Link {
+    pub(crate) fn is_open(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// Queues a call. False if the connection takes no more calls.
+    pub(crate) async fn send(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("open", &self.is_open())
+            .finish()
+    }
+}
+
+/// The driving end of a connection.
+pub(crate) struct Connection {
+    socket: Socket,
+    commands: mpsc::Receiver<Command>,
+    silence_max: Duration,
+    /// Told once, as soon as the connection takes no more calls; it may go on to finish those in flight.
+    retired: oneshot::Sender<Problem>,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: Socket, hello: &Hello) -> (Self, Link, oneshot::Receiver<Problem>) {
+        let (sender, commands) = mpsc::channel(QUEUE_LENGTH);
+        let (retired, on_retired) = oneshot::channel();
+        let silence_max = Duration::from_millis(hello.policy.tick_interval_ms) * TICKS_MISSED_MAX;
+        (
+            Self {
+                socket,
+                commands,
+                silence_max,
+                retired,
+            },
+            Link { commands: sender },
+            on_retired,
+        )
+    }
+
+    /// Drives the connection to its end. Calls that have no answer by then learn it by the end of their
+    /// channel, and from their ticket whether they were sent.
+    pub(crate) async fn run(self) {
+        let (sink, stream) = self.socket.split();
+        let shared = Shared::default();
+        let mut retired = Some(self.retired);
+        let mut reader = Reader {
+            stream,
+            silence_max: self.silence_max,
+            shared: &shared,
+            retired: &mut retired,
+        };
+        let mut writer = Writer {
+            sink,
+            commands: self.commands,
+            shared: &shared,
+        };
+        let problem = tokio::select! {
+            problem = reader.run() => problem,
+            problem = writer.run() => problem,
+        };
+        if let Some(retired) = retired {
+            let _ = retired.send(problem);
         }
     }
 }
 
-async fn next_frame(socket: &mut Socket) -> Result<Incoming, ConnectError> {
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).map_err(|_| ConnectError::Refused("it does not speak protocol 4".into())),
-            Some(Ok(Message::Close(frame))) => return Err(unreachable(format!("closed: {:?}", frame.map(|f| f.code)))),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(unreachable(error)),
-            None => return Err(unreachable("closed")),
+#[derive(Default)]
+struct Shared {
+    /// Calls that were sent, by id. Never locked across an await.
+    in_flight: Mutex<HashMap<u64, oneshot::Sender<Utf8Bytes>>>,
+    draining: Notify,
+}
+
+impl Shared {
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Utf8Bytes>>> {
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Reader<'a> {
+    stream: SplitStream<Socket>,
+    silence_max: Duration,
+    shared: &'a Shared,
+    /// Empty once the gateway announced its end.
+    retired: &'a mut Option<oneshot::Sender<Problem>>,
+}
+
+impl Reader<'_> {
+    async fn run(&mut self) -> Problem {
+        loop {
+            let message = match timeout(self.silence_max, self.stream.next()).await {
+                Ok(Some(Ok(message))) => message,
+                Ok(Some(Err(error))) => return Problem::Lost(error.to_string()),
+                Ok(None) => return Problem::Lost("closed by the gateway".into()),
+                Err(_) => {
+                    return Problem::Lost(format!(
+                        "the gateway was silent for {:?}",
+                        self.silence_max
+                    ));
+                }
+            };
+            match message {
+                Message::Text(text) => self.route(text),
+                Message::Close(Some(close)) => {
+                    return Problem::Lost(format!(
+                        "closed by the gateway with code {}",
+                        u16::from(close.code)
+                    ));
+                }
+                // Pings are answered by the WebSocket layer.
+                _ => {}
+            }
+            if self.is_drained() {
+                return Problem::Stopping;
+            }
         }
+    }
+
+    fn route(&mut self, text: Utf8Bytes) {
+        match kind(&text) {
+            Kind::Answer(id) => self.deliver(id, text),
+            Kind::Event(event) if event == "shutdown" => self.retire(),
+            Kind::Event(event) if event == "tick" => self.forget_the_withdrawn(),
+            Kind::Event(_) | Kind::Other => {}
+        }
+    }
+
+    /// A second answer to a call, and one to a call that gave up, find nobody.
+    fn deliver(&self, id: u64, text: Utf8Bytes) {
+        let waiting = self.shared.in_flight().remove(&id);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(text);
+        }
+    }
+
+    /// The gateway finishes what is in flight and takes nothing new.
+    fn retire(&mut self) {
+        if let Some(retired) = self.retired.take() {
+            self.shared.draining.notify_one();
+            let _ = retired.send(Problem::Stopping);
+        }
+    }
+
+    fn forget_the_withdrawn(&self) {
+        self.shared
+            .in_flight()
+            .retain(|_, waiting| !waiting.is_closed());
+    }
+
+    fn is_drained(&self) -> bool {
+        self.retired.is_none() && self.shared.in_flight().is_empty()
+    }
+}
+
+struct Writer<'a> {
+    sink: SplitSink<Socket, Message>,
+    commands: mpsc::Receiver<Command>,
+    shared: &'a Shared,
+}
+
+impl Writer<'_> {
+    async fn run(&mut self) -> Problem {
+        match self.send_all().await {
+            Ok(problem) => problem,
+            Err(error) => Problem::Lost(error.to_string()),
+        }
+    }
+
+    async fn send_all(&mut self) -> Result<Problem, tungstenite::Error> {
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = self.shared.draining.notified() => return self.refuse_all().await,
+                command = self.commands.recv() => command,
+            };
+            // Every client is gone: nobody is left to wait for an answer.
+            let Some(command) = command else {
+                return Ok(Problem::Lost("no longer needed".into()));
+            };
+            self.send_batch(command).await?;
+        }
+    }
+
+    /// Calls that come at once go out together.
+    async fn send_batch(&mut self, first: Command) -> Result<(), tungstenite::Error> {
+        self.feed(first).await?;
+        for _ in 1..BATCH_LENGTH {
+            let Ok(next) = self.commands.try_recv() else {
+                break;
+            };
+            self.feed(next).await?;
+        }
+        self.sink.flush().await
+    }
+
+    async fn feed(&mut self, command: Command) -> Result<(), tungstenite::Error> {
+        if !command.ticket.take() {
+            return Ok(());
+        }
+        self.shared.in_flight().insert(command.id, command.answer);
+        self.sink.feed(text_message(command.frame)).await
+    }
+
+    /// What is still queued goes back to its callers, unsent; the reader ends the connection.
+    async fn refuse_all(&mut self) -> Result<Problem, tungstenite::Error> {
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        std::future::pending().await
     }
 }

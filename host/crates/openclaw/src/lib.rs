@@ -1,15 +1,22 @@
 #![doc = include_str!("../README.md")]
 
-mod bridge;
+mod backoff;
+pub mod bridge;
 mod client;
 mod connection;
 mod device;
+mod error;
 mod frame;
+mod handshake;
+mod secret_buffer;
+mod state;
+mod supervisor;
 
-pub use bridge::{BridgeStatus, ExecuteError, ExecuteReply, ExecuteRequest, HttpReply, HttpRequest};
-pub use client::{CallError, Client, Endpoint, Options, State};
-pub use connection::Hello;
-pub use device::DeviceIdentity;
-
-/// The scopes that the control plane asks for.
-pub const SCOPES: [&str; 2] = ["operator.read", "operator.write"];
+pub use client::{Client, Endpoint, MAX_CALLS_IN_FLIGHT, Options};
+pub use device::{ConnectClaim, DeviceIdentity};
+pub use error::{CallError, NotSent, Refusal};
+pub use handshake::SCOPES_WANTED;
+pub use frame::{Answer, MAX_PAYLOAD_BYTES};
+pub use state::{
+    Connected, Features, Granted, Hello, Incompatible, Outage, Policy, Problem, Server, State,
+};
