@@ -56,7 +56,10 @@ impl App {
             let (id, key) = keyring.subkey("temporal-payload", Some(&id)).await?;
             keys = keys.with_old(id, key);
         }
-        let settings = Settings { url: config.temporal.url.clone(), namespace: config.temporal.namespace.clone() };
+        let settings = Settings {
+            url: config.temporal.url.clone(),
+            namespace: config.temporal.namespace.clone(),
+        };
         let plugin_host = PluginHost::new(Limits {
             component_bytes_max: usize::try_from(config.plugins.component_bytes_max)?,
             call_timeout: Duration::from_millis(config.plugins.call_timeout_ms.into()),

@@ -15,7 +15,18 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 /// What somebody may do inside their tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything, other owners included.
@@ -31,7 +42,13 @@ pub enum Role {
 }
 
 impl Role {
-    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Member, Self::Approver, Self::Auditor];
+    pub const ALL: [Self; 5] = [
+        Self::Owner,
+        Self::Admin,
+        Self::Member,
+        Self::Approver,
+        Self::Auditor,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +105,9 @@ pub struct Caller {
 
 impl Caller {
     pub fn may(&self, permission: Permission) -> bool {
-        self.roles.iter().any(|role| permission.roles().contains(role))
+        self.roles
+            .iter()
+            .any(|role| permission.roles().contains(role))
     }
 
     /// Refuses with the roles that would do.
@@ -96,10 +115,17 @@ impl Caller {
         if self.may(permission) {
             return Ok(());
         }
-        let roles: Vec<_> = permission.roles().iter().map(|role| role.as_str()).collect();
+        let roles: Vec<_> = permission
+            .roles()
+            .iter()
+            .map(|role| role.as_str())
+            .collect();
         Err(Problem::forbidden(
             "missing_role",
-            format!("This needs one of the roles {}. Ask an owner of your organization for a key that has one.", roles.join(", ")),
+            format!(
+                "This needs one of the roles {}. Ask an owner of your organization for a key that has one.",
+                roles.join(", ")
+            ),
         ))
     }
 
@@ -118,7 +144,9 @@ impl FromRequestParts<App> for Caller {
                 "This is an operator's key; it sees nothing inside a tenant. Use an API key of the tenant's own.",
             ));
         }
-        tenants::authenticate(app, &key).await?.ok_or_else(unauthorized)
+        tenants::authenticate(app, &key)
+            .await?
+            .ok_or_else(unauthorized)
     }
 }
 
@@ -137,7 +165,9 @@ impl FromRequestParts<App> for Operator {
             // Like anything else that this caller may not know of.
             return Err(Problem::not_found("operation for this key"));
         }
-        tenants::authenticate_operator(app, &key).await?.ok_or_else(unauthorized)
+        tenants::authenticate_operator(app, &key)
+            .await?
+            .ok_or_else(unauthorized)
     }
 }
 

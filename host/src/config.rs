@@ -193,26 +193,54 @@ settings! {
 /// What is wrong with the configuration, in words for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the configuration file {path}: {cause}. Name another with --config or TSUNAMI_CONFIG.")]
-    Unreadable { path: PathBuf, cause: std::io::Error },
+    #[error(
+        "cannot read the configuration file {path}: {cause}. Name another with --config or TSUNAMI_CONFIG."
+    )]
+    Unreadable {
+        path: PathBuf,
+        cause: std::io::Error,
+    },
     #[error("{path} is not TOML: {cause}")]
-    NotToml { path: PathBuf, cause: toml::de::Error },
+    NotToml {
+        path: PathBuf,
+        cause: toml::de::Error,
+    },
     #[error("setting `{name}`{origin}: {problem}. Example: {example}")]
-    Setting { name: String, origin: String, problem: String, example: String },
+    Setting {
+        name: String,
+        origin: String,
+        problem: String,
+        example: String,
+    },
 }
 
 impl Config {
     /// The file, if there is one, with the environment's overrides on top.
-    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         Self::load_over(Table::new(), file, env)
     }
 
     /// As [`Config::load`], over `base`: what `tsunami dev` provides by itself.
-    pub fn load_over(base: Table, file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn load_over(
+        base: Table,
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let mut table = base;
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-            let from_file = text.parse::<Table>().map_err(|cause| ConfigError::NotToml { path: path.to_owned(), cause })?;
+            let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
+                path: path.to_owned(),
+                cause,
+            })?;
+            let from_file = text
+                .parse::<Table>()
+                .map_err(|cause| ConfigError::NotToml {
+                    path: path.to_owned(),
+                    cause,
+                })?;
             merge(&mut table, from_file);
         }
         for (name, value) in env {
@@ -230,41 +258,76 @@ impl Config {
 
     fn validate(&self) -> Result<(), ConfigError> {
         if self.http.listen.parse::<std::net::SocketAddr>().is_err() {
-            return Err(setting_error("http.listen", format!("`{}` is not an address and port", self.http.listen)));
+            return Err(setting_error(
+                "http.listen",
+                format!("`{}` is not an address and port", self.http.listen),
+            ));
         }
         for (name, value) in [
-            ("http.requests_in_flight_max", self.http.requests_in_flight_max),
-            ("http.request_timeout_seconds", self.http.request_timeout_seconds),
+            (
+                "http.requests_in_flight_max",
+                self.http.requests_in_flight_max,
+            ),
+            (
+                "http.request_timeout_seconds",
+                self.http.request_timeout_seconds,
+            ),
             ("database.connections_max", self.database.connections_max),
-            ("database.system_connections_max", self.database.system_connections_max),
+            (
+                "database.system_connections_max",
+                self.database.system_connections_max,
+            ),
             ("plugins.call_timeout_ms", self.plugins.call_timeout_ms),
-            ("instances.ready_timeout_seconds", self.instances.ready_timeout_seconds),
-            ("instances.health_interval_seconds", self.instances.health_interval_seconds),
-            ("skills.request_timeout_seconds", self.skills.request_timeout_seconds),
+            (
+                "instances.ready_timeout_seconds",
+                self.instances.ready_timeout_seconds,
+            ),
+            (
+                "instances.health_interval_seconds",
+                self.instances.health_interval_seconds,
+            ),
+            (
+                "skills.request_timeout_seconds",
+                self.skills.request_timeout_seconds,
+            ),
             ("skills.steps_max", self.skills.steps_max),
-            ("tasks.retry_initial_seconds", self.tasks.retry_initial_seconds),
+            (
+                "tasks.retry_initial_seconds",
+                self.tasks.retry_initial_seconds,
+            ),
             ("tasks.attempts_max", self.tasks.attempts_max),
             ("tasks.heartbeat_seconds", self.tasks.heartbeat_seconds),
             ("tasks.working_seconds_max", self.tasks.working_seconds_max),
         ] {
             if value == 0 {
-                return Err(setting_error(name, "it is 0; it must be at least 1".to_owned()));
+                return Err(setting_error(
+                    name,
+                    "it is 0; it must be at least 1".to_owned(),
+                ));
             }
         }
         if self.tasks.retry_seconds_max < self.tasks.retry_initial_seconds {
-            return Err(setting_error("tasks.retry_seconds_max", "it is smaller than tasks.retry_initial_seconds".to_owned()));
+            return Err(setting_error(
+                "tasks.retry_seconds_max",
+                "it is smaller than tasks.retry_initial_seconds".to_owned(),
+            ));
         }
         Ok(())
     }
 
     /// What a serving process cannot do without; `tsunami dev` fills these in by itself.
     pub fn require_servers(&self) -> Result<(), ConfigError> {
-        for (name, url) in [("database.url", &self.database.url), ("database.system_url", &self.database.system_url)] {
+        for (name, url) in [
+            ("database.url", &self.database.url),
+            ("database.system_url", &self.database.system_url),
+        ] {
             if url.expose().is_empty() {
                 return Err(setting_error(name, "it is not set".to_owned()));
             }
         }
-        if self.vault.key_provider == KeyProviderKind::File && self.vault.key_file.as_os_str().is_empty() {
+        if self.vault.key_provider == KeyProviderKind::File
+            && self.vault.key_file.as_os_str().is_empty()
+        {
             return Err(setting_error("vault.key_file", "it is not set".to_owned()));
         }
         Ok(())
@@ -285,7 +348,8 @@ pub fn env_var(name: &str) -> Option<String> {
 /// `TSUNAMI_DATABASE__URL` -> `database.url`. Variables without `__` are the program's own.
 fn setting_of_variable(variable: &str) -> Option<Vec<String>> {
     let rest = variable.strip_prefix(ENV_PREFIX)?;
-    rest.contains("__").then(|| rest.split("__").map(str::to_lowercase).collect())
+    rest.contains("__")
+        .then(|| rest.split("__").map(str::to_lowercase).collect())
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -304,12 +368,19 @@ fn set(table: &mut Table, path: &[String], text: String) {
         [] => {}
         [last] => {
             // A number, a boolean or a list reads as such; anything else is a text.
-            let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-            let value = parsed.filter(|v| !v.is_table() && !v.is_datetime()).unwrap_or(Value::String(text));
+            let parsed = format!("v = {text}")
+                .parse::<Table>()
+                .ok()
+                .and_then(|mut t| t.remove("v"));
+            let value = parsed
+                .filter(|v| !v.is_table() && !v.is_datetime())
+                .unwrap_or(Value::String(text));
             table.insert(last.clone(), value);
         }
         [first, rest @ ..] => {
-            let entry = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
+            let entry = table
+                .entry(first.clone())
+                .or_insert_with(|| Value::Table(Table::new()));
             if let Value::Table(inner) = entry {
                 set(inner, rest, text);
             }
@@ -347,7 +418,10 @@ fn example_of(name: &str) -> String {
         value = value.and_then(|v| v.get(part).cloned());
     }
     match value {
-        Some(Value::Table(table)) => format!("the settings here are {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
+        Some(Value::Table(table)) => format!(
+            "the settings here are {}",
+            table.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
         Some(value) => format!("{leaf} = {value}"),
         None => "`tsunami config show` prints every setting".to_owned(),
     }
@@ -358,7 +432,12 @@ mod tests {
     use super::*;
 
     fn load(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::load(None, pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+        Config::load(
+            None,
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
     }
 
     #[test]
@@ -380,10 +459,20 @@ mod tests {
     fn a_wrong_setting_is_named_with_its_problem_and_an_example() {
         let text = |pairs| load(pairs).unwrap_err().to_string();
         let wrong_type = text(&[("TSUNAMI_HTTP__REQUESTS_IN_FLIGHT_MAX", "many")]);
-        assert!(wrong_type.contains("http.requests_in_flight_max") && wrong_type.contains("requests_in_flight_max = 512"), "{wrong_type}");
+        assert!(
+            wrong_type.contains("http.requests_in_flight_max")
+                && wrong_type.contains("requests_in_flight_max = 512"),
+            "{wrong_type}"
+        );
         let unknown = text(&[("TSUNAMI_HTTP__PORT", "80")]);
-        assert!(unknown.contains("port") && unknown.contains("listen"), "{unknown}");
+        assert!(
+            unknown.contains("port") && unknown.contains("listen"),
+            "{unknown}"
+        );
         let zero = text(&[("TSUNAMI_TASKS__ATTEMPTS_MAX", "0")]);
-        assert!(zero.contains("tasks.attempts_max") && zero.contains("at least 1"), "{zero}");
+        assert!(
+            zero.contains("tasks.attempts_max") && zero.contains("at least 1"),
+            "{zero}"
+        );
     }
 }

@@ -129,10 +129,17 @@ impl DerefMut for SystemTx {
 /// Whether the server is away, rather than the query wrong: the same request may work later.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::WorkerCrashed => true,
         // class 08 connection, 53 resources, 57P shutting down or starting, 25P03/57014 time-outs, 40 serialization
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code.starts_with("40")
+            code.starts_with("08")
+                || code.starts_with("53")
+                || code.starts_with("57P")
+                || code.starts_with("40")
         }),
         _ => false,
     }
@@ -148,7 +155,10 @@ pub async fn migrations_pending(pool: &PgPool) -> Result<usize, sqlx::Error> {
     let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
         .fetch_one(pool)
         .await?;
-    Ok(MIGRATOR.iter().count().saturating_sub(usize::try_from(applied).unwrap_or(0)))
+    Ok(MIGRATOR
+        .iter()
+        .count()
+        .saturating_sub(usize::try_from(applied).unwrap_or(0)))
 }
 
 /// What to say while the database is away.

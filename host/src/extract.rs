@@ -25,7 +25,9 @@ impl<T: Serialize> IntoResponse for Json<T> {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        JsonWithDigest::read(request).await.map(|body| Self(body.value))
+        JsonWithDigest::read(request)
+            .await
+            .map(|body| Self(body.value))
     }
 }
 
@@ -48,16 +50,24 @@ impl<T: DeserializeOwned> JsonWithDigest<T> {
         must_be_json(request.headers())?;
         let bytes = read_body(request, BODY_BYTES_MAX).await?;
         if std::str::from_utf8(&bytes).is_err() {
-            return Err(Problem::bad_request("invalid_json", "The body is not UTF-8. Send JSON text encoded as UTF-8."));
+            return Err(Problem::bad_request(
+                "invalid_json",
+                "The body is not UTF-8. Send JSON text encoded as UTF-8.",
+            ));
         }
         let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
             Problem::bad_request(
                 "invalid_json",
-                format!("The body is not JSON: {e}. Check it with a JSON parser and send it again."),
+                format!(
+                    "The body is not JSON: {e}. Check it with a JSON parser and send it again."
+                ),
             )
         })?;
         if let Some(pointer) = find_nul(&json) {
-            return Err(invalid_body(pointer, "must not contain the character U+0000".to_owned()));
+            return Err(invalid_body(
+                pointer,
+                "must not contain the character U+0000".to_owned(),
+            ));
         }
         let sha256 = Sha256::digest(json.to_string()).into();
         let value = serde_path_to_error::deserialize(json).map_err(|e| {
@@ -69,7 +79,11 @@ impl<T: DeserializeOwned> JsonWithDigest<T> {
 }
 
 fn invalid_body(pointer: String, message: String) -> Problem {
-    let place = if pointer.is_empty() { "The body".to_owned() } else { format!("The body at {pointer}") };
+    let place = if pointer.is_empty() {
+        "The body".to_owned()
+    } else {
+        format!("The body at {pointer}")
+    };
     Problem::unprocessable(
         "invalid_body",
         format!("{place} is not what this operation takes: {message}. /openapi.json describes it."),
@@ -89,9 +103,19 @@ pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
         return Ok(());
     }
     Err(Problem::new(
@@ -106,12 +130,16 @@ fn find_nul(json: &serde_json::Value) -> Option<String> {
     use serde_json::Value;
     match json {
         Value::String(text) => text.contains('\0').then(String::new),
-        Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| find_nul(item).map(|rest| format!("/{i}{rest}"))),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(i, item)| find_nul(item).map(|rest| format!("/{i}{rest}"))),
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
             if name.contains('\0') {
                 return Some(String::new());
             }
-            find_nul(value).map(|rest| format!("/{}{rest}", name.replace('~', "~0").replace('/', "~1")))
+            find_nul(value)
+                .map(|rest| format!("/{}{rest}", name.replace('~', "~0").replace('/', "~1")))
         }),
         _ => None,
     }
@@ -158,12 +186,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         if parts.uri.query().is_some_and(|query| query.contains("%00")) {
-            return Err(Problem::bad_request("invalid_query", "A query parameter holds the character U+0000; leave it out."));
+            return Err(Problem::bad_request(
+                "invalid_query",
+                "A query parameter holds the character U+0000; leave it out.",
+            ));
         }
         axum::extract::Query::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|e| Problem::bad_request("invalid_query", format!("{}. /openapi.json lists the parameters.", e.body_text())))
+            .map_err(|e| {
+                Problem::bad_request(
+                    "invalid_query",
+                    format!("{}. /openapi.json lists the parameters.", e.body_text()),
+                )
+            })
     }
 }
 
@@ -181,10 +217,15 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
             return Ok(Self(None));
         };
         let key = value.to_str().unwrap_or_default().trim();
-        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_CHARS_MAX || key.chars().any(|c| c.is_control()) {
+        if key.is_empty()
+            || key.len() > IDEMPOTENCY_KEY_CHARS_MAX
+            || key.chars().any(|c| c.is_control())
+        {
             return Err(Problem::bad_request(
                 "invalid_idempotency_key",
-                format!("Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters; a UUID serves well."),
+                format!(
+                    "Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters; a UUID serves well."
+                ),
             ));
         }
         Ok(Self(Some(key.to_owned())))
@@ -205,9 +246,15 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         if text == "*" {
             return Ok(Self(None));
         }
-        text.trim_matches('"').parse().map(|version| Self(Some(version))).map_err(|_| {
-            Problem::bad_request("invalid_if_match", "If-Match must be the ETag that the last answer carried, quotes included.")
-        })
+        text.trim_matches('"')
+            .parse()
+            .map(|version| Self(Some(version)))
+            .map_err(|_| {
+                Problem::bad_request(
+                    "invalid_if_match",
+                    "If-Match must be the ETag that the last answer carried, quotes included.",
+                )
+            })
     }
 }
 
@@ -223,7 +270,10 @@ mod tests {
 
     #[test]
     fn a_nul_is_found_wherever_it_hides() {
-        assert_eq!(find_nul(&json!({"a": ["x", {"b/c": "\0"}]})), Some("/a/1/b~1c".into()));
+        assert_eq!(
+            find_nul(&json!({"a": ["x", {"b/c": "\0"}]})),
+            Some("/a/1/b~1c".into())
+        );
         assert_eq!(find_nul(&json!({"a\0": 1})), Some(String::new()));
         assert_eq!(find_nul(&json!({"a": [1, true, null, "fine"]})), None);
     }

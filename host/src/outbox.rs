@@ -40,7 +40,13 @@ impl Kind {
 
 /// Writes an entry; it is sent soon after the transaction commits. `name` is the workflow's type, the
 /// signal's name or the reason of the cancellation.
-pub async fn push(tx: &mut TenantTx, kind: Kind, workflow_id: &str, name: &str, payload: impl Serialize) -> Result<(), sqlx::Error> {
+pub async fn push(
+    tx: &mut TenantTx,
+    kind: Kind,
+    workflow_id: &str,
+    name: &str,
+    payload: impl Serialize,
+) -> Result<(), sqlx::Error> {
     let payload = serde_json::to_value(payload).map_err(|e| sqlx::Error::Encode(e.into()))?;
     let tenant = tx.tenant();
     sqlx::query!(
@@ -116,16 +122,29 @@ async fn send(app: &App, entry: &Entry) -> Result<(), DurableError> {
     let durable = app.durable();
     let sent = match entry.kind.as_str() {
         "start" => durable
-            .start(StartRequest::new(&entry.name, &entry.workflow_id, crate::worker::TASK_QUEUE, entry.payload.clone()))
+            .start(StartRequest::new(
+                &entry.name,
+                &entry.workflow_id,
+                crate::worker::TASK_QUEUE,
+                entry.payload.clone(),
+            ))
             .await
             .map(|_| ()),
-        "signal" => durable.signal(&entry.workflow_id, &entry.name, entry.payload.clone()).await,
+        "signal" => {
+            durable
+                .signal(&entry.workflow_id, &entry.name, entry.payload.clone())
+                .await
+        }
         _ => durable.cancel(&entry.workflow_id, &entry.name).await,
     };
     match sent {
         // It ended meanwhile, or the server forgot it: nobody is left to tell.
         Err(DurableError::NotFound | DurableError::AlreadyClosed) => {
-            tracing::info!(workflow_id = entry.workflow_id, kind = entry.kind, "outbox: the workflow has ended already");
+            tracing::info!(
+                workflow_id = entry.workflow_id,
+                kind = entry.kind,
+                "outbox: the workflow has ended already"
+            );
             Ok(())
         }
         other => other,
@@ -133,11 +152,17 @@ async fn send(app: &App, entry: &Entry) -> Result<(), DurableError> {
 }
 
 async fn forget(tx: &mut SystemTx, id: i64) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from outbox where id = $1", id).execute(&mut **tx).await?;
+    sqlx::query!("delete from outbox where id = $1", id)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
-async fn postpone(tx: &mut SystemTx, entry: &Entry, error: &DurableError) -> Result<(), sqlx::Error> {
+async fn postpone(
+    tx: &mut SystemTx,
+    entry: &Entry,
+    error: &DurableError,
+) -> Result<(), sqlx::Error> {
     tracing::warn!(workflow_id = entry.workflow_id, kind = entry.kind, %error, "outbox: not delivered yet");
     let pause = 0.5 * 2f64.powi(entry.attempts.clamp(0, 16));
     sqlx::query!(

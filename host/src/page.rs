@@ -39,7 +39,10 @@ impl PageRequest {
     pub fn new(limit: Option<i64>, cursor: Option<&str>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(LIMIT_DEFAULT);
         if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::bad_request("invalid_query", format!("`limit` is {limit}; it must be 1 to {LIMIT_MAX}.")));
+            return Err(Problem::bad_request(
+                "invalid_query",
+                format!("`limit` is {limit}; it must be 1 to {LIMIT_MAX}."),
+            ));
         }
         let before = cursor.map(parse_cursor).transpose()?;
         Ok(Self { limit, before })
@@ -56,7 +59,12 @@ fn parse_cursor(text: &str) -> Result<Uuid, Problem> {
         .decode(text)
         .ok()
         .and_then(|bytes| Uuid::from_slice(&bytes).ok())
-        .ok_or_else(|| Problem::bad_request("invalid_cursor", "`cursor` is none of ours. Take `next_cursor` of the page before, unchanged."))
+        .ok_or_else(|| {
+            Problem::bad_request(
+                "invalid_cursor",
+                "`cursor` is none of ours. Take `next_cursor` of the page before, unchanged.",
+            )
+        })
 }
 
 /// One page.
@@ -70,12 +78,23 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// Makes a page of `rows`, which were fetched one beyond the limit.
-    pub fn of<R>(mut rows: Vec<R>, page: PageRequest, id: impl Fn(&R) -> Uuid, convert: impl FnMut(R) -> T) -> Self {
+    pub fn of<R>(
+        mut rows: Vec<R>,
+        page: PageRequest,
+        id: impl Fn(&R) -> Uuid,
+        convert: impl FnMut(R) -> T,
+    ) -> Self {
         let limit = usize::try_from(page.limit).unwrap_or(0);
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| more).map(|row| BASE64_URL_SAFE_NO_PAD.encode(id(row).as_bytes()));
-        Self { items: rows.into_iter().map(convert).collect(), next_cursor }
+        let next_cursor = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| BASE64_URL_SAFE_NO_PAD.encode(id(row).as_bytes()));
+        Self {
+            items: rows.into_iter().map(convert).collect(),
+            next_cursor,
+        }
     }
 }
 
@@ -91,7 +110,10 @@ mod tests {
         assert_eq!(page.items, ids[..2]);
         let next = PageRequest::new(None, page.next_cursor.as_deref()).unwrap();
         assert_eq!(next.before, Some(ids[1]));
-        assert_eq!(Page::of(ids[..2].to_vec(), request, |id| *id, |id| id).next_cursor, None);
+        assert_eq!(
+            Page::of(ids[..2].to_vec(), request, |id| *id, |id| id).next_cursor,
+            None
+        );
     }
 
     #[test]

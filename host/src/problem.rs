@@ -84,14 +84,18 @@ impl Problem {
         Self::new(
             StatusCode::NOT_FOUND,
             "not_found",
-            format!("There is no such {what}. Check the id, and that the API key belongs to the right tenant."),
+            format!(
+                "There is no such {what}. Check the id, and that the API key belongs to the right tenant."
+            ),
         )
     }
     pub fn unavailable(what: &str, retry_after: Duration) -> Self {
         let mut problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
-            format!("{what} cannot be reached right now. Nothing was lost; send the request again after the time in Retry-After."),
+            format!(
+                "{what} cannot be reached right now. Nothing was lost; send the request again after the time in Retry-After."
+            ),
         );
         problem.retry_after = Some(retry_after);
         problem
@@ -107,10 +111,12 @@ impl Problem {
     }
     /// 422 for one field of the body; `message` completes the sentence "the field ...".
     pub fn invalid_field(pointer: &str, message: &str) -> Self {
-        Self::unprocessable("invalid_body", format!("{pointer} {message}.")).with_errors(vec![Violation {
-            pointer: pointer.to_owned(),
-            message: message.to_owned(),
-        }])
+        Self::unprocessable("invalid_body", format!("{pointer} {message}.")).with_errors(vec![
+            Violation {
+                pointer: pointer.to_owned(),
+                message: message.to_owned(),
+            },
+        ])
     }
     /// 422 unless `text` has `min` to `max` characters.
     pub fn check_length(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
@@ -118,7 +124,10 @@ impl Problem {
         if (min..=max).contains(&chars) {
             return Ok(());
         }
-        Err(Self::invalid_field(pointer, &format!("has {chars} characters; it must have {min} to {max}")))
+        Err(Self::invalid_field(
+            pointer,
+            &format!("has {chars} characters; it must have {min} to {max}"),
+        ))
     }
     pub fn with_errors(mut self, errors: Vec<Violation>) -> Self {
         self.errors = errors;
@@ -179,7 +188,9 @@ impl IntoResponse for Problem {
         );
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

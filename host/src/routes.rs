@@ -40,8 +40,14 @@ struct BearerKey;
 
 impl Modify for BearerKey {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("tsk_...").build();
-        openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("tsk_...")
+            .build();
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("api_key", SecurityScheme::Http(scheme));
     }
 }
 
@@ -69,7 +75,10 @@ pub fn router(app: App) -> Router {
     let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(in_flight));
     let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
     routes
-        .route("/openapi.json", get(move || async move { axum::Json(openapi) }))
+        .route(
+            "/openapi.json",
+            get(move || async move { axum::Json(openapi) }),
+        )
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(not_found)
@@ -78,7 +87,9 @@ pub fn router(app: App) -> Router {
             ServiceBuilder::new()
                 .layer(middleware::from_fn(name_request))
                 .layer(CatchPanicLayer::custom(panicked))
-                .layer(middleware::from_fn(move |request, next| bound(slots.clone(), timeout, request, next))),
+                .layer(middleware::from_fn(move |request, next| {
+                    bound(slots.clone(), timeout, request, next)
+                })),
         )
         .with_state(app)
 }
@@ -94,16 +105,28 @@ async fn readyz(State(app): State<App>) -> Response {
     let ready = database.is_ok() && temporal.is_ok();
     let state = |ok: bool| if ok { "ok" } else { "unavailable" };
     let body = json!({ "ready": ready, "database": state(database.is_ok()), "temporal": state(temporal.is_ok()) });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(body)).into_response()
 }
 
 async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path. /openapi.json lists what there is.")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "There is nothing at this path. /openapi.json lists what there is.",
+    )
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method. /openapi.json lists what it takes.")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "This path does not take this method. /openapi.json lists what it takes.",
+    )
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
@@ -112,25 +135,46 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 
 /// Gives the request an id, which its answer, its problem and its log lines bear.
 async fn name_request(request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::from(crate::id::TraceId::fresh().uuid()).simple().to_string();
+    let id = crate::id::TraceId::fresh().uuid().simple().to_string();
     let span = tracing::info_span!("request", request_id = id, method = %request.method(), path = request.uri().path());
-    let served = REQUEST_ID.scope(id.clone(), tracing::Instrument::instrument(next.run(request), span));
+    let served = REQUEST_ID.scope(
+        id.clone(),
+        tracing::Instrument::instrument(next.run(request), span),
+    );
     let mut response = served.await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
 /// Serves so many at once, each for so long. (A live stream's answer is given at once, and so not cut off.)
-async fn bound(slots: std::sync::Arc<tokio::sync::Semaphore>, timeout: Duration, request: Request, next: Next) -> Response {
+async fn bound(
+    slots: std::sync::Arc<tokio::sync::Semaphore>,
+    timeout: Duration,
+    request: Request,
+    next: Next,
+) -> Response {
     let Ok(_slot) = slots.try_acquire() else {
-        return Problem::unavailable("The gateway, which serves as many requests as it may at once,", Duration::from_secs(1)).into_response();
+        return Problem::unavailable(
+            "The gateway, which serves as many requests as it may at once,",
+            Duration::from_secs(1),
+        )
+        .into_response();
     };
     match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::unavailable("What this request needs, within its time,", Duration::from_secs(5)).into_response(),
+        Err(_) => Problem::unavailable(
+            "What this request needs, within its time,",
+            Duration::from_secs(5),
+        )
+        .into_response(),
     }
 }

@@ -5,11 +5,7 @@ use crate::{
     instances::{self, activities::InstanceActivities, workflow::OpenClawProvisionWorkflow},
     outbox,
     problem::Problem,
-    skills::{
-        self,
-        activities::SkillActivities,
-        workflow::SkillCallWorkflow,
-    },
+    skills::{self, activities::SkillActivities, workflow::SkillCallWorkflow},
     tasks::{activities::TaskActivities, workflow::TaskExecutionWorkflow},
 };
 use std::time::Duration;
@@ -89,7 +85,11 @@ pub fn is_last_attempt(ctx: &ActivityContext, app: &App) -> bool {
 
 /// Says of a failure whether trying again helps: what is away is tried until it is back, a mistake in the request is
 /// not tried again, and anything else a few times.
-pub fn retry_or_fail<T>(ctx: &ActivityContext, app: &App, result: Result<T, Problem>) -> Result<T, ActivityError> {
+pub fn retry_or_fail<T>(
+    ctx: &ActivityContext,
+    app: &App,
+    result: Result<T, Problem>,
+) -> Result<T, ActivityError> {
     result.map_err(|problem| {
         let away = problem.is_unavailable();
         let last = !away && (problem.status().is_client_error() || is_last_attempt(ctx, app));
@@ -104,7 +104,12 @@ pub fn retry_or_fail<T>(ctx: &ActivityContext, app: &App, result: Result<T, Prob
 
 /// Gives signs of life while `work` goes on, so that a killed process is noticed within the heartbeat time-out.
 pub async fn keep_alive<T>(ctx: &ActivityContext, work: impl Future<Output = T>) -> T {
-    let every = ctx.info().heartbeat_timeout.map_or(Duration::from_secs(5), |timeout| timeout / HEARTBEATS_PER_TIMEOUT);
+    let every = ctx
+        .info()
+        .heartbeat_timeout
+        .map_or(Duration::from_secs(5), |timeout| {
+            timeout / HEARTBEATS_PER_TIMEOUT
+        });
     let beat = async {
         loop {
             tokio::time::sleep(every).await;

@@ -111,10 +111,15 @@ async fn create_agent(
                 backend: new.backend,
                 trust: new.trust.unwrap_or(0.5),
             };
-            store::insert(&mut tx, row).await.map_err(|e| match violated_constraint(&e) {
-                Some("agents_name_taken") => Problem::conflict("name_taken", format!("An agent is called `{}` already.", new.name)),
-                _ => e.into(),
-            })?;
+            store::insert(&mut tx, row)
+                .await
+                .map_err(|e| match violated_constraint(&e) {
+                    Some("agents_name_taken") => Problem::conflict(
+                        "name_taken",
+                        format!("An agent is called `{}` already.", new.name),
+                    ),
+                    _ => e.into(),
+                })?;
             for skill in &new.skills {
                 store::set_skill(&mut tx, id, &skill.skill, skill.proficiency).await?;
             }
@@ -128,20 +133,33 @@ async fn create_agent(
 
 /// List the agents
 #[utoipa::path(get, path = "/agents", tag = "agents", params(PageQuery), responses((status = 200, body = Page<Agent>)))]
-async fn list_agents(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<Agent>>, Problem> {
+async fn list_agents(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Agent>>, Problem> {
     caller.require(Permission::Read)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list(&mut tx, page).await?;
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let skills = store::skills_of(&mut tx, &ids).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), |row| present(row, &skills))))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        |row| present(row, &skills),
+    )))
 }
 
 /// One agent
 #[utoipa::path(get, path = "/agents/{id}", tag = "agents", params(("id" = AgentId, Path)),
     responses((status = 200, body = Agent), (status = 404, body = ProblemBody)))]
-async fn get_agent(State(app): State<App>, caller: Caller, Path(id): Path<AgentId>) -> Result<Json<Agent>, Problem> {
+async fn get_agent(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<AgentId>,
+) -> Result<Json<Agent>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     Ok(Json(load(&mut tx, id).await?))
@@ -221,16 +239,32 @@ async fn relate_agents(
     check_share("/trust", relationship.trust)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     load(&mut tx, id).await?;
-    if relationship.to_agent_id == id || store::get(&mut tx, relationship.to_agent_id).await?.is_none() {
-        return Err(Problem::invalid_field("/to_agent_id", "must be another agent of this tenant"));
+    if relationship.to_agent_id == id
+        || store::get(&mut tx, relationship.to_agent_id)
+            .await?
+            .is_none()
+    {
+        return Err(Problem::invalid_field(
+            "/to_agent_id",
+            "must be another agent of this tenant",
+        ));
     }
-    store::set_relationship(&mut tx, id, relationship.to_agent_id, relationship.relationship_type.as_str(), relationship.trust).await?;
+    store::set_relationship(
+        &mut tx,
+        id,
+        relationship.to_agent_id,
+        relationship.relationship_type.as_str(),
+        relationship.trust,
+    )
+    .await?;
     tx.commit().await?;
     Ok(Json(relationship))
 }
 
 async fn load(tx: &mut TenantTx, id: AgentId) -> Result<Agent, Problem> {
-    let row = store::get(tx, id).await?.ok_or_else(|| Problem::not_found("agent"))?;
+    let row = store::get(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("agent"))?;
     let skills = store::skills_of(tx, &[id]).await?;
     Ok(present(row, &skills))
 }
@@ -264,7 +298,13 @@ fn check(new: &NewAgent) -> Result<(), Problem> {
     Problem::check_length("/description", &new.description, 0, 4000)?;
     check_share("/trust", new.trust.unwrap_or(0.5))?;
     if new.capabilities.len() > LIST_MAX {
-        return Err(Problem::invalid_field("/capabilities", &format!("has {} entries; it may have {LIST_MAX}", new.capabilities.len())));
+        return Err(Problem::invalid_field(
+            "/capabilities",
+            &format!(
+                "has {} entries; it may have {LIST_MAX}",
+                new.capabilities.len()
+            ),
+        ));
     }
     for (i, capability) in new.capabilities.iter().enumerate() {
         Problem::check_length(&format!("/capabilities/{i}"), capability, 1, 100)?;
@@ -274,7 +314,10 @@ fn check(new: &NewAgent) -> Result<(), Problem> {
 
 fn check_skills(skills: &[NewAgentSkill]) -> Result<(), Problem> {
     if skills.len() > LIST_MAX {
-        return Err(Problem::invalid_field("/skills", &format!("has {} entries; it may have {LIST_MAX}", skills.len())));
+        return Err(Problem::invalid_field(
+            "/skills",
+            &format!("has {} entries; it may have {LIST_MAX}", skills.len()),
+        ));
     }
     for (i, skill) in skills.iter().enumerate() {
         Problem::check_length(&format!("/skills/{i}/skill"), &skill.skill, 1, 100)?;
@@ -284,5 +327,12 @@ fn check_skills(skills: &[NewAgentSkill]) -> Result<(), Problem> {
 }
 
 fn check_share(pointer: &str, value: f64) -> Result<(), Problem> {
-    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Problem::invalid_field(pointer, &format!("is {value}; it must be 0 to 1"))) }
+    if (0.0..=1.0).contains(&value) {
+        Ok(())
+    } else {
+        Err(Problem::invalid_field(
+            pointer,
+            &format!("is {value}; it must be 0 to 1"),
+        ))
+    }
 }

@@ -30,7 +30,9 @@ pub const MEMORIES_RECALLED_MAX: i64 = 5;
 pub const MEMORY_IMPORTANCE_MIN: f64 = 0.3;
 
 /// What an agent runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// Outside actions, through the skill router.
@@ -91,16 +93,41 @@ pub struct Score {
 /// Half of the score is what the task asks for and the agent has (capabilities, then proficiency in the
 /// skills of the plan), three tenths what is trusted of it, two tenths the relationship to who delegates.
 pub fn score(wanted: &Wanted, candidate: &Candidate) -> Score {
-    let capabilities_matched: Vec<String> =
-        wanted.capabilities.iter().filter(|c| candidate.capabilities.contains(c)).cloned().collect();
-    let proficiency = |skill: &String| candidate.skills.iter().find(|(name, _)| name == skill).map(|(_, p)| *p);
-    let skills_matched: Vec<String> = wanted.skills.iter().filter(|s| proficiency(s).is_some()).cloned().collect();
+    let capabilities_matched: Vec<String> = wanted
+        .capabilities
+        .iter()
+        .filter(|c| candidate.capabilities.contains(c))
+        .cloned()
+        .collect();
+    let proficiency = |skill: &String| {
+        candidate
+            .skills
+            .iter()
+            .find(|(name, _)| name == skill)
+            .map(|(_, p)| *p)
+    };
+    let skills_matched: Vec<String> = wanted
+        .skills
+        .iter()
+        .filter(|s| proficiency(s).is_some())
+        .cloned()
+        .collect();
     let share = |matched: f64, of: usize| if of == 0 { 1.0 } else { matched / of as f64 };
     let capability_part = share(capabilities_matched.len() as f64, wanted.capabilities.len());
-    let skill_part = share(wanted.skills.iter().filter_map(proficiency).sum(), wanted.skills.len());
+    let skill_part = share(
+        wanted.skills.iter().filter_map(proficiency).sum(),
+        wanted.skills.len(),
+    );
     let relationship_part = candidate.relationship_trust.unwrap_or(0.5);
-    let total = 0.25 * capability_part + 0.25 * skill_part + 0.3 * candidate.trust + 0.2 * relationship_part;
-    Score { score: (total * 1000.0).round() / 1000.0, capabilities_matched, skills_matched }
+    let total = 0.25 * capability_part
+        + 0.25 * skill_part
+        + 0.3 * candidate.trust
+        + 0.2 * relationship_part;
+    Score {
+        score: (total * 1000.0).round() / 1000.0,
+        capabilities_matched,
+        skills_matched,
+    }
 }
 
 /// The best of the candidates that are active; the older agent where two are equal.
@@ -113,7 +140,10 @@ pub fn best<'a>(wanted: &Wanted, candidates: &'a [Candidate]) -> Option<(&'a Can
 }
 
 /// Every agent of the tenant, as the dispatcher sees it; `delegated_by` is the agent that hands work on.
-pub async fn candidates(tx: &mut TenantTx, delegated_by: Option<AgentId>) -> Result<Vec<Candidate>, sqlx::Error> {
+pub async fn candidates(
+    tx: &mut TenantTx,
+    delegated_by: Option<AgentId>,
+) -> Result<Vec<Candidate>, sqlx::Error> {
     store::candidates(tx, delegated_by).await
 }
 
@@ -131,18 +161,40 @@ pub struct Memory {
 }
 
 /// What the agent remembers that bears on `text`, the most relevant first.
-pub async fn recall(tx: &mut TenantTx, agent: AgentId, text: &str) -> Result<Vec<Memory>, sqlx::Error> {
-    store::recall(tx, agent, text, MEMORY_IMPORTANCE_MIN, MEMORIES_RECALLED_MAX).await
+pub async fn recall(
+    tx: &mut TenantTx,
+    agent: AgentId,
+    text: &str,
+) -> Result<Vec<Memory>, sqlx::Error> {
+    store::recall(
+        tx,
+        agent,
+        text,
+        MEMORY_IMPORTANCE_MIN,
+        MEMORIES_RECALLED_MAX,
+    )
+    .await
 }
 
 /// Remembers what came of a task, once a task.
-pub async fn remember(tx: &mut TenantTx, agent: AgentId, task: TaskId, content: &str, importance: f64) -> Result<(), sqlx::Error> {
+pub async fn remember(
+    tx: &mut TenantTx,
+    agent: AgentId,
+    task: TaskId,
+    content: &str,
+    importance: f64,
+) -> Result<(), sqlx::Error> {
     let bounded: String = content.chars().take(4000).collect();
     store::insert_memory(tx, agent, task, &bounded, importance).await
 }
 
 /// Moves the proficiency in a skill a tenth of the way to what came of its last use, and counts it.
-pub async fn learn(tx: &mut TenantTx, agent: AgentId, skill: &str, succeeded: bool) -> Result<(), sqlx::Error> {
+pub async fn learn(
+    tx: &mut TenantTx,
+    agent: AgentId,
+    skill: &str,
+    succeeded: bool,
+) -> Result<(), sqlx::Error> {
     store::learn(tx, agent, skill, succeeded).await
 }
 
@@ -164,12 +216,18 @@ mod tests {
     }
 
     fn wanted() -> Wanted {
-        Wanted { capabilities: vec!["data_analysis".into()], skills: vec!["slack".into()] }
+        Wanted {
+            capabilities: vec!["data_analysis".into()],
+            skills: vec!["slack".into()],
+        }
     }
 
     #[test]
     fn the_more_proficient_agent_wins() {
-        let all = [candidate(1, &["data_analysis"], &[("slack", 0.2)], 0.5), candidate(2, &["data_analysis"], &[("slack", 0.9)], 0.5)];
+        let all = [
+            candidate(1, &["data_analysis"], &[("slack", 0.2)], 0.5),
+            candidate(2, &["data_analysis"], &[("slack", 0.9)], 0.5),
+        ];
         let (picked, score) = best(&wanted(), &all).unwrap();
         assert_eq!(picked.name, "2");
         assert_eq!(score.capabilities_matched, ["data_analysis"]);
@@ -191,8 +249,14 @@ mod tests {
 
     #[test]
     fn a_score_is_between_zero_and_one() {
-        let best_case = Candidate { relationship_trust: Some(1.0), ..candidate(1, &["data_analysis"], &[("slack", 1.0)], 1.0) };
-        let worst_case = Candidate { relationship_trust: Some(0.0), ..candidate(1, &[], &[], 0.0) };
+        let best_case = Candidate {
+            relationship_trust: Some(1.0),
+            ..candidate(1, &["data_analysis"], &[("slack", 1.0)], 1.0)
+        };
+        let worst_case = Candidate {
+            relationship_trust: Some(0.0),
+            ..candidate(1, &[], &[], 0.0)
+        };
         assert_eq!(score(&wanted(), &best_case).score, 1.0);
         assert_eq!(score(&wanted(), &worst_case).score, 0.0);
     }

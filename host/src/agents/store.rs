@@ -55,11 +55,22 @@ pub async fn insert(tx: &mut TenantTx, new: NewAgentRow<'_>) -> Result<()> {
 }
 
 pub async fn set_status(tx: &mut TenantTx, id: AgentId, status: &str) -> Result<()> {
-    sqlx::query!("update agents set status = $2, updated_at = now() where id = $1", id.uuid(), status).execute(&mut **tx).await?;
+    sqlx::query!(
+        "update agents set status = $2, updated_at = now() where id = $1",
+        id.uuid(),
+        status
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
-pub async fn set_skill(tx: &mut TenantTx, agent: AgentId, skill: &str, proficiency: f64) -> Result<()> {
+pub async fn set_skill(
+    tx: &mut TenantTx,
+    agent: AgentId,
+    skill: &str,
+    proficiency: f64,
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into agent_skills (tenant_id, agent_id, skill_name, proficiency) values ($1, $2, $3, $4)
@@ -74,7 +85,13 @@ pub async fn set_skill(tx: &mut TenantTx, agent: AgentId, skill: &str, proficien
     Ok(())
 }
 
-pub async fn set_relationship(tx: &mut TenantTx, from: AgentId, to: AgentId, kind: &str, trust: f64) -> Result<()> {
+pub async fn set_relationship(
+    tx: &mut TenantTx,
+    from: AgentId,
+    to: AgentId,
+    kind: &str,
+    trust: f64,
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into agent_relationships (tenant_id, from_agent_id, to_agent_id, relationship_type, trust) values ($1, $2, $3, $4, $5)
@@ -125,7 +142,10 @@ pub async fn skills_of(tx: &mut TenantTx, agents: &[AgentId]) -> Result<Vec<Skil
     .await
 }
 
-pub async fn candidates(tx: &mut TenantTx, delegated_by: Option<AgentId>) -> Result<Vec<Candidate>> {
+pub async fn candidates(
+    tx: &mut TenantTx,
+    delegated_by: Option<AgentId>,
+) -> Result<Vec<Candidate>> {
     let rows = sqlx::query!(
         r#"select a.id as "id: AgentId", a.name, a.backend, a.capabilities, a.trust, a.status,
                   array(select s.skill_name from agent_skills s where s.agent_id = a.id order by s.skill_name) as "skills!",
@@ -152,7 +172,13 @@ pub async fn candidates(tx: &mut TenantTx, delegated_by: Option<AgentId>) -> Res
 }
 
 /// Words of the text, any of which may match; the rank grows with the importance of the memory.
-pub async fn recall(tx: &mut TenantTx, agent: AgentId, text: &str, importance_min: f64, limit: i64) -> Result<Vec<Memory>> {
+pub async fn recall(
+    tx: &mut TenantTx,
+    agent: AgentId,
+    text: &str,
+    importance_min: f64,
+    limit: i64,
+) -> Result<Vec<Memory>> {
     sqlx::query_as!(
         Memory,
         r#"with wanted as (
@@ -172,7 +198,13 @@ pub async fn recall(tx: &mut TenantTx, agent: AgentId, text: &str, importance_mi
     .await
 }
 
-pub async fn insert_memory(tx: &mut TenantTx, agent: AgentId, task: TaskId, content: &str, importance: f64) -> Result<()> {
+pub async fn insert_memory(
+    tx: &mut TenantTx,
+    agent: AgentId,
+    task: TaskId,
+    content: &str,
+    importance: f64,
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into agent_memories (id, tenant_id, agent_id, task_id, content, importance) values ($1, $2, $3, $4, $5, $6)

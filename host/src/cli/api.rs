@@ -16,15 +16,28 @@ pub struct Api {
 }
 
 impl Api {
-    #[expect(clippy::disallowed_methods, reason = "the one client of the command line")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one client of the command line"
+    )]
     pub fn new(url: &str, key: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
-        Ok(Self { http, base: format!("{}/api/v1", url.trim_end_matches('/')), key: key.to_owned() })
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_TIMEOUT)
+            .build()?;
+        Ok(Self {
+            http,
+            base: format!("{}/api/v1", url.trim_end_matches('/')),
+            key: key.to_owned(),
+        })
     }
 
     /// The same gateway, as somebody else.
     pub fn with_key(&self, key: &str) -> Self {
-        Self { key: key.to_owned(), ..self.clone() }
+        Self {
+            key: key.to_owned(),
+            ..self.clone()
+        }
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -46,7 +59,9 @@ impl Api {
         let mut cursor = String::new();
         loop {
             let joiner = if path.contains('?') { '&' } else { '?' };
-            let page = self.get(&format!("{path}{joiner}limit=200{cursor}")).await?;
+            let page = self
+                .get(&format!("{path}{joiner}limit=200{cursor}"))
+                .await?;
             items.extend(page["items"].as_array().cloned().unwrap_or_default());
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
@@ -55,17 +70,47 @@ impl Api {
         }
     }
 
-    pub async fn upload(&self, path: &str, content_type: &str, bytes: Vec<u8>) -> anyhow::Result<Value> {
-        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key).header(CONTENT_TYPE, content_type).body(bytes);
-        answer(request.send().await.with_context(|| format!("the gateway at {} does not answer", self.base))?).await
+    pub async fn upload(
+        &self,
+        path: &str,
+        content_type: &str,
+        bytes: Vec<u8>,
+    ) -> anyhow::Result<Value> {
+        let request = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .bearer_auth(&self.key)
+            .header(CONTENT_TYPE, content_type)
+            .body(bytes);
+        answer(
+            request
+                .send()
+                .await
+                .with_context(|| format!("the gateway at {} does not answer", self.base))?,
+        )
+        .await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.key);
         if let Some(body) = body {
             request = request.json(body);
         }
-        answer(request.send().await.with_context(|| format!("the gateway at {} does not answer; is it running?", self.base))?).await
+        answer(request.send().await.with_context(|| {
+            format!(
+                "the gateway at {} does not answer; is it running?",
+                self.base
+            )
+        })?)
+        .await
     }
 }
 
@@ -76,8 +121,31 @@ async fn answer(response: reqwest::Response) -> anyhow::Result<Value> {
     if status.is_success() {
         return Ok(body);
     }
-    let detail = body["detail"].as_str().unwrap_or("the gateway gave no reason");
-    let places: Vec<String> = body["errors"].as_array().into_iter().flatten().map(|e| format!("\n  {}: {}", e["pointer"].as_str().unwrap_or(""), e["message"].as_str().unwrap_or(""))).collect();
-    let code = body["code"].as_str().unwrap_or(if status == StatusCode::UNAUTHORIZED { "unauthorized" } else { "error" });
-    bail!("{detail}{} [{code}, request {}]", places.concat(), body["request_id"].as_str().unwrap_or("-"))
+    let detail = body["detail"]
+        .as_str()
+        .unwrap_or("the gateway gave no reason");
+    let places: Vec<String> = body["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|e| {
+            format!(
+                "\n  {}: {}",
+                e["pointer"].as_str().unwrap_or(""),
+                e["message"].as_str().unwrap_or("")
+            )
+        })
+        .collect();
+    let code = body["code"]
+        .as_str()
+        .unwrap_or(if status == StatusCode::UNAUTHORIZED {
+            "unauthorized"
+        } else {
+            "error"
+        });
+    bail!(
+        "{detail}{} [{code}, request {}]",
+        places.concat(),
+        body["request_id"].as_str().unwrap_or("-")
+    )
 }

@@ -142,10 +142,18 @@ pub enum InstanceCommand {
         #[command(flatten)]
         output: Output,
     },
-    Stop { id: String },
-    Start { id: String },
-    Restart { id: String },
-    Destroy { id: String },
+    Stop {
+        id: String,
+    },
+    Start {
+        id: String,
+    },
+    Restart {
+        id: String,
+    },
+    Destroy {
+        id: String,
+    },
     Logs {
         id: String,
         #[arg(long, default_value_t = 100)]
@@ -166,7 +174,9 @@ pub enum CredCommand {
         #[command(flatten)]
         output: Output,
     },
-    Revoke { id: String },
+    Revoke {
+        id: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -187,7 +197,9 @@ pub enum PluginCommand {
         #[command(flatten)]
         output: Output,
     },
-    Remove { id: String },
+    Remove {
+        id: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -222,38 +234,78 @@ pub async fn run(command: ApiCommand, api: &Api) -> anyhow::Result<()> {
 async fn tenant(command: TenantCommand, api: &Api) -> anyhow::Result<()> {
     match command {
         TenantCommand::Create { name, slug, output } => {
-            let created = api.post("/tenants", &json!({ "name": name, "slug": slug })).await?;
+            let created = api
+                .post("/tenants", &json!({ "name": name, "slug": slug }))
+                .await?;
             if !output.json {
                 eprintln!("the first owner's key, shown this once:");
             }
             show(&output, &created, |v| text(&v["owner_key"]))
         }
-        TenantCommand::List { output } => list(&output, api.all("/tenants").await?, &["id", "slug", "name", "created_at"]),
+        TenantCommand::List { output } => list(
+            &output,
+            api.all("/tenants").await?,
+            &["id", "slug", "name", "created_at"],
+        ),
     }
 }
 
 async fn agent(command: AgentCommand, api: &Api) -> anyhow::Result<()> {
     match command {
-        AgentCommand::Create { name, capabilities, skills, output } => {
-            let skills = skills.iter().map(|s| parse_skill(s)).collect::<anyhow::Result<Vec<_>>>()?;
-            let created = api.post("/agents", &json!({ "name": name, "capabilities": capabilities, "skills": skills })).await?;
+        AgentCommand::Create {
+            name,
+            capabilities,
+            skills,
+            output,
+        } => {
+            let skills = skills
+                .iter()
+                .map(|s| parse_skill(s))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            let created = api
+                .post(
+                    "/agents",
+                    &json!({ "name": name, "capabilities": capabilities, "skills": skills }),
+                )
+                .await?;
             show(&output, &created, |v| text(&v["id"]))
         }
-        AgentCommand::List { output } => list(&output, api.all("/agents").await?, &["id", "name", "status", "backend", "trust", "capabilities"]),
+        AgentCommand::List { output } => list(
+            &output,
+            api.all("/agents").await?,
+            &["id", "name", "status", "backend", "trust", "capabilities"],
+        ),
     }
 }
 
 fn parse_skill(text: &str) -> anyhow::Result<Value> {
-    let (skill, proficiency) = text.split_once('=').with_context(|| format!("`{text}` must read skill=proficiency: slack=0.9"))?;
-    let proficiency: f64 = proficiency.parse().with_context(|| format!("`{proficiency}` is no number"))?;
+    let (skill, proficiency) = text
+        .split_once('=')
+        .with_context(|| format!("`{text}` must read skill=proficiency: slack=0.9"))?;
+    let proficiency: f64 = proficiency
+        .parse()
+        .with_context(|| format!("`{proficiency}` is no number"))?;
     Ok(json!({ "skill": skill, "proficiency": proficiency }))
 }
 
 async fn task(command: TaskCommand, api: &Api) -> anyhow::Result<()> {
     match command {
-        TaskCommand::Create { objective, steps, follow, output } => {
-            let steps = steps.iter().map(|s| parse_step(s)).collect::<anyhow::Result<Vec<_>>>()?;
-            let created = api.post("/agent-tasks", &json!({ "objective": objective, "plan": { "steps": steps } })).await?;
+        TaskCommand::Create {
+            objective,
+            steps,
+            follow,
+            output,
+        } => {
+            let steps = steps
+                .iter()
+                .map(|s| parse_step(s))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            let created = api
+                .post(
+                    "/agent-tasks",
+                    &json!({ "objective": objective, "plan": { "steps": steps } }),
+                )
+                .await?;
             if follow {
                 let ended = follow_task(api, &text(&created["id"])).await?;
                 return show_task(&output, &ended);
@@ -262,29 +314,57 @@ async fn task(command: TaskCommand, api: &Api) -> anyhow::Result<()> {
         }
         TaskCommand::List { status, output } => {
             let filter = status.map(|s| format!("?status={s}")).unwrap_or_default();
-            list(&output, api.all(&format!("/agent-tasks{filter}")).await?, &["id", "status", "priority", "objective", "created_at"])
+            list(
+                &output,
+                api.all(&format!("/agent-tasks{filter}")).await?,
+                &["id", "status", "priority", "objective", "created_at"],
+            )
         }
-        TaskCommand::Show { id, output } => show_task(&output, &api.get(&format!("/agent-tasks/{id}")).await?),
+        TaskCommand::Show { id, output } => {
+            show_task(&output, &api.get(&format!("/agent-tasks/{id}")).await?)
+        }
         TaskCommand::Trace { id, output } => {
             let trace = api.get(&format!("/agent-tasks/{id}/trace")).await?;
             show(&output, &trace, timeline)
         }
-        TaskCommand::Approve { id, note, output } => decide(api, &id, "approve", note, &output).await,
+        TaskCommand::Approve { id, note, output } => {
+            decide(api, &id, "approve", note, &output).await
+        }
         TaskCommand::Reject { id, note, output } => decide(api, &id, "reject", note, &output).await,
-        TaskCommand::Cancel { id, output } => show_task(&output, &api.post(&format!("/agent-tasks/{id}/cancel"), &json!({})).await?),
+        TaskCommand::Cancel { id, output } => show_task(
+            &output,
+            &api.post(&format!("/agent-tasks/{id}/cancel"), &json!({}))
+                .await?,
+        ),
     }
 }
 
 fn parse_step(text: &str) -> anyhow::Result<Value> {
     let (name, params) = text.split_once('=').unwrap_or((text, "{}"));
-    let (skill, action) = name.split_once('.').with_context(|| format!("`{name}` must read skill.action: slack.send_message"))?;
-    let params: Value = serde_json::from_str(params).with_context(|| format!("the parameters of {name} are no JSON"))?;
+    let (skill, action) = name
+        .split_once('.')
+        .with_context(|| format!("`{name}` must read skill.action: slack.send_message"))?;
+    let params: Value = serde_json::from_str(params)
+        .with_context(|| format!("the parameters of {name} are no JSON"))?;
     Ok(json!({ "skill": skill, "action": action, "params": params }))
 }
 
-async fn decide(api: &Api, id: &str, what: &str, note: Option<String>, output: &Output) -> anyhow::Result<()> {
-    let decided = api.post(&format!("/agent-tasks/{id}/{what}"), &json!({ "note": note })).await?;
-    show(output, &decided, |v| format!("{} {}", text(&v["request"]["action"]), text(&v["status"])))
+async fn decide(
+    api: &Api,
+    id: &str,
+    what: &str,
+    note: Option<String>,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let decided = api
+        .post(
+            &format!("/agent-tasks/{id}/{what}"),
+            &json!({ "note": note }),
+        )
+        .await?;
+    show(output, &decided, |v| {
+        format!("{} {}", text(&v["request"]["action"]), text(&v["status"]))
+    })
 }
 
 /// Shows progress until the task ends, or a person is asked.
@@ -294,7 +374,10 @@ pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
     loop {
         let task = api.get(&format!("/agent-tasks/{id}")).await?;
         let status = text(&task["status"]);
-        if matches!(status.as_str(), "completed" | "failed" | "cancelled" | "waiting_input") {
+        if matches!(
+            status.as_str(),
+            "completed" | "failed" | "cancelled" | "waiting_input"
+        ) {
             progress.finish_and_clear();
             return Ok(task);
         }
@@ -305,8 +388,15 @@ pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
 
 fn show_task(output: &Output, task: &Value) -> anyhow::Result<()> {
     show(output, task, |v| {
-        let mut lines = vec![format!("{}  {}", text(&v["status"]), text(&v["objective"])), format!("id        {}", text(&v["id"]))];
-        for (name, value) in [("waiting", &v["waiting_for"]), ("error", &v["error"]["message"]), ("output", &v["output"])] {
+        let mut lines = vec![
+            format!("{}  {}", text(&v["status"]), text(&v["objective"])),
+            format!("id        {}", text(&v["id"])),
+        ];
+        for (name, value) in [
+            ("waiting", &v["waiting_for"]),
+            ("error", &v["error"]["message"]),
+            ("output", &v["output"]),
+        ] {
             if !value.is_null() {
                 lines.push(format!("{name:<9} {}", text(value)));
             }
@@ -318,12 +408,29 @@ fn show_task(output: &Output, task: &Value) -> anyhow::Result<()> {
 /// The trace as people read it: when, what, how long, and the gist.
 pub fn timeline(trace: &Value) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header(["#", "at", "step", "took", ""]);
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_header(["#", "at", "step", "took", ""]);
     for step in trace.as_array().into_iter().flatten() {
         let at = text(&step["created_at"]);
-        let clock = at.split('T').nth(1).unwrap_or(&at).chars().take(12).collect::<String>();
-        let took = step["duration_ms"].as_i64().map(|ms| format!("{ms} ms")).unwrap_or_default();
-        table.add_row([text(&step["step_order"]), clock, text(&step["step_type"]), took, gist(step)]);
+        let clock = at
+            .split('T')
+            .nth(1)
+            .unwrap_or(&at)
+            .chars()
+            .take(12)
+            .collect::<String>();
+        let took = step["duration_ms"]
+            .as_i64()
+            .map(|ms| format!("{ms} ms"))
+            .unwrap_or_default();
+        table.add_row([
+            text(&step["step_order"]),
+            clock,
+            text(&step["step_type"]),
+            took,
+            gist(step),
+        ]);
     }
     table.to_string()
 }
@@ -331,15 +438,34 @@ pub fn timeline(trace: &Value) -> String {
 fn gist(step: &Value) -> String {
     let d = &step["details"];
     match step["step_type"].as_str().unwrap_or_default() {
-        "dispatched" => format!("{} (match {})", text(&d["agent_name"]), text(&d["skill_match_score"])),
+        "dispatched" => format!(
+            "{} (match {})",
+            text(&d["agent_name"]),
+            text(&d["skill_match_score"])
+        ),
         "memory_recall" => format!("{} memories", text(&d["memories_loaded"])),
         "executing" => format!("{} by {}", text(&d["tool_called"]), text(&d["backend"])),
-        "approval_requested" => format!("{}.{} {}", text(&d["skill"]), text(&d["action"]), d["params"]),
+        "approval_requested" => format!(
+            "{}.{} {}",
+            text(&d["skill"]),
+            text(&d["action"]),
+            d["params"]
+        ),
         "approval_granted" => format!("by {}", text(&d["approved_by"])),
         "approval_rejected" => format!("by {}", text(&d["rejected_by"])),
         "skill_call" => {
-            let what = if d["summary"].is_string() { text(&d["summary"]) } else { text(&d["error"]["message"]) };
-            format!("{}.{}: {} {what}, with {}", text(&d["skill"]), text(&d["action"]), text(&d["status"]), text(&d["credentials_used"]))
+            let what = if d["summary"].is_string() {
+                text(&d["summary"])
+            } else {
+                text(&d["error"]["message"])
+            };
+            format!(
+                "{}.{}: {} {what}, with {}",
+                text(&d["skill"]),
+                text(&d["action"]),
+                text(&d["status"]),
+                text(&d["credentials_used"])
+            )
         }
         "delegated" => text(&d["objective"]),
         "completed" => format!("confidence {}", text(&d["confidence"])),
@@ -353,18 +479,28 @@ async fn instance(command: InstanceCommand, api: &Api) -> anyhow::Result<()> {
         InstanceCommand::Deploy { output } => {
             let created = api.post("/instances", &json!({})).await?;
             let instance = wait_for_instance(api, &text(&created["id"]), &["running"]).await?;
-            show(&output, &instance, |v| format!("{} {}", text(&v["name"]), text(&v["status"])))
+            show(&output, &instance, |v| {
+                format!("{} {}", text(&v["name"]), text(&v["status"]))
+            })
         }
-        InstanceCommand::List { output } => list(&output, api.all("/instances").await?, &["id", "name", "status", "version", "error"]),
+        InstanceCommand::List { output } => list(
+            &output,
+            api.all("/instances").await?,
+            &["id", "name", "status", "version", "error"],
+        ),
         InstanceCommand::Stop { id } => change_instance(api, &id, "stop", "stopped").await,
         InstanceCommand::Start { id } => change_instance(api, &id, "start", "running").await,
         InstanceCommand::Restart { id } => change_instance(api, &id, "restart", "running").await,
         InstanceCommand::Destroy { id } => {
             api.delete(&format!("/instances/{id}")).await?;
-            wait_for_instance(api, &id, &["destroyed"]).await.map(|_| println!("destroyed"))
+            wait_for_instance(api, &id, &["destroyed"])
+                .await
+                .map(|_| println!("destroyed"))
         }
         InstanceCommand::Logs { id, lines } => {
-            let logs = api.get(&format!("/instances/{id}/logs?lines={lines}")).await?;
+            let logs = api
+                .get(&format!("/instances/{id}/logs?lines={lines}"))
+                .await?;
             for line in logs["lines"].as_array().into_iter().flatten() {
                 println!("{}", text(line));
             }
@@ -374,7 +510,8 @@ async fn instance(command: InstanceCommand, api: &Api) -> anyhow::Result<()> {
 }
 
 async fn change_instance(api: &Api, id: &str, what: &str, until: &str) -> anyhow::Result<()> {
-    api.post(&format!("/instances/{id}/{what}"), &json!({})).await?;
+    api.post(&format!("/instances/{id}/{what}"), &json!({}))
+        .await?;
     let instance = wait_for_instance(api, id, &[until]).await?;
     println!("{} {}", text(&instance["name"]), text(&instance["status"]));
     Ok(())
@@ -391,7 +528,11 @@ pub async fn wait_for_instance(api: &Api, id: &str, until: &[&str]) -> anyhow::R
             progress.finish_and_clear();
             return Ok(instance);
         }
-        anyhow::ensure!(status != "error", "the instance failed: {}", text(&instance["error"]));
+        anyhow::ensure!(
+            status != "error",
+            "the instance failed: {}",
+            text(&instance["error"])
+        );
         progress.set_message(format!("the instance is {status}"));
         tokio::time::sleep(POLL).await;
     }
@@ -403,10 +544,21 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
             eprintln!("value of {skill}/{key}, on standard input:");
             let mut value = String::new();
             std::io::stdin().read_to_string(&mut value)?;
-            let stored = api.post("/skill-creds", &json!({ "skill": skill, "key": key, "value": value.trim() })).await?;
-            show(&output, &stored, |v| format!("{}:****{}", text(&v["key"]), text(&v["last_4"])))
+            let stored = api
+                .post(
+                    "/skill-creds",
+                    &json!({ "skill": skill, "key": key, "value": value.trim() }),
+                )
+                .await?;
+            show(&output, &stored, |v| {
+                format!("{}:****{}", text(&v["key"]), text(&v["last_4"]))
+            })
         }
-        CredCommand::List { output } => list(&output, api.all("/skill-creds").await?, &["id", "skill", "key", "last_4", "status", "last_used_at"]),
+        CredCommand::List { output } => list(
+            &output,
+            api.all("/skill-creds").await?,
+            &["id", "skill", "key", "last_4", "status", "last_used_at"],
+        ),
         CredCommand::Revoke { id } => {
             let revoked = api.delete(&format!("/skill-creds/{id}")).await?;
             println!("{}", text(&revoked["status"]));
@@ -418,12 +570,21 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
 async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
     match command {
         PluginCommand::Install { file, output } => {
-            let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let bytes =
+                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let installed = api.upload("/plugins", "application/wasm", bytes).await?;
             show(&output, &installed, plugin_card)
         }
-        PluginCommand::List { output } => list(&output, api.all("/plugins").await?, &["id", "skill", "version", "digest", "installed_at"]),
-        PluginCommand::Show { id, output } => show(&output, &api.get(&format!("/plugins/{id}")).await?, plugin_card),
+        PluginCommand::List { output } => list(
+            &output,
+            api.all("/plugins").await?,
+            &["id", "skill", "version", "digest", "installed_at"],
+        ),
+        PluginCommand::Show { id, output } => show(
+            &output,
+            &api.get(&format!("/plugins/{id}")).await?,
+            plugin_card,
+        ),
         PluginCommand::Remove { id } => {
             api.delete(&format!("/plugins/{id}")).await?;
             println!("removed");
@@ -435,36 +596,80 @@ async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
 /// What somebody who installs a plugin agrees to.
 fn plugin_card(plugin: &Value) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header(["action", "risk", "credentials", ""]);
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_header(["action", "risk", "credentials", ""]);
     for action in plugin["actions"].as_array().into_iter().flatten() {
-        table.add_row([text(&action["name"]), text(&action["risk"]), text(&action["credentials"]), text(&action["summary"])]);
+        table.add_row([
+            text(&action["name"]),
+            text(&action["risk"]),
+            text(&action["credentials"]),
+            text(&action["summary"]),
+        ]);
     }
-    format!("{} {} ({})\nhosts     {}\ndigest    {}\n{table}", text(&plugin["title"]), text(&plugin["version"]), text(&plugin["skill"]), text(&plugin["hosts"]), text(&plugin["digest"]))
+    format!(
+        "{} {} ({})\nhosts     {}\ndigest    {}\n{table}",
+        text(&plugin["title"]),
+        text(&plugin["version"]),
+        text(&plugin["skill"]),
+        text(&plugin["hosts"]),
+        text(&plugin["digest"])
+    )
 }
 
 async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
     let answer = match command {
-        SkillCommand::Call { action, params, dry_run } => {
-            let (skill, action) = action.split_once('.').context("the action must read skill.action: slack.send_message")?;
-            let params: Value = serde_json::from_str(&params).context("the parameters are no JSON")?;
+        SkillCommand::Call {
+            action,
+            params,
+            dry_run,
+        } => {
+            let (skill, action) = action
+                .split_once('.')
+                .context("the action must read skill.action: slack.send_message")?;
+            let params: Value =
+                serde_json::from_str(&params).context("the parameters are no JSON")?;
             let query = if dry_run { "?dry_run=true" } else { "" };
-            api.post(&format!("/skills/{skill}/{action}{query}"), &json!({ "params": params })).await?
+            api.post(
+                &format!("/skills/{skill}/{action}{query}"),
+                &json!({ "params": params }),
+            )
+            .await?
         }
-        SkillCommand::Resolve { id, resolution } => api.post(&format!("/skill-calls/{id}/resolve"), &json!({ "resolution": resolution })).await?,
+        SkillCommand::Resolve { id, resolution } => {
+            api.post(
+                &format!("/skill-calls/{id}/resolve"),
+                &json!({ "resolution": resolution }),
+            )
+            .await?
+        }
     };
     println!("{}", serde_json::to_string_pretty(&answer)?);
     Ok(())
 }
 
-fn show(output: &Output, value: &Value, readable: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
-    println!("{}", if output.json { serde_json::to_string_pretty(value)? } else { readable(value) });
+fn show(
+    output: &Output,
+    value: &Value,
+    readable: impl FnOnce(&Value) -> String,
+) -> anyhow::Result<()> {
+    println!(
+        "{}",
+        if output.json {
+            serde_json::to_string_pretty(value)?
+        } else {
+            readable(value)
+        }
+    );
     Ok(())
 }
 
 fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
     show(output, &Value::Array(items), |items| {
         let mut table = Table::new();
-        table.load_style(UTF8_BORDERS_ONLY).set_header(columns.iter().map(|c| c.replace('_', " ")));
+        table
+            .load_style(UTF8_BORDERS_ONLY)
+            .set_header(columns.iter().map(|c| c.replace('_', " ")));
         for item in items.as_array().into_iter().flatten() {
             table.add_row(columns.iter().map(|column| text(&item[*column])));
         }

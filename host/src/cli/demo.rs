@@ -47,28 +47,62 @@ async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
     println!("3. Deploying the tenant's own OpenClaw instance (10 to 20 s the first time).");
     instance(&owner).await?;
     println!("4. Installing the Slack plugin, a sandboxed WebAssembly component.");
-    let component = std::fs::read(SLACK).with_context(|| format!("{SLACK} is not there; run scripts/plugins"))?;
-    let plugin = owner.upload("/plugins", "application/wasm", component).await?;
-    println!("   {} actions, hosts {}, digest {:.16}...", plugin["actions"].as_array().map_or(0, Vec::len), text(&plugin["hosts"]), text(&plugin["digest"]));
+    let component = std::fs::read(SLACK)
+        .with_context(|| format!("{SLACK} is not there; run scripts/plugins"))?;
+    let plugin = owner
+        .upload("/plugins", "application/wasm", component)
+        .await?;
+    println!(
+        "   {} actions, hosts {}, digest {:.16}...",
+        plugin["actions"].as_array().map_or(0, Vec::len),
+        text(&plugin["hosts"]),
+        text(&plugin["digest"])
+    );
     let target = Target::choose().await?;
     println!("5. Storing the bot token, and asking for an approval of every `send_message`.");
-    let stored = owner.post("/skill-creds", &json!({ "skill": "slack", "key": "bot_token", "value": target.token })).await?;
-    println!("   stored as {}:****{}", text(&stored["key"]), text(&stored["last_4"]));
+    let stored = owner
+        .post(
+            "/skill-creds",
+            &json!({ "skill": "slack", "key": "bot_token", "value": target.token }),
+        )
+        .await?;
+    println!(
+        "   stored as {}:****{}",
+        text(&stored["key"]),
+        text(&stored["last_4"])
+    );
     let configs = owner.all("/skill-configs").await?;
-    let config = configs.iter().find(|c| c["skill"] == "slack").context("the skill has no configuration")?;
+    let config = configs
+        .iter()
+        .find(|c| c["skill"] == "slack")
+        .context("the skill has no configuration")?;
     let rules = json!({ "approval_actions": ["send_message"], "settings": target.settings, "rate_limit": { "max_actions": 100, "per_seconds": 3600 },
         "allowed_scopes": { "channels": [target.channel] } });
-    owner.patch(&format!("/skill-configs/{}", text(&config["id"])), &rules).await?;
+    owner
+        .patch(&format!("/skill-configs/{}", text(&config["id"])), &rules)
+        .await?;
 
-    println!("6. Creating the task: Send Q4 summary to {} channel on Slack", target.channel);
+    println!(
+        "6. Creating the task: Send Q4 summary to {} channel on Slack",
+        target.channel
+    );
     let objective = format!("Send Q4 summary to {} channel on Slack", target.channel);
     let step = json!({ "skill": "slack", "action": "send_message", "params": { "channel": target.channel, "text": "Q4 summary: revenue up 12 %, costs flat." } });
     let task = owner.post("/agent-tasks", &json!({ "objective": objective, "capabilities": ["data_analysis"], "plan": { "steps": [step] } })).await?;
     let id = text(&task["id"]);
     let waiting = follow_task(&owner, &id).await?;
-    println!("   the task is {}: {}", text(&waiting["status"]), text(&waiting["waiting_for"]));
+    println!(
+        "   the task is {}: {}",
+        text(&waiting["status"]),
+        text(&waiting["waiting_for"])
+    );
     println!("7. Approving it.");
-    owner.post(&format!("/agent-tasks/{id}/approve"), &json!({ "note": "looks right" })).await?;
+    owner
+        .post(
+            &format!("/agent-tasks/{id}/approve"),
+            &json!({ "note": "looks right" }),
+        )
+        .await?;
     let ended = loop {
         let task = follow_task(&owner, &id).await?;
         if task["status"] != "waiting_input" {
@@ -77,15 +111,33 @@ async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
         tokio::task::yield_now().await;
     };
     let trace = owner.get(&format!("/agent-tasks/{id}/trace")).await?;
-    println!("\nThe task is {}. Its trace:\n{}\n", text(&ended["status"]), timeline(&trace));
+    println!(
+        "\nThe task is {}. Its trace:\n{}\n",
+        text(&ended["status"]),
+        timeline(&trace)
+    );
     target.tell();
-    anyhow::ensure!(ended["status"] == "completed", "the task did not complete: {}", text(&ended["error"]["message"]));
-    println!("Finished {} s after the start. Everything stays up; press Ctrl-C to stop. Try next, in another terminal:\n", began.elapsed().as_secs());
+    anyhow::ensure!(
+        ended["status"] == "completed",
+        "the task did not complete: {}",
+        text(&ended["error"]["message"])
+    );
+    println!(
+        "Finished {} s after the start. Everything stays up; press Ctrl-C to stop. Try next, in another terminal:\n",
+        began.elapsed().as_secs()
+    );
     let key_file = stack.data_dir().join("demo-owner-key");
-    println!("  export TSUNAMI_URL={} TSUNAMI_API_KEY=$(cat {})", stack.url(), key_file.display());
+    println!(
+        "  export TSUNAMI_URL={} TSUNAMI_API_KEY=$(cat {})",
+        stack.url(),
+        key_file.display()
+    );
     println!("  target/debug/tsunami task list");
     println!("  target/debug/tsunami skill call slack.list_channels --dry-run");
-    println!("  target/debug/tsunami task create 'Say hello' --step 'slack.send_message={{\"channel\":\"{}\",\"text\":\"hello\"}}' --follow", target.channel);
+    println!(
+        "  target/debug/tsunami task create 'Say hello' --step 'slack.send_message={{\"channel\":\"{}\",\"text\":\"hello\"}}' --follow",
+        target.channel
+    );
     Ok(())
 }
 
@@ -101,7 +153,9 @@ async fn tenant(stack: &Stack) -> anyhow::Result<Api> {
         }
     }
     println!("2. Creating a tenant, Acme, and an agent.");
-    let created = operator.post("/tenants", &json!({ "name": "Acme", "slug": "acme" })).await?;
+    let created = operator
+        .post("/tenants", &json!({ "name": "Acme", "slug": "acme" }))
+        .await?;
     let key = text(&created["owner_key"]);
     write_private(&key_file, &key)?;
     Ok(operator.with_key(&key))
@@ -124,13 +178,21 @@ async fn instance(owner: &Api) -> anyhow::Result<()> {
         Some(instance) => {
             let id = text(&instance["id"]);
             if matches!(instance["status"].as_str(), Some("stopped" | "error")) {
-                owner.post(&format!("/instances/{id}/start"), &json!({})).await?;
+                owner
+                    .post(&format!("/instances/{id}/start"), &json!({}))
+                    .await?;
             }
             id
         }
     };
     let instance = wait_for_instance(owner, &id, &["running"]).await?;
-    println!("   {} is {} (OpenClaw {}, {})", text(&instance["name"]), text(&instance["status"]), text(&instance["version"]), text(&instance["health"]["detail"]));
+    println!(
+        "   {} is {} (OpenClaw {}, {})",
+        text(&instance["name"]),
+        text(&instance["status"]),
+        text(&instance["version"]),
+        text(&instance["health"]["detail"])
+    );
     Ok(())
 }
 
@@ -147,7 +209,12 @@ impl Target {
         match (env_var("SLACK_BOT_TOKEN"), env_var("SLACK_CHANNEL")) {
             (Some(token), Some(channel)) => {
                 println!("   The message goes to the real Slack, {channel}.");
-                Ok(Self { token, channel, settings: json!({}), recorded: None })
+                Ok(Self {
+                    token,
+                    channel,
+                    settings: json!({}),
+                    recorded: None,
+                })
             }
             _ => Self::recorder().await,
         }
@@ -161,24 +228,56 @@ impl Target {
             let notes = notes.clone();
             async move {
                 let line = format!("{} {}", request.method(), request.uri());
-                let token = request.headers().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-                let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.unwrap_or_default();
-                let note = format!("{line}\nauthorization: {}\n{}", masked(&token), String::from_utf8_lossy(&body));
-                notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(note);
-                axum::Json(json!({ "ok": true, "channel": "C0FINANCE", "ts": "1700000000.000100", "channels": [], "messages": [] }))
+                let token = request
+                    .headers()
+                    .get("authorization")
+                    .and_then(|v| v.to_str().ok())
+                    .unwrap_or_default()
+                    .to_owned();
+                let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)
+                    .await
+                    .unwrap_or_default();
+                let note = format!(
+                    "{line}\nauthorization: {}\n{}",
+                    masked(&token),
+                    String::from_utf8_lossy(&body)
+                );
+                notes
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push(note);
+                axum::Json(
+                    json!({ "ok": true, "channel": "C0FINANCE", "ts": "1700000000.000100", "channels": [], "messages": [] }),
+                )
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base_url = format!("http://{}/api", listener.local_addr()?);
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(handler))).await });
-        println!("   No SLACK_BOT_TOKEN and SLACK_CHANNEL: the message goes to a recorder at {base_url} that stands in for Slack.");
-        Ok(Self { token: RECORDER_TOKEN.into(), channel: "#finance".into(), settings: json!({ "base_url": base_url }), recorded: Some(recorded) })
+        tokio::spawn(
+            async move { axum::serve(listener, Router::new().fallback(any(handler))).await },
+        );
+        println!(
+            "   No SLACK_BOT_TOKEN and SLACK_CHANNEL: the message goes to a recorder at {base_url} that stands in for Slack."
+        );
+        Ok(Self {
+            token: RECORDER_TOKEN.into(),
+            channel: "#finance".into(),
+            settings: json!({ "base_url": base_url }),
+            recorded: Some(recorded),
+        })
     }
 
     fn tell(&self) {
-        let Some(recorded) = &self.recorded else { return };
-        let notes = recorded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        println!("The recorder that stands in for Slack got {} request(s):", notes.len());
+        let Some(recorded) = &self.recorded else {
+            return;
+        };
+        let notes = recorded
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        println!(
+            "The recorder that stands in for Slack got {} request(s):",
+            notes.len()
+        );
         for note in notes.iter() {
             println!("{}\n", indented(note));
         }
@@ -187,10 +286,20 @@ impl Target {
 
 /// The end of a token is enough to know it by.
 fn masked(authorization: &str) -> String {
-    let end: String = authorization.chars().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect();
+    let end: String = authorization
+        .chars()
+        .rev()
+        .take(4)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
     format!("Bearer ****{end}")
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("   {line}")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| format!("   {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -61,17 +61,41 @@ pub async fn dev(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
 impl Stack {
     /// Starts whatever does not run yet, and takes over what a killed run left behind.
     pub async fn start(args: &DevArgs, file: Option<&Path>, log: bool) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&args.data_dir).with_context(|| format!("cannot make {}", args.data_dir.display()))?;
+        std::fs::create_dir_all(&args.data_dir)
+            .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
         let data_dir = args.data_dir.canonicalize()?;
         let lock = FolderLock::take(&data_dir)?;
         let install_dir = crate::config::env_var("TSUNAMI_POSTGRES_BIN")
             .and_then(|bin| Path::new(&bin).parent().map(Path::to_owned))
             .unwrap_or_else(|| args.tools_dir.join("postgres"));
-        let postgres_settings = PostgresSettings { install_dir, dir: data_dir.join("postgres"), ephemeral: false };
-        let temporal_settings = TemporalSettings { program: args.tools_dir.join("temporal/bin/temporal"), dir: data_dir.join("temporal") };
-        let (postgres, temporal) = tokio::join!(Postgres::start(&postgres_settings), Temporal::start(&temporal_settings));
+        let postgres_settings = PostgresSettings {
+            install_dir,
+            dir: data_dir.join("postgres"),
+            ephemeral: false,
+        };
+        let temporal_settings = TemporalSettings {
+            program: args.tools_dir.join("temporal/bin/temporal"),
+            dir: data_dir.join("temporal"),
+        };
+        let (postgres, temporal) = tokio::join!(
+            Postgres::start(&postgres_settings),
+            Temporal::start(&temporal_settings)
+        );
         let (postgres, temporal) = (postgres?, temporal?);
-        let roles = [Role { name: OWNER, create_role: true }, Role { name: APP, create_role: false }, Role { name: SYSTEM, create_role: false }];
+        let roles = [
+            Role {
+                name: OWNER,
+                create_role: true,
+            },
+            Role {
+                name: APP,
+                create_role: false,
+            },
+            Role {
+                name: SYSTEM,
+                create_role: false,
+            },
+        ];
         postgres.create_database(DATABASE, &roles).await?;
         KeyFile::create_if_missing(&data_dir.join("vault-keys"))?;
         let base = provided(args, &data_dir, &postgres, &temporal)?;
@@ -84,7 +108,9 @@ impl Stack {
         owner.close().await?;
         let app = App::new(config).await?;
         let operator_key = operator_key(&app, &data_dir.join("operator-key")).await?;
-        instances::resume_all(&app).await.map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        instances::resume_all(&app)
+            .await
+            .map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let worker = worker::start(&app);
         let listener = serve::listen(&app).await?;
         let address = listener.local_addr()?;
@@ -92,7 +118,18 @@ impl Stack {
         let api = tokio::spawn(serve::serve_on(app.clone(), listener, async {
             let _ = stopped.await;
         }));
-        Ok(Self { app, address, operator_key, data_dir, postgres, temporal, worker, stop_api, api, _lock: lock })
+        Ok(Self {
+            app,
+            address,
+            operator_key,
+            data_dir,
+            postgres,
+            temporal,
+            worker,
+            stop_api,
+            api,
+            _lock: lock,
+        })
     }
 
     pub fn url(&self) -> String {
@@ -125,6 +162,7 @@ impl Stack {
         let _ = self.stop_api.send(());
         self.worker.stop().await;
         self.api.abort();
+        self.app.gateways().close_all();
         self.app.cluster().shutdown().await;
         self.temporal.stop().await;
         self.postgres.stop().await;
@@ -132,10 +170,23 @@ impl Stack {
 }
 
 /// The settings that `dev` brings along; a file and the environment may override them.
-fn provided(args: &DevArgs, data_dir: &Path, postgres: &Postgres, temporal: &Temporal) -> anyhow::Result<Table> {
+fn provided(
+    args: &DevArgs,
+    data_dir: &Path,
+    postgres: &Postgres,
+    temporal: &Temporal,
+) -> anyhow::Result<Table> {
     let text = |path: &Path| path.display().to_string();
-    let bridge = args.tools_dir.parent().unwrap_or(Path::new(".")).join("plugins/openclaw-bridge");
-    let bridge = if bridge.exists() { bridge } else { PathBuf::from("plugins/openclaw-bridge") };
+    let bridge = args
+        .tools_dir
+        .parent()
+        .unwrap_or(Path::new("."))
+        .join("plugins/openclaw-bridge");
+    let bridge = if bridge.exists() {
+        bridge
+    } else {
+        PathBuf::from("plugins/openclaw-bridge")
+    };
     let table = toml::toml! {
         [skills]
         private_network_hosts = ["127.0.0.1", "localhost"]
@@ -144,19 +195,34 @@ fn provided(args: &DevArgs, data_dir: &Path, postgres: &Postgres, temporal: &Tem
     let mut section = |name: &str, entries: Vec<(&str, String)>| {
         let entry = table.entry(name).or_insert_with(|| Table::new().into());
         if let toml::Value::Table(section) = entry {
-            section.extend(entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())));
+            section.extend(
+                entries
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value.into())),
+            );
         }
     };
     section("http", vec![("listen", args.listen.clone())]);
     section(
         "database",
-        vec![("url", postgres.url(DATABASE, APP)), ("system_url", postgres.url(DATABASE, SYSTEM)), ("owner_url", postgres.url(DATABASE, OWNER))],
+        vec![
+            ("url", postgres.url(DATABASE, APP)),
+            ("system_url", postgres.url(DATABASE, SYSTEM)),
+            ("owner_url", postgres.url(DATABASE, OWNER)),
+        ],
     );
     section("temporal", vec![("url", temporal.url())]);
-    section("vault", vec![("key_file", text(&data_dir.join("vault-keys")))]);
+    section(
+        "vault",
+        vec![("key_file", text(&data_dir.join("vault-keys")))],
+    );
     section(
         "instances",
-        vec![("data_dir", text(&data_dir.join("instances"))), ("tools_dir", text(&args.tools_dir)), ("bridge_dir", text(&bridge))],
+        vec![
+            ("data_dir", text(&data_dir.join("instances"))),
+            ("tools_dir", text(&args.tools_dir)),
+            ("bridge_dir", text(&bridge)),
+        ],
     );
     section("log", vec![("filter", "warn,tsunami=info".to_owned())]);
     Ok(table)
@@ -174,7 +240,12 @@ async fn operator_key(app: &App, path: &Path) -> anyhow::Result<String> {
 
 /// Writes a file that only its owner may read.
 pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     writeln!(file, "{text}")?;
     Ok(())
 }

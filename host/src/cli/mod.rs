@@ -12,7 +12,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
-#[command(name = "tsunami", version, about = "ServiceTsunami Skills Gateway: lets AI agents act on outside services under your company's rules.")]
+#[command(
+    name = "tsunami",
+    version,
+    about = "ServiceTsunami Skills Gateway: lets AI agents act on outside services under your company's rules."
+)]
 struct Cli {
     /// The configuration file (TOML). Environment variables `TSUNAMI_SECTION__SETTING` override it.
     #[arg(long, global = true, env = "TSUNAMI_CONFIG", value_name = "FILE")]
@@ -62,7 +66,10 @@ enum ConfigCommand {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -88,7 +95,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Worker => serve::worker(load()?).await,
         Command::Migrate => serve::migrate(&load()?).await,
         Command::Doctor => doctor::doctor(load()?).await,
-        Command::Config { command: ConfigCommand::Show } => {
+        Command::Config {
+            command: ConfigCommand::Show,
+        } => {
             print!("{}", load()?.show());
             Ok(())
         }
@@ -98,7 +107,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::OperatorKey { name } => serve::operator_key(load()?, &name).await,
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "tsunami",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
         Command::Api(command) => {

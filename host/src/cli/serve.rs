@@ -1,6 +1,8 @@
 //! `serve`, `worker`, `migrate`: the roles against configured servers.
 
-use crate::{app::App, config::Config, db, instances, problem::Problem, routes, telemetry, tenants, worker};
+use crate::{
+    app::App, config::Config, db, instances, problem::Problem, routes, telemetry, tenants, worker,
+};
 use sqlx::{Connection, PgConnection};
 use std::future::IntoFuture;
 use tokio::{
@@ -22,7 +24,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let app = App::new(config).await?;
     let listener = listen(&app).await?;
     println!("serving http://{}", listener.local_addr()?);
-    serve_on(app, listener, async { asked_to_stop().await.unwrap_or_default() }).await
+    serve_on(app, listener, async {
+        asked_to_stop().await.unwrap_or_default()
+    })
+    .await
 }
 
 pub async fn listen(app: &App) -> anyhow::Result<TcpListener> {
@@ -31,9 +36,16 @@ pub async fn listen(app: &App) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until `stop`, then lets requests that are under way finish.
-pub async fn serve_on(app: App, listener: TcpListener, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+pub async fn serve_on(
+    app: App,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
     let live = tokio::spawn(app.live().clone().run(app.db().clone()));
-    let served = axum::serve(listener, routes::router(app)).with_graceful_shutdown(stop).into_future().await;
+    let served = axum::serve(listener, routes::router(app))
+        .with_graceful_shutdown(stop)
+        .into_future()
+        .await;
     live.abort();
     Ok(served?)
 }
@@ -41,7 +53,9 @@ pub async fn serve_on(app: App, listener: TcpListener, stop: impl Future<Output 
 pub async fn worker(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config.log)?;
     let app = App::new(config).await?;
-    instances::resume_all(&app).await.map_err(|p: Problem| anyhow::anyhow!("{p}"))?;
+    instances::resume_all(&app)
+        .await
+        .map_err(|p: Problem| anyhow::anyhow!("{p}"))?;
     let running = worker::start(&app);
     println!("working on the task queue {}", worker::TASK_QUEUE);
     asked_to_stop().await?;
@@ -52,10 +66,16 @@ pub async fn worker(config: Config) -> anyhow::Result<()> {
 
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let url = config.database.owner_url.expose();
-    anyhow::ensure!(!url.is_empty(), "setting database.owner_url is not set: migrations run as the owner of the tables");
+    anyhow::ensure!(
+        !url.is_empty(),
+        "setting database.owner_url is not set: migrations run as the owner of the tables"
+    );
     let mut connection = PgConnection::connect(url).await?;
     db::MIGRATOR.run(&mut connection).await?;
-    println!("the schema is up to date ({} migrations)", db::MIGRATOR.iter().count());
+    println!(
+        "the schema is up to date ({} migrations)",
+        db::MIGRATOR.iter().count()
+    );
     Ok(())
 }
 

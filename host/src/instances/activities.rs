@@ -29,50 +29,116 @@ pub struct InstanceActivities {
 #[activities]
 impl InstanceActivities {
     #[activity(name = "instances.generate_values")]
-    pub async fn generate_values(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, set_status(&self.app, &of, "provisioning").await)
+    pub async fn generate_values(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            set_status(&self.app, &of, "provisioning").await,
+        )
     }
 
     #[activity(name = "instances.helm_install")]
-    pub async fn helm_install(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, install(&self.app, &of)).await)
+    pub async fn helm_install(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            keep_alive(&ctx, install(&self.app, &of)).await,
+        )
     }
 
     #[activity(name = "instances.wait_ready")]
-    pub async fn wait_ready(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, wait_until_ready(&self.app, &of)).await)
+    pub async fn wait_ready(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            keep_alive(&ctx, wait_until_ready(&self.app, &of)).await,
+        )
     }
 
     #[activity(name = "instances.health_check")]
-    pub async fn health_check(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, shake_hands(&self.app, &of)).await)
+    pub async fn health_check(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            keep_alive(&ctx, shake_hands(&self.app, &of)).await,
+        )
     }
 
     #[activity(name = "instances.register")]
-    pub async fn register(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
+    pub async fn register(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
         let health = health_of(&self.app, of.tenant).await;
-        retry_or_fail(&ctx, &self.app, register_running(&self.app, &of, &health).await)
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            register_running(&self.app, &of, &health).await,
+        )
     }
 
     #[activity(name = "instances.scale_down")]
-    pub async fn scale_down(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, stop(&self.app, &of)).await)
+    pub async fn scale_down(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            keep_alive(&ctx, stop(&self.app, &of)).await,
+        )
     }
 
     #[activity(name = "instances.helm_uninstall")]
-    pub async fn helm_uninstall(self: Arc<Self>, ctx: ActivityContext, of: InstanceRef) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, destroy(&self.app, &of)).await)
+    pub async fn helm_uninstall(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        of: InstanceRef,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            keep_alive(&ctx, destroy(&self.app, &of)).await,
+        )
     }
 
     /// Undoes what a failed operation left behind, and says so in the row.
     #[activity(name = "instances.give_up")]
-    pub async fn give_up(self: Arc<Self>, ctx: ActivityContext, input: Input) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, note_failure(&self.app, &input)).await)
+    pub async fn give_up(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: Input,
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            keep_alive(&ctx, note_failure(&self.app, &input)).await,
+        )
     }
 }
 
 async fn find(tx: &mut TenantTx, of: &InstanceRef) -> Result<store::InstanceRow, Problem> {
-    store::get(tx, of.instance).await?.ok_or_else(|| Problem::not_found("instance"))
+    store::get(tx, of.instance)
+        .await?
+        .ok_or_else(|| Problem::not_found("instance"))
 }
 
 async fn set_status(app: &App, of: &InstanceRef, status: &str) -> Result<(), Problem> {
@@ -87,7 +153,11 @@ async fn install(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     let row = find(&mut tx, of).await?;
     let spec = spec_of(app, &mut tx, &row).await?;
     tx.commit().await?;
-    let url = app.cluster().install(&spec).await.map_err(cluster_problem)?;
+    let url = app
+        .cluster()
+        .install(&spec)
+        .await
+        .map_err(cluster_problem)?;
     let mut tx = app.db().tenant(of.tenant).await?;
     store::set_url(&mut tx, of.instance, &url).await?;
     tx.commit().await?;
@@ -100,9 +170,15 @@ async fn wait_until_ready(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     let spec = spec_of(app, &mut tx, &row).await?;
     tx.commit().await?;
     // Where another process installed it, or this one was restarted since, it is taken over here.
-    app.cluster().install(&spec).await.map_err(cluster_problem)?;
+    app.cluster()
+        .install(&spec)
+        .await
+        .map_err(cluster_problem)?;
     let at_most = Duration::from_secs(app.config().instances.ready_timeout_seconds.into());
-    app.cluster().wait_ready(&row.name, at_most).await.map_err(cluster_problem)
+    app.cluster()
+        .wait_ready(&row.name, at_most)
+        .await
+        .map_err(cluster_problem)
 }
 
 async fn shake_hands(app: &App, of: &InstanceRef) -> Result<(), Problem> {
@@ -110,9 +186,17 @@ async fn shake_hands(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     let row = find(&mut tx, of).await?;
     let client = app.gateways().client(app, &mut tx, &row).await?;
     tx.commit().await?;
-    let unavailable = |e: &dyn std::fmt::Display| Problem::unavailable(&format!("The OpenClaw gateway ({e})"), RETRY_AFTER_DEFAULT);
-    client.wait_ready(HANDSHAKE_WAIT).await.map_err(|e| unavailable(&e))?;
-    client.bridge_status(STATUS_WAIT).await.map_err(|e| unavailable(&e))?;
+    let unavailable = |e: &dyn std::fmt::Display| {
+        Problem::unavailable(&format!("The OpenClaw gateway ({e})"), RETRY_AFTER_DEFAULT)
+    };
+    client
+        .wait_ready(HANDSHAKE_WAIT)
+        .await
+        .map_err(|e| unavailable(&e))?;
+    client
+        .bridge_status(STATUS_WAIT)
+        .await
+        .map_err(|e| unavailable(&e))?;
     Ok(())
 }
 
@@ -128,7 +212,10 @@ async fn stop(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     let mut tx = app.db().tenant(of.tenant).await?;
     let row = find(&mut tx, of).await?;
     app.gateways().forget(&row).await;
-    app.cluster().stop(&row.name).await.map_err(cluster_problem)?;
+    app.cluster()
+        .stop(&row.name)
+        .await
+        .map_err(cluster_problem)?;
     store::set_status(&mut tx, of.instance, "stopped", None).await?;
     tx.commit().await?;
     Ok(())
@@ -138,7 +225,10 @@ async fn destroy(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     let mut tx = app.db().tenant(of.tenant).await?;
     let row = find(&mut tx, of).await?;
     app.gateways().forget(&row).await;
-    app.cluster().destroy(&row.name).await.map_err(cluster_problem)?;
+    app.cluster()
+        .destroy(&row.name)
+        .await
+        .map_err(cluster_problem)?;
     store::set_status(&mut tx, of.instance, "destroyed", None).await?;
     tx.commit().await?;
     Ok(())
@@ -148,12 +238,23 @@ async fn note_failure(app: &App, input: &Input) -> Result<(), Problem> {
     let of = &input.instance;
     let mut tx = app.db().tenant(of.tenant).await?;
     let row = find(&mut tx, of).await?;
-    let logs = app.cluster().logs(&row.name, 5).await.unwrap_or_default().join(" | ");
+    let logs = app
+        .cluster()
+        .logs(&row.name, 5)
+        .await
+        .unwrap_or_default()
+        .join(" | ");
     if input.operation == Operation::Provision {
         app.gateways().forget(&row).await;
-        app.cluster().stop(&row.name).await.map_err(cluster_problem)?;
+        app.cluster()
+            .stop(&row.name)
+            .await
+            .map_err(cluster_problem)?;
     }
-    let error = format!("{:?} did not succeed. The end of its log: {logs}", input.operation);
+    let error = format!(
+        "{:?} did not succeed. The end of its log: {logs}",
+        input.operation
+    );
     store::set_status(&mut tx, of.instance, "error", Some(&error)).await?;
     tx.commit().await?;
     Ok(())
@@ -161,7 +262,9 @@ async fn note_failure(app: &App, input: &Input) -> Result<(), Problem> {
 
 fn cluster_problem(error: ClusterError) -> Problem {
     match error {
-        ClusterError::Temporary(text) => Problem::unavailable(&format!("The instance ({text})"), RETRY_AFTER_DEFAULT),
+        ClusterError::Temporary(text) => {
+            Problem::unavailable(&format!("The instance ({text})"), RETRY_AFTER_DEFAULT)
+        }
         ClusterError::Permanent(text) => Problem::internal(&text),
     }
 }
@@ -169,10 +272,14 @@ fn cluster_problem(error: ClusterError) -> Problem {
 /// A snapshot of how the tenant's instance is.
 pub async fn health_of(app: &App, tenant: TenantId) -> Value {
     let now = app.clock().now();
-    let last_check = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let last_check = now
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default();
     let looked = async {
         let mut tx = app.db().tenant(tenant).await?;
-        let Some(row) = store::live(&mut tx).await? else { return Ok(None) };
+        let Some(row) = store::live(&mut tx).await? else {
+            return Ok(None);
+        };
         let client = app.gateways().client(app, &mut tx, &row).await?;
         tx.commit().await?;
         Ok::<_, Problem>(Some((row, client)))

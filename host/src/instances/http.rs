@@ -109,8 +109,13 @@ async fn deploy_instance(
 }
 
 async fn insert(app: &App, tx: &mut TenantTx, id: InstanceId, by: &str) -> Result<(), Problem> {
-    let secrets = zeroize::Zeroizing::new(serde_json::to_vec(&Secrets::generate()).map_err(|e| Problem::internal(&e))?);
-    let sealed = app.vault().seal(tx, &secrets_aad(tx.tenant(), id), &secrets).await?;
+    let secrets = zeroize::Zeroizing::new(
+        serde_json::to_vec(&Secrets::generate()).map_err(|e| Problem::internal(&e))?,
+    );
+    let sealed = app
+        .vault()
+        .seal(tx, &secrets_aad(tx.tenant(), id), &secrets)
+        .await?;
     let row = store::NewInstanceRow {
         id,
         name: &name_of(tx.tenant()),
@@ -120,17 +125,32 @@ async fn insert(app: &App, tx: &mut TenantTx, id: InstanceId, by: &str) -> Resul
         encrypted: &sealed.bytes,
         created_by: by,
     };
-    store::insert(tx, row).await.map_err(|e| match violated_constraint(&e) {
-        Some("tenant_instances_one_live" | "tenant_instances_name") => {
-            Problem::conflict("instance_exists", "Your organization has an OpenClaw instance already. Use it, or destroy it first.")
-        }
-        _ => e.into(),
-    })
+    store::insert(tx, row)
+        .await
+        .map_err(|e| match violated_constraint(&e) {
+            Some("tenant_instances_one_live" | "tenant_instances_name") => Problem::conflict(
+                "instance_exists",
+                "Your organization has an OpenClaw instance already. Use it, or destroy it first.",
+            ),
+            _ => e.into(),
+        })
 }
 
 /// Writes down that a workflow is to bring the instance about.
-async fn begin(app: &App, tx: &mut TenantTx, id: InstanceId, operation: Operation) -> Result<(), Problem> {
-    let input = Input { instance: InstanceRef { tenant: tx.tenant(), instance: id }, operation, patience: patience(app) };
+async fn begin(
+    app: &App,
+    tx: &mut TenantTx,
+    id: InstanceId,
+    operation: Operation,
+) -> Result<(), Problem> {
+    let input = Input {
+        instance: InstanceRef {
+            tenant: tx.tenant(),
+            instance: id,
+        },
+        operation,
+        patience: patience(app),
+    };
     let workflow = format!("instance-{id}-{}", TraceId::fresh());
     outbox::push(tx, outbox::Kind::Start, &workflow, WORKFLOW_TYPE, input).await?;
     Ok(())
@@ -140,18 +160,31 @@ async fn begin(app: &App, tx: &mut TenantTx, id: InstanceId, operation: Operatio
 ///
 /// Destroyed ones too.
 #[utoipa::path(get, path = "/instances", tag = "instances", params(PageQuery), responses((status = 200, body = Page<Instance>)))]
-async fn list_instances(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<Instance>>, Problem> {
+async fn list_instances(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Instance>>, Problem> {
     caller.require(Permission::Read)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list(&mut tx, page).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), Instance::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        Instance::from,
+    )))
 }
 
 /// One instance
 #[utoipa::path(get, path = "/instances/{id}", tag = "instances", params(("id" = InstanceId, Path)),
     responses((status = 200, body = Instance), (status = 404, body = ProblemBody)))]
-async fn get_instance(State(app): State<App>, caller: Caller, Path(id): Path<InstanceId>) -> Result<Json<Instance>, Problem> {
+async fn get_instance(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstanceId>,
+) -> Result<Json<Instance>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     Ok(Json(find(&mut tx, id).await?.into()))
@@ -162,21 +195,33 @@ async fn get_instance(State(app): State<App>, caller: Caller, Path(id): Path<Ins
 /// Its data stays.
 #[utoipa::path(post, path = "/instances/{id}/stop", tag = "instances", params(("id" = InstanceId, Path)),
     responses((status = 202, body = Instance), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn stop_instance(State(app): State<App>, caller: Caller, Path(id): Path<InstanceId>) -> Result<(StatusCode, Json<Instance>), Problem> {
+async fn stop_instance(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstanceId>,
+) -> Result<(StatusCode, Json<Instance>), Problem> {
     change(&app, &caller, id, Operation::Stop).await
 }
 
 /// Start an instance that was stopped, or has failed
 #[utoipa::path(post, path = "/instances/{id}/start", tag = "instances", params(("id" = InstanceId, Path)),
     responses((status = 202, body = Instance), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn start_instance(State(app): State<App>, caller: Caller, Path(id): Path<InstanceId>) -> Result<(StatusCode, Json<Instance>), Problem> {
+async fn start_instance(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstanceId>,
+) -> Result<(StatusCode, Json<Instance>), Problem> {
     change(&app, &caller, id, Operation::Provision).await
 }
 
 /// Restart an instance
 #[utoipa::path(post, path = "/instances/{id}/restart", tag = "instances", params(("id" = InstanceId, Path)),
     responses((status = 202, body = Instance), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn restart_instance(State(app): State<App>, caller: Caller, Path(id): Path<InstanceId>) -> Result<(StatusCode, Json<Instance>), Problem> {
+async fn restart_instance(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstanceId>,
+) -> Result<(StatusCode, Json<Instance>), Problem> {
     change(&app, &caller, id, Operation::Restart).await
 }
 
@@ -185,11 +230,20 @@ async fn restart_instance(State(app): State<App>, caller: Caller, Path(id): Path
 /// Its data goes with it.
 #[utoipa::path(delete, path = "/instances/{id}", tag = "instances", params(("id" = InstanceId, Path)),
     responses((status = 202, body = Instance), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn destroy_instance(State(app): State<App>, caller: Caller, Path(id): Path<InstanceId>) -> Result<(StatusCode, Json<Instance>), Problem> {
+async fn destroy_instance(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstanceId>,
+) -> Result<(StatusCode, Json<Instance>), Problem> {
     change(&app, &caller, id, Operation::Destroy).await
 }
 
-async fn change(app: &App, caller: &Caller, id: InstanceId, operation: Operation) -> Result<(StatusCode, Json<Instance>), Problem> {
+async fn change(
+    app: &App,
+    caller: &Caller,
+    id: InstanceId,
+    operation: Operation,
+) -> Result<(StatusCode, Json<Instance>), Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let row = find(&mut tx, id).await?;
@@ -202,7 +256,11 @@ async fn change(app: &App, caller: &Caller, id: InstanceId, operation: Operation
     if !allowed.contains(&row.status.as_str()) {
         return Err(Problem::conflict(
             "wrong_status",
-            format!("The instance is {}; this needs it to be {}. Wait, and look again.", row.status, allowed.join(" or ")),
+            format!(
+                "The instance is {}; this needs it to be {}. Wait, and look again.",
+                row.status,
+                allowed.join(" or ")
+            ),
         ));
     }
     store::set_desired(&mut tx, id, status, desired).await?;
@@ -239,15 +297,24 @@ async fn read_logs(
     caller.require(Permission::Manage)?;
     let lines = query.lines.unwrap_or(100);
     if !(1..=LOG_LINES_MAX).contains(&lines) {
-        return Err(Problem::bad_request("invalid_query", format!("`lines` is {lines}; it must be 1 to {LOG_LINES_MAX}.")));
+        return Err(Problem::bad_request(
+            "invalid_query",
+            format!("`lines` is {lines}; it must be 1 to {LOG_LINES_MAX}."),
+        ));
     }
     let mut tx = app.db().tenant(caller.tenant).await?;
     let row = find(&mut tx, id).await?;
     tx.commit().await?;
-    let lines = app.cluster().logs(&row.name, lines).await.map_err(|e| Problem::internal(&e))?;
+    let lines = app
+        .cluster()
+        .logs(&row.name, lines)
+        .await
+        .map_err(|e| Problem::internal(&e))?;
     Ok(Json(Logs { lines }))
 }
 
 async fn find(tx: &mut TenantTx, id: InstanceId) -> Result<store::InstanceRow, Problem> {
-    store::get(tx, id).await?.ok_or_else(|| Problem::not_found("instance"))
+    store::get(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("instance"))
 }

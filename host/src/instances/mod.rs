@@ -55,24 +55,35 @@ impl Secrets {
     fn generate() -> Self {
         Self {
             gateway_token: Zeroizing::new(hex::encode(crate::id::random_bytes::<32>())),
-            device_key: Zeroizing::new(hex::encode(DeviceIdentity::generate().to_secret_bytes().as_slice())),
+            device_key: Zeroizing::new(hex::encode(
+                DeviceIdentity::generate().to_secret_bytes().as_slice(),
+            )),
         }
     }
 
     fn device(&self) -> Result<DeviceIdentity, Problem> {
         let mut secret = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(self.device_key.as_bytes(), secret.as_mut_slice()).map_err(|e| Problem::internal(&e))?;
+        hex::decode_to_slice(self.device_key.as_bytes(), secret.as_mut_slice())
+            .map_err(|e| Problem::internal(&e))?;
         Ok(DeviceIdentity::from_secret_bytes(&secret))
     }
 }
 
 fn secrets_aad(tenant: TenantId, id: InstanceId) -> Aad {
-    Aad::new("instance-secrets").field(tenant.uuid().as_bytes()).field(id.uuid().as_bytes())
+    Aad::new("instance-secrets")
+        .field(tenant.uuid().as_bytes())
+        .field(id.uuid().as_bytes())
 }
 
 async fn open_secrets(app: &App, tx: &mut TenantTx, row: &InstanceRow) -> Result<Secrets, Problem> {
-    let sealed = SealedValue { data_key: row.data_key_id, bytes: row.encrypted_secrets.clone() };
-    let bytes = app.vault().open(tx, &secrets_aad(tx.tenant(), row.id), &sealed).await?;
+    let sealed = SealedValue {
+        data_key: row.data_key_id,
+        bytes: row.encrypted_secrets.clone(),
+    };
+    let bytes = app
+        .vault()
+        .open(tx, &secrets_aad(tx.tenant(), row.id), &sealed)
+        .await?;
     serde_json::from_slice(&bytes).map_err(|e| Problem::internal(&e))
 }
 
@@ -99,19 +110,41 @@ pub struct Gateways(Cache<(InstanceId, String), Client>);
 
 impl Gateways {
     pub fn new() -> Self {
-        Self(Cache::builder().max_capacity(GATEWAYS_CONNECTED_MAX).time_to_idle(GATEWAY_IDLE_MAX).build())
+        Self(
+            Cache::builder()
+                .max_capacity(GATEWAYS_CONNECTED_MAX)
+                .time_to_idle(GATEWAY_IDLE_MAX)
+                .build(),
+        )
     }
 
     /// The connection to an instance, made where there is none.
-    async fn client(&self, app: &App, tx: &mut TenantTx, row: &InstanceRow) -> Result<Client, Problem> {
+    async fn client(
+        &self,
+        app: &App,
+        tx: &mut TenantTx,
+        row: &InstanceRow,
+    ) -> Result<Client, Problem> {
         let url = row.internal_url.clone().ok_or_else(|| not_running(row))?;
         let key = (row.id, url.clone());
         if let Some(client) = self.0.get(&key).await {
             return Ok(client);
         }
         let secrets = open_secrets(app, tx, row).await?;
-        let endpoint = Endpoint { url, token: SecretString::from(secrets.gateway_token.as_str()), device: secrets.device()? };
-        Ok(self.0.get_with(key, async { Client::new(endpoint, Options::default()) }).await)
+        let endpoint = Endpoint {
+            url,
+            token: SecretString::from(secrets.gateway_token.as_str()),
+            device: secrets.device()?,
+        };
+        Ok(self
+            .0
+            .get_with(key, async { Client::new(endpoint, Options::default()) })
+            .await)
+    }
+
+    /// Closes every connection, before the instances of this process are stopped.
+    pub fn close_all(&self) {
+        self.0.invalidate_all();
     }
 
     async fn forget(&self, row: &InstanceRow) {
@@ -146,20 +179,37 @@ pub struct Reachable {
 /// 409 where the tenant has none, or it was stopped; 503 while it is being made or has failed.
 pub async fn for_call(app: &App, tx: &mut TenantTx) -> Result<Reachable, Problem> {
     let row = store::live(tx).await?.ok_or_else(|| {
-        Problem::conflict("no_instance", "Your organization has no OpenClaw instance. Deploy one with POST /api/v1/instances.")
+        Problem::conflict(
+            "no_instance",
+            "Your organization has no OpenClaw instance. Deploy one with POST /api/v1/instances.",
+        )
     })?;
     if row.status != "running" {
         return Err(not_running(&row));
     }
     let client = app.gateways().client(app, tx, &row).await?;
-    Ok(Reachable { id: row.id, name: row.name, client })
+    Ok(Reachable {
+        id: row.id,
+        name: row.name,
+        client,
+    })
 }
 
 fn not_running(row: &InstanceRow) -> Problem {
     match row.status.as_str() {
-        "stopped" => Problem::conflict("instance_stopped", "The OpenClaw instance is stopped. Start it with POST /api/v1/instances/{id}/start."),
-        "error" => Problem::unavailable("The OpenClaw instance, which is in error,", RETRY_AFTER_DEFAULT).with("instance_error", &row.error),
-        other => Problem::unavailable(&format!("The OpenClaw instance ({other})"), RETRY_AFTER_DEFAULT),
+        "stopped" => Problem::conflict(
+            "instance_stopped",
+            "The OpenClaw instance is stopped. Start it with POST /api/v1/instances/{id}/start.",
+        ),
+        "error" => Problem::unavailable(
+            "The OpenClaw instance, which is in error,",
+            RETRY_AFTER_DEFAULT,
+        )
+        .with("instance_error", &row.error),
+        other => Problem::unavailable(
+            &format!("The OpenClaw instance ({other})"),
+            RETRY_AFTER_DEFAULT,
+        ),
     }
 }
 
@@ -167,11 +217,15 @@ fn not_running(row: &InstanceRow) -> Problem {
 pub async fn resume_all(app: &App) -> Result<(), Problem> {
     for (tenant, _) in store::all_to_run(&mut app.db().system().await?).await? {
         let mut tx = app.db().tenant(tenant).await?;
-        let Some(row) = store::live(&mut tx).await? else { continue };
+        let Some(row) = store::live(&mut tx).await? else {
+            continue;
+        };
         let spec = spec_of(app, &mut tx, &row).await?;
         match app.cluster().install(&spec).await {
             Ok(url) => store::set_url(&mut tx, row.id, &url).await?,
-            Err(error) => tracing::error!(instance = row.name, %error, "instance does not come back"),
+            Err(error) => {
+                tracing::error!(instance = row.name, %error, "instance does not come back")
+            }
         }
         tx.commit().await?;
     }

@@ -90,14 +90,29 @@ pub async fn insert(tx: &mut TenantTx, new: NewInstanceRow<'_>) -> Result<()> {
     Ok(())
 }
 
-pub async fn set_status(tx: &mut TenantTx, id: InstanceId, status: &str, error: Option<&str>) -> Result<()> {
-    sqlx::query!("update tenant_instances set status = $2, error = $3, updated_at = now() where id = $1", id.uuid(), status, error)
-        .execute(&mut **tx)
-        .await?;
+pub async fn set_status(
+    tx: &mut TenantTx,
+    id: InstanceId,
+    status: &str,
+    error: Option<&str>,
+) -> Result<()> {
+    sqlx::query!(
+        "update tenant_instances set status = $2, error = $3, updated_at = now() where id = $1",
+        id.uuid(),
+        status,
+        error
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
-pub async fn set_desired(tx: &mut TenantTx, id: InstanceId, status: &str, desired: &str) -> Result<()> {
+pub async fn set_desired(
+    tx: &mut TenantTx,
+    id: InstanceId,
+    status: &str,
+    desired: &str,
+) -> Result<()> {
     sqlx::query!(
         "update tenant_instances set status = $2, desired = $3, error = null, updated_at = now() where id = $1",
         id.uuid(),
@@ -110,14 +125,24 @@ pub async fn set_desired(tx: &mut TenantTx, id: InstanceId, status: &str, desire
 }
 
 pub async fn set_url(tx: &mut TenantTx, id: InstanceId, url: &str) -> Result<()> {
-    sqlx::query!("update tenant_instances set internal_url = $2, updated_at = now() where id = $1", id.uuid(), url)
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query!(
+        "update tenant_instances set internal_url = $2, updated_at = now() where id = $1",
+        id.uuid(),
+        url
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
 pub async fn set_health(tx: &mut TenantTx, id: InstanceId, health: &Value) -> Result<()> {
-    sqlx::query!("update tenant_instances set health = $2 where id = $1", id.uuid(), health).execute(&mut **tx).await?;
+    sqlx::query!(
+        "update tenant_instances set health = $2 where id = $1",
+        id.uuid(),
+        health
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

@@ -60,30 +60,59 @@ impl OpenClawProvisionWorkflow {
             },
             Operation::Destroy => {
                 let options = activity_options(&input.patience);
-                ctx.execute_activity(InstanceActivities::helm_uninstall, input.instance.clone(), options).await.map_err(Into::into)
+                ctx.execute_activity(
+                    InstanceActivities::helm_uninstall,
+                    input.instance.clone(),
+                    options,
+                )
+                .await
+                .map_err(Into::into)
             }
         };
         if done.is_err() {
             // Also where the workflow was cancelled: the row must not say `provisioning` for ever.
             let options = detached_activity_options(&input.patience);
-            ctx.execute_activity(InstanceActivities::give_up, input.clone(), options).await?;
+            ctx.execute_activity(InstanceActivities::give_up, input.clone(), options)
+                .await?;
         }
         done
     }
 
     async fn provision(ctx: &mut WorkflowContext<Self>, input: &Input) -> WorkflowResult<()> {
         let (instance, options) = (&input.instance, || activity_options(&input.patience));
-        ctx.execute_activity(InstanceActivities::generate_values, instance.clone(), options()).await?;
-        ctx.execute_activity(InstanceActivities::helm_install, instance.clone(), options()).await?;
-        ctx.execute_activity(InstanceActivities::wait_ready, instance.clone(), options()).await?;
-        ctx.execute_activity(InstanceActivities::health_check, instance.clone(), options()).await?;
-        ctx.execute_activity(InstanceActivities::register, instance.clone(), options()).await?;
+        ctx.execute_activity(
+            InstanceActivities::generate_values,
+            instance.clone(),
+            options(),
+        )
+        .await?;
+        ctx.execute_activity(
+            InstanceActivities::helm_install,
+            instance.clone(),
+            options(),
+        )
+        .await?;
+        ctx.execute_activity(InstanceActivities::wait_ready, instance.clone(), options())
+            .await?;
+        ctx.execute_activity(
+            InstanceActivities::health_check,
+            instance.clone(),
+            options(),
+        )
+        .await?;
+        ctx.execute_activity(InstanceActivities::register, instance.clone(), options())
+            .await?;
         Ok(())
     }
 
     async fn stop(ctx: &mut WorkflowContext<Self>, input: &Input) -> WorkflowResult<()> {
         let options = activity_options(&input.patience);
-        ctx.execute_activity(InstanceActivities::scale_down, input.instance.clone(), options).await?;
+        ctx.execute_activity(
+            InstanceActivities::scale_down,
+            input.instance.clone(),
+            options,
+        )
+        .await?;
         Ok(())
     }
 }

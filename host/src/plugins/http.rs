@@ -23,7 +23,9 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(install_plugin, list_plugins)).routes(routes!(get_plugin, remove_plugin))
+    OpenApiRouter::new()
+        .routes(routes!(install_plugin, list_plugins))
+        .routes(routes!(get_plugin, remove_plugin))
 }
 
 /// A plugin that is installed for the tenant, and what it may do.
@@ -93,14 +95,31 @@ async fn install_plugin(
     let bytes = read_body(request, max).await?;
     let checked = check(&app, bytes.to_vec()).await?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let id = match claim(&mut tx, "install_plugin", key.as_deref(), &Sha256::digest(&bytes).into()).await? {
+    let id = match claim(
+        &mut tx,
+        "install_plugin",
+        key.as_deref(),
+        &Sha256::digest(&bytes).into(),
+    )
+    .await?
+    {
         Claim::Repeat(id) => InstallationId(id),
         Claim::New(id) => {
-            let manifest = serde_json::to_value(&checked.manifest).map_err(|e| Problem::internal(&e))?;
-            let fields = serde_json::to_value(&checked.fields).map_err(|e| Problem::internal(&e))?;
+            let manifest =
+                serde_json::to_value(&checked.manifest).map_err(|e| Problem::internal(&e))?;
+            let fields =
+                serde_json::to_value(&checked.fields).map_err(|e| Problem::internal(&e))?;
             let digest = checked.plugin.digest();
             let version = store::insert_version(&mut tx, digest, &bytes, manifest, fields).await?;
-            store::install(&mut tx, InstallationId(id), version, &checked.manifest.skill, digest, &caller.name).await?;
+            store::install(
+                &mut tx,
+                InstallationId(id),
+                version,
+                &checked.manifest.skill,
+                digest,
+                &caller.name,
+            )
+            .await?;
             store::ensure_config(&mut tx, &checked.manifest.skill).await?;
             InstallationId(id)
         }
@@ -112,7 +131,11 @@ async fn install_plugin(
 
 /// List the installed plugins
 #[utoipa::path(get, path = "/plugins", tag = "plugins", params(PageQuery), responses((status = 200, body = Page<InstalledPlugin>)))]
-async fn list_plugins(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<InstalledPlugin>>, Problem> {
+async fn list_plugins(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<InstalledPlugin>>, Problem> {
     caller.require(Permission::Read)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
@@ -123,7 +146,11 @@ async fn list_plugins(State(app): State<App>, caller: Caller, Query(query): Quer
 /// One installed plugin
 #[utoipa::path(get, path = "/plugins/{id}", tag = "plugins", params(("id" = InstallationId, Path)),
     responses((status = 200, body = InstalledPlugin), (status = 404, body = ProblemBody)))]
-async fn get_plugin(State(app): State<App>, caller: Caller, Path(id): Path<InstallationId>) -> Result<Json<InstalledPlugin>, Problem> {
+async fn get_plugin(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstallationId>,
+) -> Result<Json<InstalledPlugin>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     Ok(Json(find(&mut tx, id).await?))
@@ -134,7 +161,11 @@ async fn get_plugin(State(app): State<App>, caller: Caller, Path(id): Path<Insta
 /// The skill's configuration and credentials stay, for when it is installed again.
 #[utoipa::path(delete, path = "/plugins/{id}", tag = "plugins", params(("id" = InstallationId, Path)),
     responses((status = 200, body = InstalledPlugin), (status = 404, body = ProblemBody)))]
-async fn remove_plugin(State(app): State<App>, caller: Caller, Path(id): Path<InstallationId>) -> Result<Json<InstalledPlugin>, Problem> {
+async fn remove_plugin(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstallationId>,
+) -> Result<Json<InstalledPlugin>, Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     store::remove(&mut tx, id).await?;
@@ -144,34 +175,64 @@ async fn remove_plugin(State(app): State<App>, caller: Caller, Path(id): Path<In
 }
 
 async fn find(tx: &mut TenantTx, id: InstallationId) -> Result<InstalledPlugin, Problem> {
-    store::get(tx, id).await?.map(present).ok_or_else(|| Problem::not_found("plugin"))
+    store::get(tx, id)
+        .await?
+        .map(present)
+        .ok_or_else(|| Problem::not_found("plugin"))
 }
 
 fn present(row: store::InstallationRow) -> InstalledPlugin {
     // It was well-formed when it was stored; one that is not any more shows as empty.
-    let manifest: Option<Manifest> = row.manifest.and_then(|json| serde_json::from_value(json).ok());
+    let manifest: Option<Manifest> = row
+        .manifest
+        .and_then(|json| serde_json::from_value(json).ok());
     let parse = |text: &str| serde_json::from_str(text).unwrap_or_default();
-    let actions = manifest.iter().flat_map(|m| &m.actions).map(|action| PluginAction {
-        name: action.name.clone(),
-        title: action.title.clone(),
-        summary: action.summary.clone(),
-        risk: risk_name(action.risk).to_owned(),
-        params_schema: parse(&action.params_schema),
-        output_schema: parse(&action.output_schema),
-        examples: action.examples.iter().map(|text| parse(text)).collect(),
-        credentials: action.credentials.clone(),
-        scopes: action.scopes.iter().map(|s| ActionScope { name: s.name.clone(), pointer: s.pointer.clone() }).collect(),
-        idempotent: action.idempotent,
-    });
+    let actions = manifest
+        .iter()
+        .flat_map(|m| &m.actions)
+        .map(|action| PluginAction {
+            name: action.name.clone(),
+            title: action.title.clone(),
+            summary: action.summary.clone(),
+            risk: risk_name(action.risk).to_owned(),
+            params_schema: parse(&action.params_schema),
+            output_schema: parse(&action.output_schema),
+            examples: action.examples.iter().map(|text| parse(text)).collect(),
+            credentials: action.credentials.clone(),
+            scopes: action
+                .scopes
+                .iter()
+                .map(|s| ActionScope {
+                    name: s.name.clone(),
+                    pointer: s.pointer.clone(),
+                })
+                .collect(),
+            idempotent: action.idempotent,
+        });
     InstalledPlugin {
         id: row.id,
         actions: actions.collect(),
         skill: row.skill_name,
-        title: manifest.as_ref().map(|m| m.title.clone()).unwrap_or_default(),
-        summary: manifest.as_ref().map(|m| m.summary.clone()).unwrap_or_default(),
-        version: manifest.as_ref().map(|m| m.version.clone()).unwrap_or_default(),
-        hosts: manifest.as_ref().map(|m| m.hosts.clone()).unwrap_or_default(),
-        host_settings: manifest.as_ref().map(|m| m.host_settings.clone()).unwrap_or_default(),
+        title: manifest
+            .as_ref()
+            .map(|m| m.title.clone())
+            .unwrap_or_default(),
+        summary: manifest
+            .as_ref()
+            .map(|m| m.summary.clone())
+            .unwrap_or_default(),
+        version: manifest
+            .as_ref()
+            .map(|m| m.version.clone())
+            .unwrap_or_default(),
+        hosts: manifest
+            .as_ref()
+            .map(|m| m.hosts.clone())
+            .unwrap_or_default(),
+        host_settings: manifest
+            .as_ref()
+            .map(|m| m.host_settings.clone())
+            .unwrap_or_default(),
         digest: row.digest,
         credentials: serde_json::from_value(row.credential_fields).unwrap_or_default(),
         installed_by: row.installed_by,

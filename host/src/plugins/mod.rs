@@ -75,35 +75,78 @@ struct Checked {
 /// Loads a component away from the async threads: compiling takes tenths of a second.
 async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
     let host = app.plugin_host().clone();
-    tokio::task::spawn_blocking(move || host.load(&bytes)).await.unwrap_or_else(|e| Err(LoadError::Invalid(e.to_string())))
+    tokio::task::spawn_blocking(move || host.load(&bytes))
+        .await
+        .unwrap_or_else(|e| Err(LoadError::Invalid(e.to_string())))
 }
 
 async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
-    let plugin = load(app, bytes).await.map_err(|e| Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}.")))?;
+    let plugin = load(app, bytes).await.map_err(|e| {
+        Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
+    })?;
     if !plugin.kinds().adapter {
-        return Err(Problem::unprocessable("invalid_plugin", "The component exports no skill-adapter, and so teaches no skill."));
+        return Err(Problem::unprocessable(
+            "invalid_plugin",
+            "The component exports no skill-adapter, and so teaches no skill.",
+        ));
     }
-    let failed = |what: &str, e: &dyn std::fmt::Display| Problem::unprocessable("invalid_plugin", format!("`{what}` of the plugin failed: {e}."));
+    let failed = |what: &str, e: &dyn std::fmt::Display| {
+        Problem::unprocessable(
+            "invalid_plugin",
+            format!("`{what}` of the plugin failed: {e}."),
+        )
+    };
     let manifest = plugin.describe().map_err(|e| failed("describe", &e))?.value;
-    let fields = if plugin.kinds().credentials { plugin.fields().map_err(|e| failed("fields", &e))?.value } else { Vec::new() };
+    let fields = if plugin.kinds().credentials {
+        plugin.fields().map_err(|e| failed("fields", &e))?.value
+    } else {
+        Vec::new()
+    };
     let wrong = check_manifest(&manifest, &fields);
     if !wrong.is_empty() {
-        let errors = wrong.into_iter().map(|e| crate::problem::Violation { pointer: format!("/{}", e.place), message: e.problem }).collect();
-        return Err(Problem::unprocessable("invalid_manifest", "The plugin's manifest is not well-formed.").with_errors(errors));
+        let errors = wrong
+            .into_iter()
+            .map(|e| crate::problem::Violation {
+                pointer: format!("/{}", e.place),
+                message: e.problem,
+            })
+            .collect();
+        return Err(Problem::unprocessable(
+            "invalid_manifest",
+            "The plugin's manifest is not well-formed.",
+        )
+        .with_errors(errors));
     }
     for action in &manifest.actions {
-        for (what, schema) in [("params-schema", &action.params_schema), ("output-schema", &action.output_schema)] {
+        for (what, schema) in [
+            ("params-schema", &action.params_schema),
+            ("output-schema", &action.output_schema),
+        ] {
             let value = serde_json::from_str(schema).unwrap_or_default();
             if let Err(e) = jsonschema::options().build(&value) {
-                return Err(Problem::unprocessable("invalid_manifest", format!("The {what} of the action {} is no JSON Schema: {e}.", action.name)));
+                return Err(Problem::unprocessable(
+                    "invalid_manifest",
+                    format!(
+                        "The {what} of the action {} is no JSON Schema: {e}.",
+                        action.name
+                    ),
+                ));
             }
         }
     }
-    Ok(Checked { plugin, manifest, fields: fields.into_iter().map(CredentialField::from).collect() })
+    Ok(Checked {
+        plugin,
+        manifest,
+        fields: fields.into_iter().map(CredentialField::from).collect(),
+    })
 }
 
 /// The plugin that is installed for a skill, loaded.
-pub async fn installed(app: &App, tx: &mut TenantTx, skill: &str) -> Result<Option<Installed>, Problem> {
+pub async fn installed(
+    app: &App,
+    tx: &mut TenantTx,
+    skill: &str,
+) -> Result<Option<Installed>, Problem> {
     match store::installed(tx, skill).await? {
         Some(row) => pinned(app, tx, &row.digest).await.map(Some),
         None => Ok(None),
@@ -120,35 +163,61 @@ pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Instal
     let bytes = store::component(tx, digest).await?;
     let plugin = load(app, bytes).await.map_err(|e| Problem::internal(&e))?;
     if plugin.digest() != digest {
-        return Err(Problem::internal(&"a stored plugin is not the one that was installed"));
+        return Err(Problem::internal(
+            &"a stored plugin is not the one that was installed",
+        ));
     }
     let manifest = Arc::new(plugin.describe().map_err(|e| Problem::internal(&e))?.value);
-    app.manifests().insert(digest.to_owned(), manifest.clone()).await;
+    app.manifests()
+        .insert(digest.to_owned(), manifest.clone())
+        .await;
     Ok(Installed { plugin, manifest })
 }
 
 /// The credentials that a skill's plugin names; none where it is not installed.
-pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Vec<CredentialField>, Problem> {
-    let fields = store::credential_fields(tx, skill).await?.unwrap_or_default();
+pub async fn credential_fields(
+    tx: &mut TenantTx,
+    skill: &str,
+) -> Result<Vec<CredentialField>, Problem> {
+    let fields = store::credential_fields(tx, skill)
+        .await?
+        .unwrap_or_default();
     serde_json::from_value(fields).map_err(|e| Problem::internal(&e))
 }
 
 /// Has the plugin look at a value, where it can. The refusal says what is wrong and nothing of the value.
-pub async fn check_credential(app: &App, tx: &mut TenantTx, skill: &str, key: &str, value: &str) -> Result<(), Problem> {
+pub async fn check_credential(
+    app: &App,
+    tx: &mut TenantTx,
+    skill: &str,
+    key: &str,
+    value: &str,
+) -> Result<(), Problem> {
     let Some(installed) = installed(app, tx, skill).await? else {
         return Ok(());
     };
     if !installed.plugin.kinds().credentials {
         return Ok(());
     }
-    let verdict = installed.plugin.check(key, value).map_err(|e| Problem::unprocessable("invalid_plugin", format!("The plugin could not check the value: {e}.")))?;
+    let verdict = installed.plugin.check(key, value).map_err(|e| {
+        Problem::unprocessable(
+            "invalid_plugin",
+            format!("The plugin could not check the value: {e}."),
+        )
+    })?;
     let message = match verdict {
         Ok(()) => return Ok(()),
         Err(credentials::Violation::Empty) => "is empty",
-        Err(credentials::Violation::TooShort) => "is too short for this kind of credential; it may have been cut off",
+        Err(credentials::Violation::TooShort) => {
+            "is too short for this kind of credential; it may have been cut off"
+        }
         Err(credentials::Violation::TooLong) => "is too long for this kind of credential",
-        Err(credentials::Violation::WrongPrefix) => "does not begin as this kind of credential does; look at the placeholder in the schema",
-        Err(credentials::Violation::WrongCharacters) => "holds characters that this kind of credential never has; look for spaces and line breaks",
+        Err(credentials::Violation::WrongPrefix) => {
+            "does not begin as this kind of credential does; look at the placeholder in the schema"
+        }
+        Err(credentials::Violation::WrongCharacters) => {
+            "holds characters that this kind of credential never has; look for spaces and line breaks"
+        }
         Err(credentials::Violation::WrongKind) => "is another kind of credential",
     };
     Err(Problem::invalid_field("/value", message))

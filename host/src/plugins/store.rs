@@ -23,13 +23,22 @@ pub struct InstallationRow {
 }
 
 pub async fn installed(tx: &mut TenantTx, skill: &str) -> Result<Option<InstalledRow>> {
-    sqlx::query_as!(InstalledRow, "select digest from plugin_installations where skill_name = $1 and removed_at is null", skill)
-        .fetch_optional(&mut **tx)
-        .await
+    sqlx::query_as!(
+        InstalledRow,
+        "select digest from plugin_installations where skill_name = $1 and removed_at is null",
+        skill
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
 pub async fn component(tx: &mut TenantTx, digest: &str) -> Result<Vec<u8>> {
-    sqlx::query_scalar!("select component from plugin_versions where digest = $1", digest).fetch_one(&mut **tx).await
+    sqlx::query_scalar!(
+        "select component from plugin_versions where digest = $1",
+        digest
+    )
+    .fetch_one(&mut **tx)
+    .await
 }
 
 pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Option<Value>> {
@@ -42,7 +51,13 @@ pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Option<
     .await
 }
 
-pub async fn insert_version(tx: &mut TenantTx, digest: &str, component: &[u8], manifest: Value, fields: Value) -> Result<PluginVersionId> {
+pub async fn insert_version(
+    tx: &mut TenantTx,
+    digest: &str,
+    component: &[u8],
+    manifest: Value,
+    fields: Value,
+) -> Result<PluginVersionId> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into plugin_versions (id, tenant_id, digest, component, manifest, credential_fields) values ($1, $2, $3, $4, $5, $6)
@@ -56,13 +71,23 @@ pub async fn insert_version(tx: &mut TenantTx, digest: &str, component: &[u8], m
     )
     .execute(&mut **tx)
     .await?;
-    sqlx::query_scalar!(r#"select id as "id: PluginVersionId" from plugin_versions where digest = $1"#, digest)
-        .fetch_one(&mut **tx)
-        .await
+    sqlx::query_scalar!(
+        r#"select id as "id: PluginVersionId" from plugin_versions where digest = $1"#,
+        digest
+    )
+    .fetch_one(&mut **tx)
+    .await
 }
 
 /// Puts a version in the place of the one that is installed.
-pub async fn install(tx: &mut TenantTx, id: InstallationId, version: PluginVersionId, skill: &str, digest: &str, by: &str) -> Result<()> {
+pub async fn install(
+    tx: &mut TenantTx,
+    id: InstallationId,
+    version: PluginVersionId,
+    skill: &str,
+    digest: &str,
+    by: &str,
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!("update plugin_installations set removed_at = now() where skill_name = $1 and removed_at is null", skill)
         .execute(&mut **tx)
@@ -97,9 +122,12 @@ pub async fn ensure_config(tx: &mut TenantTx, skill: &str) -> Result<()> {
 }
 
 pub async fn remove(tx: &mut TenantTx, id: InstallationId) -> Result<()> {
-    sqlx::query!("update plugin_installations set removed_at = now() where id = $1 and removed_at is null", id.uuid())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query!(
+        "update plugin_installations set removed_at = now() where id = $1 and removed_at is null",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

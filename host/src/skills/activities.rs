@@ -29,15 +29,26 @@ pub struct SkillActivities {
 #[activities]
 impl SkillActivities {
     #[activity(name = "skills.advance")]
-    pub async fn advance(self: Arc<Self>, ctx: ActivityContext, input: Input) -> Result<Waits, ActivityError> {
-        let advanced = keep_alive(&ctx, router::advance(&self.app, input.tenant, input.call)).await;
+    pub async fn advance(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: Input,
+    ) -> Result<Waits, ActivityError> {
+        let advance = router::advance(&self.app, input.tenant, input.call);
+        let advanced = Box::pin(keep_alive(&ctx, advance)).await;
         let waits = match advanced {
             Ok(advanced) => Ok(waits_for(&self.app, input.call, &advanced.outcome)),
             // What stops it stops it for good, when it is not just away: there is nobody left to tell it to.
-            Err(problem) if !problem.is_unavailable() && worker::is_last_attempt(&ctx, &self.app) => {
-                router::give_up(&self.app, input.tenant, input.call, &problem).await.map(|_| Waits::ForNothing)
+            Err(problem)
+                if !problem.is_unavailable() && worker::is_last_attempt(&ctx, &self.app) =>
+            {
+                router::give_up(&self.app, input.tenant, input.call, &problem)
+                    .await
+                    .map(|_| Waits::ForNothing)
             }
-            Err(problem) if problem.is_unavailable() => Ok(Waits::ForAWhile { pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT) }),
+            Err(problem) if problem.is_unavailable() => Ok(Waits::ForAWhile {
+                pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT),
+            }),
             Err(problem) => Err(problem),
         };
         retry_or_fail(&ctx, &self.app, waits)
@@ -48,13 +59,22 @@ impl SkillActivities {
 pub fn waits_for(app: &App, call: SkillCallId, outcome: &Outcome) -> Waits {
     match outcome {
         Outcome::Succeeded { .. } | Outcome::Failed(_) => Waits::ForNothing,
-        Outcome::AwaitingApproval { approval, expires_at } => {
-            let left: time::Duration = *expires_at - app.clock().now().max(OffsetDateTime::UNIX_EPOCH);
+        Outcome::AwaitingApproval {
+            approval,
+            expires_at,
+        } => {
+            let left: time::Duration =
+                *expires_at - app.clock().now().max(OffsetDateTime::UNIX_EPOCH);
             let at_most = Duration::try_from(left).unwrap_or_default() + EXPIRY_MARGIN;
-            Waits::ForApproval { approval: *approval, at_most }
+            Waits::ForApproval {
+                approval: *approval,
+                at_most,
+            }
         }
         Outcome::OutcomeUnknown { .. } => Waits::ForResolution { call },
-        Outcome::Waiting { retry_after, .. } => Waits::ForAWhile { pause: *retry_after },
+        Outcome::Waiting { retry_after, .. } => Waits::ForAWhile {
+            pause: *retry_after,
+        },
     }
 }
 
@@ -81,7 +101,14 @@ pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Res
     let mut tx = app.db().tenant(tenant).await?;
     store::extend_lease(&mut tx, call, Duration::from_secs(120)).await?;
     let id = format!("call-{call}-{}", TraceId::fresh());
-    outbox::push(&mut tx, outbox::Kind::Start, &id, WORKFLOW_TYPE, Input::new(app, tenant, call)).await?;
+    outbox::push(
+        &mut tx,
+        outbox::Kind::Start,
+        &id,
+        WORKFLOW_TYPE,
+        Input::new(app, tenant, call),
+    )
+    .await?;
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(())

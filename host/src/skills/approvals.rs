@@ -22,7 +22,10 @@ use time::{Duration, OffsetDateTime};
 /// What became of asking.
 pub(super) enum Taken {
     Granted,
-    Waiting { approval: ApprovalId, expires_at: OffsetDateTime },
+    Waiting {
+        approval: ApprovalId,
+        expires_at: OffsetDateTime,
+    },
     Refused(CallFailure),
 }
 
@@ -40,11 +43,18 @@ fn fingerprint(row: &CallRow, prepared: &Prepared) -> [u8; 32] {
 }
 
 /// Asks a person, or takes up what they said.
-pub(super) async fn take_up(app: &App, tx: &mut TenantTx, row: &CallRow, prepared: &Prepared) -> Result<Taken, Problem> {
+pub(super) async fn take_up(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+    prepared: &Prepared,
+) -> Result<Taken, Problem> {
     let Some(id) = row.approval_id else {
         return ask(app, tx, row, prepared).await;
     };
-    let approval = store::lock_approval(tx, id).await?.ok_or_else(|| Problem::internal(&"an approval vanished"))?;
+    let approval = store::lock_approval(tx, id)
+        .await?
+        .ok_or_else(|| Problem::internal(&"an approval vanished"))?;
     let now = app.clock().now();
     match approval.status.as_str() {
         "approved" if approval.fingerprint != fingerprint(row, prepared) => {
@@ -52,18 +62,37 @@ pub(super) async fn take_up(app: &App, tx: &mut TenantTx, row: &CallRow, prepare
             refuse(app, tx, row, &approval, "approval_stale", why).await
         }
         "approved" | "pending" if approval.expires_at <= now => {
-            refuse(app, tx, row, &approval, "approval_expired", "Nobody decided, or the call did not go on, before the approval ran out.").await
+            refuse(
+                app,
+                tx,
+                row,
+                &approval,
+                "approval_expired",
+                "Nobody decided, or the call did not go on, before the approval ran out.",
+            )
+            .await
         }
         "approved" => Ok(Taken::Granted),
-        "pending" => Ok(Taken::Waiting { approval: id, expires_at: approval.expires_at }),
+        "pending" => Ok(Taken::Waiting {
+            approval: id,
+            expires_at: approval.expires_at,
+        }),
         _ => {
             let by = approval.decided_by.as_deref().unwrap_or("nobody");
-            Ok(Taken::Refused(CallFailure::new("approval_rejected", format!("{by} did not approve the call."))))
+            Ok(Taken::Refused(CallFailure::new(
+                "approval_rejected",
+                format!("{by} did not approve the call."),
+            )))
         }
     }
 }
 
-async fn ask(app: &App, tx: &mut TenantTx, row: &CallRow, prepared: &Prepared) -> Result<Taken, Problem> {
+async fn ask(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+    prepared: &Prepared,
+) -> Result<Taken, Problem> {
     let (id, config) = (ApprovalId::fresh(), &prepared.config);
     let expires_at = app.clock().now() + Duration::seconds(config.approval_ttl_seconds.into());
     let request = json!({
@@ -87,21 +116,66 @@ async fn ask(app: &App, tx: &mut TenantTx, row: &CallRow, prepared: &Prepared) -
     store::await_approval(tx, row.id, id).await?;
     let mut details = request;
     details["approval_id"] = json!(id);
-    details["expires_at"] = json!(expires_at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default());
-    record(tx, row, StepType::ApprovalRequested, "approval_requested", details, None).await?;
+    details["expires_at"] = json!(
+        expires_at
+            .format(&time::format_description::well_known::Rfc3339)
+            .unwrap_or_default()
+    );
+    record(
+        tx,
+        row,
+        StepType::ApprovalRequested,
+        "approval_requested",
+        details,
+        None,
+    )
+    .await?;
     if row.task_id.is_none() {
         // Somebody has to wait for the answer; a task's own workflow does.
         let input = workflow::Input::new(app, tx.tenant(), row.id);
-        outbox::push(tx, outbox::Kind::Start, &workflow, workflow::WORKFLOW_TYPE, input).await?;
+        outbox::push(
+            tx,
+            outbox::Kind::Start,
+            &workflow,
+            workflow::WORKFLOW_TYPE,
+            input,
+        )
+        .await?;
     }
-    Ok(Taken::Waiting { approval: id, expires_at })
+    Ok(Taken::Waiting {
+        approval: id,
+        expires_at,
+    })
 }
 
-async fn refuse(app: &App, tx: &mut TenantTx, row: &CallRow, approval: &ApprovalRow, code: &str, why: &str) -> Result<Taken, Problem> {
+async fn refuse(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+    approval: &ApprovalRow,
+    code: &str,
+    why: &str,
+) -> Result<Taken, Problem> {
     let failure = CallFailure::new(code, why);
-    store::decide_approval(tx, approval.id, "expired", None, Some(why), app.clock().now()).await?;
+    store::decide_approval(
+        tx,
+        approval.id,
+        "expired",
+        None,
+        Some(why),
+        app.clock().now(),
+    )
+    .await?;
     store::finish(tx, row.id, CallStatus::Rejected, None, None, Some(&failure)).await?;
-    record(tx, row, StepType::ApprovalRejected, "approval_rejected", json!({ "approval_id": approval.id, "error": failure }), None).await?;
+    record(
+        tx,
+        row,
+        StepType::ApprovalRejected,
+        "approval_rejected",
+        json!({ "approval_id": approval.id, "error": failure }),
+        None,
+    )
+    .await?;
     Ok(Taken::Refused(failure))
 }
 
@@ -129,58 +203,153 @@ pub enum Which {
 }
 
 /// Takes a person's decision, and wakes who waits for it. The same decision again changes nothing.
-pub async fn decide(app: &App, caller: &Caller, which: Which, decision: &Decision) -> Result<ApprovalRow, Problem> {
+pub async fn decide(
+    app: &App,
+    caller: &Caller,
+    which: Which,
+    decision: &Decision,
+) -> Result<ApprovalRow, Problem> {
     caller.require(Permission::Approve)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let id = match which {
         Which::Approval(id) => id,
         Which::PendingOf(task) => {
             let pending = store::pending_of_task(&mut tx, task).await?;
-            pending.ok_or_else(|| Problem::conflict("nothing_to_approve", "The task waits for no approval."))?.id
+            pending
+                .ok_or_else(|| {
+                    Problem::conflict("nothing_to_approve", "The task waits for no approval.")
+                })?
+                .id
         }
     };
-    let approval = store::lock_approval(&mut tx, id).await?.ok_or_else(|| Problem::not_found("approval"))?;
+    let approval = store::lock_approval(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("approval"))?;
     check(app, caller, &approval, decision)?;
     if approval.status != "pending" {
         return Ok(approval);
     }
-    let status = if decision.approve { "approved" } else { "rejected" };
-    store::decide_approval(&mut tx, id, status, Some(&caller.name), decision.note.as_deref(), app.clock().now()).await?;
-    let call = store::lock_call(&mut tx, approval.call_id).await?.ok_or_else(|| Problem::internal(&"the call of an approval vanished"))?;
+    let status = if decision.approve {
+        "approved"
+    } else {
+        "rejected"
+    };
+    store::decide_approval(
+        &mut tx,
+        id,
+        status,
+        Some(&caller.name),
+        decision.note.as_deref(),
+        app.clock().now(),
+    )
+    .await?;
+    let call = store::lock_call(&mut tx, approval.call_id)
+        .await?
+        .ok_or_else(|| Problem::internal(&"the call of an approval vanished"))?;
     let details = json!({ "approval_id": id, "approved_by": caller.name, "skill": call.skill_name, "action": call.action, "note": decision.note });
     if decision.approve {
-        record(&mut tx, &call, StepType::ApprovalGranted, "approval_granted", details, None).await?;
+        record(
+            &mut tx,
+            &call,
+            StepType::ApprovalGranted,
+            "approval_granted",
+            details,
+            None,
+        )
+        .await?;
     } else {
-        let failure = CallFailure::new("approval_rejected", format!("{} did not approve the call.", caller.name));
-        store::finish(&mut tx, call.id, CallStatus::Rejected, None, None, Some(&failure)).await?;
+        let failure = CallFailure::new(
+            "approval_rejected",
+            format!("{} did not approve the call.", caller.name),
+        );
+        store::finish(
+            &mut tx,
+            call.id,
+            CallStatus::Rejected,
+            None,
+            None,
+            Some(&failure),
+        )
+        .await?;
         let mut details = details;
         details["rejected_by"] = details["approved_by"].take();
-        record(&mut tx, &call, StepType::ApprovalRejected, "approval_rejected", details, None).await?;
+        record(
+            &mut tx,
+            &call,
+            StepType::ApprovalRejected,
+            "approval_rejected",
+            details,
+            None,
+        )
+        .await?;
     }
-    outbox::push(&mut tx, outbox::Kind::Signal, &approval.workflow_id, workflow::APPROVAL_RESPONSE, workflow::ApprovalResponse { approval: id }).await?;
-    let decided = store::approval(&mut tx, id).await?.ok_or_else(|| Problem::not_found("approval"))?;
+    outbox::push(
+        &mut tx,
+        outbox::Kind::Signal,
+        &approval.workflow_id,
+        workflow::APPROVAL_RESPONSE,
+        workflow::ApprovalResponse { approval: id },
+    )
+    .await?;
+    let decided = store::approval(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("approval"))?;
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(decided)
 }
 
-fn check(app: &App, caller: &Caller, approval: &ApprovalRow, decision: &Decision) -> Result<(), Problem> {
-    let wanted: Vec<Role> = approval.roles.iter().filter_map(|role| Role::parse(role)).collect();
+fn check(
+    app: &App,
+    caller: &Caller,
+    approval: &ApprovalRow,
+    decision: &Decision,
+) -> Result<(), Problem> {
+    let wanted: Vec<Role> = approval
+        .roles
+        .iter()
+        .filter_map(|role| Role::parse(role))
+        .collect();
     if !wanted.is_empty() && !wanted.iter().any(|role| caller.roles.contains(role)) {
-        return Err(Problem::forbidden("missing_role", format!("This approval is for the roles {}.", approval.roles.join(", "))));
+        return Err(Problem::forbidden(
+            "missing_role",
+            format!(
+                "This approval is for the roles {}.",
+                approval.roles.join(", ")
+            ),
+        ));
     }
-    let same = matches!((approval.status.as_str(), decision.approve), ("approved" | "used", true) | ("rejected", false));
+    let same = matches!(
+        (approval.status.as_str(), decision.approve),
+        ("approved" | "used", true) | ("rejected", false)
+    );
     if approval.status != "pending" && !same {
-        return Err(Problem::conflict("already_decided", format!("The approval is {} already.", approval.status)));
+        return Err(Problem::conflict(
+            "already_decided",
+            format!("The approval is {} already.", approval.status),
+        ));
     }
     if approval.status == "pending" && approval.expires_at <= app.clock().now() {
-        return Err(Problem::conflict("approval_expired", "The approval has run out. Create the task or the call again."));
+        return Err(Problem::conflict(
+            "approval_expired",
+            "The approval has run out. Create the task or the call again.",
+        ));
     }
     Ok(())
 }
 
 /// What a person found out about a call whose outcome is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, utoipa::ToSchema, clap::ValueEnum)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    utoipa::ToSchema,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
     /// It happened: go on as if the answer had come.
@@ -190,34 +359,82 @@ pub enum Resolution {
 }
 
 /// Takes what a person found out, and wakes who waits for it.
-pub async fn resolve(app: &App, caller: &Caller, id: SkillCallId, resolution: Resolution, note: Option<&str>) -> Result<CallRow, Problem> {
+pub async fn resolve(
+    app: &App,
+    caller: &Caller,
+    id: SkillCallId,
+    resolution: Resolution,
+    note: Option<&str>,
+) -> Result<CallRow, Problem> {
     caller.require(Permission::Approve)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::lock_call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = store::lock_call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     if row.status() != CallStatus::OutcomeUnknown {
-        return Err(Problem::conflict("not_unknown", format!("The call is {}; only one whose outcome is unknown is resolved.", row.status)));
+        return Err(Problem::conflict(
+            "not_unknown",
+            format!(
+                "The call is {}; only one whose outcome is unknown is resolved.",
+                row.status
+            ),
+        ));
     }
     let details = json!({ "resolved_by": caller.name, "resolution": resolution, "skill": row.skill_name, "action": row.action, "note": note });
     match resolution {
         Resolution::Done => {
             let summary = format!("{} says that it was done", caller.name);
-            store::finish(&mut tx, id, CallStatus::Succeeded, Some(&Value::Null), Some(&summary), None).await?;
+            store::finish(
+                &mut tx,
+                id,
+                CallStatus::Succeeded,
+                Some(&Value::Null),
+                Some(&summary),
+                None,
+            )
+            .await?;
         }
         Resolution::TryAgain => store::try_again(&mut tx, id).await?,
     }
     let at = app.clock().now().unix_timestamp_nanos();
-    record(&mut tx, &row, StepType::SkillCall, &format!("resolved:{at}"), details, None).await?;
+    record(
+        &mut tx,
+        &row,
+        StepType::SkillCall,
+        &format!("resolved:{at}"),
+        details,
+        None,
+    )
+    .await?;
     let signal = workflow::OutcomeResolved { call: id };
     match (row.task_id, resolution) {
-        (Some(_), _) => outbox::push(&mut tx, outbox::Kind::Signal, &workflow_of(&row), workflow::OUTCOME_RESOLVED, signal).await?,
+        (Some(_), _) => {
+            outbox::push(
+                &mut tx,
+                outbox::Kind::Signal,
+                &workflow_of(&row),
+                workflow::OUTCOME_RESOLVED,
+                signal,
+            )
+            .await?
+        }
         // Nobody waits for a call that was made over the API; somebody has to take it further.
         (None, Resolution::TryAgain) => {
             let input = workflow::Input::new(app, caller.tenant, id);
-            outbox::push(&mut tx, outbox::Kind::Start, &format!("call-{id}-{at}"), workflow::WORKFLOW_TYPE, input).await?;
+            outbox::push(
+                &mut tx,
+                outbox::Kind::Start,
+                &format!("call-{id}-{at}"),
+                workflow::WORKFLOW_TYPE,
+                input,
+            )
+            .await?;
         }
         (None, Resolution::Done) => {}
     }
-    let row = store::call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = store::call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(row)

@@ -28,42 +28,84 @@ pub struct RateLimit {
 impl RateLimit {
     pub fn check(&self) -> Result<(), Problem> {
         if !(1..=10_000).contains(&self.max_actions) {
-            return Err(Problem::invalid_field("/rate_limit/max_actions", "must be 1 to 10000"));
+            return Err(Problem::invalid_field(
+                "/rate_limit/max_actions",
+                "must be 1 to 10000",
+            ));
         }
         if !(1..=2_592_000).contains(&self.per_seconds) {
-            return Err(Problem::invalid_field("/rate_limit/per_seconds", "must be 1 to 2592000"));
+            return Err(Problem::invalid_field(
+                "/rate_limit/per_seconds",
+                "must be 1 to 2592000",
+            ));
         }
         Ok(())
     }
 }
 
 pub fn rate_limit(config: &ConfigRow) -> Option<RateLimit> {
-    config.rate_limit.clone().and_then(|json| serde_json::from_value(json).ok())
+    config
+        .rate_limit
+        .clone()
+        .and_then(|json| serde_json::from_value(json).ok())
 }
 
 /// Step 2 of the router: enabled, parameters, scopes.
-pub async fn check_call(app: &App, config: &ConfigRow, installed: &Installed, action: &Action, params: &Value) -> Result<(), Problem> {
+pub async fn check_call(
+    app: &App,
+    config: &ConfigRow,
+    installed: &Installed,
+    action: &Action,
+    params: &Value,
+) -> Result<(), Problem> {
     if !config.enabled {
-        return Err(Problem::forbidden("skill_disabled", format!("The skill `{}` is switched off. An administrator switches it on in its configuration.", config.skill_name)));
+        return Err(Problem::forbidden(
+            "skill_disabled",
+            format!(
+                "The skill `{}` is switched off. An administrator switches it on in its configuration.",
+                config.skill_name
+            ),
+        ));
     }
     if config.disabled_actions.contains(&action.name) {
-        return Err(Problem::forbidden("action_disabled", format!("The action `{}` is switched off in the configuration of `{}`.", action.name, config.skill_name)));
+        return Err(Problem::forbidden(
+            "action_disabled",
+            format!(
+                "The action `{}` is switched off in the configuration of `{}`.",
+                action.name, config.skill_name
+            ),
+        ));
     }
     let violations = violations_of(app, installed.plugin.digest(), action, params).await?;
     if !violations.is_empty() {
-        return Err(Problem::unprocessable("invalid_params", format!("The parameters are not what `{}` takes; `errors` says where.", action.name)).with_errors(violations));
+        return Err(Problem::unprocessable(
+            "invalid_params",
+            format!(
+                "The parameters are not what `{}` takes; `errors` says where.",
+                action.name
+            ),
+        )
+        .with_errors(violations));
     }
     check_scopes(config, action, params)
 }
 
 /// Where the parameters depart from the action's schema.
-async fn violations_of(app: &App, digest: &str, action: &Action, params: &Value) -> Result<Vec<Violation>, Problem> {
+async fn violations_of(
+    app: &App,
+    digest: &str,
+    action: &Action,
+    params: &Value,
+) -> Result<Vec<Violation>, Problem> {
     let key = (digest.to_owned(), action.name.clone());
     let validator = match app.validators().get(&key).await {
         Some(validator) => validator,
         None => {
-            let schema: Value = serde_json::from_str(&action.params_schema).map_err(|e| Problem::internal(&e))?;
-            let built = jsonschema::options().build(&schema).map_err(|e| Problem::internal(&e))?;
+            let schema: Value =
+                serde_json::from_str(&action.params_schema).map_err(|e| Problem::internal(&e))?;
+            let built = jsonschema::options()
+                .build(&schema)
+                .map_err(|e| Problem::internal(&e))?;
             let validator = Arc::new(built);
             app.validators().insert(key, validator.clone()).await;
             validator
@@ -72,14 +114,23 @@ async fn violations_of(app: &App, digest: &str, action: &Action, params: &Value)
     Ok(validator
         .iter_errors(params)
         .take(VIOLATIONS_SHOWN_MAX)
-        .map(|error| Violation { pointer: format!("/params{}", error.instance_path()), message: error.to_string() })
+        .map(|error| Violation {
+            pointer: format!("/params{}", error.instance_path()),
+            message: error.to_string(),
+        })
         .collect())
 }
 
 /// Each value that a scope points at must be one that the tenant allows.
 fn check_scopes(config: &ConfigRow, action: &Action, params: &Value) -> Result<(), Problem> {
     for scope in &action.scopes {
-        let Some(allowed) = config.allowed_scopes.get(&scope.name).and_then(Value::as_array) else { continue };
+        let Some(allowed) = config
+            .allowed_scopes
+            .get(&scope.name)
+            .and_then(Value::as_array)
+        else {
+            continue;
+        };
         let values: Vec<&Value> = match params.pointer(&scope.pointer) {
             None => continue,
             Some(Value::Array(values)) => values.iter().collect(),
@@ -89,7 +140,12 @@ fn check_scopes(config: &ConfigRow, action: &Action, params: &Value) -> Result<(
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "scope_denied",
-                format!("{denied} is not among the {} that `{}` may be used with: {}.", scope.name, config.skill_name, Value::from(allowed.clone())),
+                format!(
+                    "{denied} is not among the {} that `{}` may be used with: {}.",
+                    scope.name,
+                    config.skill_name,
+                    Value::from(allowed.clone())
+                ),
             ));
         }
     }

@@ -47,15 +47,24 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         Ok(instance) => out.instance = Some(instance.name),
         Err(problem) => out.stopped_by(&problem),
     }
-    let (config, installed) = (store::config(&mut tx, &call.skill).await?, plugins::installed(app, &mut tx, &call.skill).await?);
+    let (config, installed) = (
+        store::config(&mut tx, &call.skill).await?,
+        plugins::installed(app, &mut tx, &call.skill).await?,
+    );
     let (Some(config), Some(installed)) = (config, installed) else {
         return Err(Problem::not_found("skill that is installed"));
     };
     let manifest = &installed.manifest;
-    let action = manifest.actions.iter().find(|a| a.name == call.action).ok_or_else(|| Problem::not_found("action of the skill"))?;
+    let action = manifest
+        .actions
+        .iter()
+        .find(|a| a.name == call.action)
+        .ok_or_else(|| Problem::not_found("action of the skill"))?;
     out.plugin_digest = Some(installed.plugin.digest().to_owned());
-    out.requires_approval = config.requires_approval || config.approval_actions.contains(&action.name);
-    if let Err(problem) = configs::check_call(app, &config, &installed, action, &call.params).await {
+    out.requires_approval =
+        config.requires_approval || config.approval_actions.contains(&action.name);
+    if let Err(problem) = configs::check_call(app, &config, &installed, action, &call.params).await
+    {
         out.stopped_by(&problem);
         return Ok(out);
     }
@@ -63,9 +72,15 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
     for (key, shown) in vault::masks(&mut tx, app, config.id, &action.credentials).await? {
         match shown {
             Ok(mask) => out.credentials.push(mask),
-            Err(unusable) => out.stopped_by(&Problem::conflict(unusable.code(), unusable.to_string())),
+            Err(unusable) => {
+                out.stopped_by(&Problem::conflict(unusable.code(), unusable.to_string()))
+            }
         }
-        references.push(vault::Opened { value: Zeroizing::new(key.clone()), mask: String::new(), key });
+        references.push(vault::Opened {
+            value: Zeroizing::new(key.clone()),
+            mask: String::new(),
+            key,
+        });
     }
     let invocation = adapter::Invocation {
         action: call.action.clone(),
@@ -74,17 +89,32 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         idempotency_key: "dry-run".into(),
         now: app.clock().now_unix_ms(),
     };
-    match installed.plugin.next(&invocation, &[]).map(|called| called.value) {
+    match installed
+        .plugin
+        .next(&invocation, &[])
+        .map(|called| called.value)
+    {
         Ok(Ok(Step::Perform(Request::Http(request)))) => {
-            let place = Place { manifest, settings: &config.settings, private_hosts: &app.config().skills.private_network_hosts, credentials: &references };
+            let place = Place {
+                manifest,
+                settings: &config.settings,
+                private_hosts: &app.config().skills.private_network_hosts,
+                credentials: &references,
+            };
             match render::render(&request, &place) {
                 Ok(rendered) => out.request = Some(rendered.shown),
-                Err(why) => out.problems.push(json!({ "code": "request_refused", "detail": why })),
+                Err(why) => out
+                    .problems
+                    .push(json!({ "code": "request_refused", "detail": why })),
             }
         }
         Ok(Ok(_)) => {}
-        Ok(Err(failure)) => out.problems.push(json!({ "code": "plugin_refused", "detail": format!("{failure:?}") })),
-        Err(error) => out.problems.push(json!({ "code": "plugin_failed", "detail": error.to_string() })),
+        Ok(Err(failure)) => out
+            .problems
+            .push(json!({ "code": "plugin_refused", "detail": format!("{failure:?}") })),
+        Err(error) => out
+            .problems
+            .push(json!({ "code": "plugin_failed", "detail": error.to_string() })),
     }
     out.would_run = out.problems.is_empty();
     Ok(out)
@@ -92,6 +122,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
 
 impl DryRun {
     fn stopped_by(&mut self, problem: &Problem) {
-        self.problems.push(json!({ "code": problem.code(), "detail": problem.detail() }));
+        self.problems
+            .push(json!({ "code": problem.code(), "detail": problem.detail() }));
     }
 }

@@ -131,7 +131,10 @@ async fn call_skill(
 ) -> Result<Response, Problem> {
     caller.require(Permission::Act)?;
     let request = CallRequest {
-        idempotency_key: format!("direct:{}", key.unwrap_or_else(|| TraceId::fresh().to_string())),
+        idempotency_key: format!(
+            "direct:{}",
+            key.unwrap_or_else(|| TraceId::fresh().to_string())
+        ),
         skill,
         action,
         params: Value::Object(body.params),
@@ -155,7 +158,11 @@ async fn call_skill(
         take_further(&app, caller.tenant, row.id).await?;
     }
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let call = SkillCall::from(store::call(&mut tx, row.id).await?.ok_or_else(|| Problem::not_found("skill call"))?);
+    let call = SkillCall::from(
+        store::call(&mut tx, row.id)
+            .await?
+            .ok_or_else(|| Problem::not_found("skill call"))?,
+    );
     answer(call, &advanced.outcome)
 }
 
@@ -163,43 +170,76 @@ fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
     match outcome {
         Outcome::Succeeded { .. } => Ok(Json(call).into_response()),
         Outcome::AwaitingApproval { .. } | Outcome::Waiting { .. } => {
-            let location = [(HeaderName::from_static("location"), format!("/api/v1/skill-calls/{}", call.id))];
+            let location = [(
+                HeaderName::from_static("location"),
+                format!("/api/v1/skill-calls/{}", call.id),
+            )];
             Ok((StatusCode::ACCEPTED, location, Json(call)).into_response())
         }
-        Outcome::OutcomeUnknown { message } => Err(Problem::new(StatusCode::BAD_GATEWAY, "outcome_unknown", message.as_str()).with("call_id", call.id)),
-        Outcome::Failed(failure) => Err(Problem::new(StatusCode::BAD_GATEWAY, "call_failed", failure.message.as_str())
-            .with("call_id", call.id)
-            .with("failure", failure)),
+        Outcome::OutcomeUnknown { message } => {
+            Err(
+                Problem::new(StatusCode::BAD_GATEWAY, "outcome_unknown", message.as_str())
+                    .with("call_id", call.id),
+            )
+        }
+        Outcome::Failed(failure) => Err(Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "call_failed",
+            failure.message.as_str(),
+        )
+        .with("call_id", call.id)
+        .with("failure", failure)),
     }
 }
 
 /// List the skill calls
 #[utoipa::path(get, path = "/skill-calls", tag = "skills", params(PageQuery), responses((status = 200, body = Page<SkillCall>)))]
-async fn list_calls(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<SkillCall>>, Problem> {
+async fn list_calls(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<SkillCall>>, Problem> {
     caller.require(Permission::Read)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list_calls(&mut tx, page).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), SkillCall::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        SkillCall::from,
+    )))
 }
 
 /// One skill call
 #[utoipa::path(get, path = "/skill-calls/{id}", tag = "skills", params(("id" = SkillCallId, Path)),
     responses((status = 200, body = SkillCall), (status = 404, body = ProblemBody)))]
-async fn get_call(State(app): State<App>, caller: Caller, Path(id): Path<SkillCallId>) -> Result<Json<SkillCall>, Problem> {
+async fn get_call(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<SkillCallId>,
+) -> Result<Json<SkillCall>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = store::call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     Ok(Json(row.into()))
 }
 
 /// The trace of a call that was made without a task
 #[utoipa::path(get, path = "/skill-calls/{id}/trace", tag = "skills", params(("id" = SkillCallId, Path)),
     responses((status = 200, body = Vec<TraceStep>), (status = 404, body = ProblemBody)))]
-async fn trace_call(State(app): State<App>, caller: Caller, Path(id): Path<SkillCallId>) -> Result<Json<Vec<TraceStep>>, Problem> {
+async fn trace_call(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<SkillCallId>,
+) -> Result<Json<Vec<TraceStep>>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    store::call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    store::call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     Ok(Json(traces::of_call(&mut tx, id).await?))
 }
 
@@ -296,27 +336,44 @@ pub struct SkillConfigUpdate {
 }
 
 /// Tells `null` from what is left out.
-fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 /// List the skill configurations
 #[utoipa::path(get, path = "/skill-configs", tag = "skills", params(PageQuery), responses((status = 200, body = Page<SkillConfig>)))]
-async fn list_configs(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<SkillConfig>>, Problem> {
+async fn list_configs(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<SkillConfig>>, Problem> {
     caller.require(Permission::Read)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list_configs(&mut tx, page).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), SkillConfig::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        SkillConfig::from,
+    )))
 }
 
 /// One skill configuration
 #[utoipa::path(get, path = "/skill-configs/{id}", tag = "skills", params(("id" = SkillConfigId, Path)),
     responses((status = 200, body = SkillConfig), (status = 404, body = ProblemBody)))]
-async fn get_config(State(app): State<App>, caller: Caller, Path(id): Path<SkillConfigId>) -> Result<Response, Problem> {
+async fn get_config(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<SkillConfigId>,
+) -> Result<Response, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::config_by_id(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill configuration"))?;
+    let row = store::config_by_id(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill configuration"))?;
     Ok(([etag(row.version)], Json(SkillConfig::from(row))).into_response())
 }
 
@@ -334,12 +391,20 @@ async fn update_config(
 ) -> Result<Response, Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let mut row = store::config_by_id(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill configuration"))?;
+    let mut row = store::config_by_id(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill configuration"))?;
     apply(&mut row, update)?;
     if !store::update_config(&mut tx, &row, seen).await? {
-        return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", "Somebody changed the configuration since you read it. Read it again, and change that."));
+        return Err(Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "changed_meanwhile",
+            "Somebody changed the configuration since you read it. Read it again, and change that.",
+        ));
     }
-    let row = store::config_by_id(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill configuration"))?;
+    let row = store::config_by_id(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill configuration"))?;
     tx.commit().await?;
     Ok(([etag(row.version)], Json(SkillConfig::from(row))).into_response())
 }
@@ -347,7 +412,10 @@ async fn update_config(
 fn apply(row: &mut store::ConfigRow, update: SkillConfigUpdate) -> Result<(), Problem> {
     if let Some(seconds) = update.approval_ttl_seconds {
         if !(60..=2_592_000).contains(&seconds) {
-            return Err(Problem::invalid_field("/approval_ttl_seconds", "must be 60 to 2592000"));
+            return Err(Problem::invalid_field(
+                "/approval_ttl_seconds",
+                "must be 60 to 2592000",
+            ));
         }
         row.approval_ttl_seconds = seconds;
     }
@@ -359,7 +427,10 @@ fn apply(row: &mut store::ConfigRow, update: SkillConfigUpdate) -> Result<(), Pr
     }
     if let Some(scopes) = update.allowed_scopes {
         if let Some((name, _)) = scopes.iter().find(|(_, values)| !values.is_array()) {
-            return Err(Problem::invalid_field(&format!("/allowed_scopes/{name}"), "must be a list of the values that are allowed"));
+            return Err(Problem::invalid_field(
+                &format!("/allowed_scopes/{name}"),
+                "must be a list of the values that are allowed",
+            ));
         }
         row.allowed_scopes = Value::Object(scopes);
     }
@@ -371,8 +442,12 @@ fn apply(row: &mut store::ConfigRow, update: SkillConfigUpdate) -> Result<(), Pr
     }
     row.enabled = update.enabled.unwrap_or(row.enabled);
     row.requires_approval = update.requires_approval.unwrap_or(row.requires_approval);
-    row.approval_actions = update.approval_actions.unwrap_or_else(|| row.approval_actions.clone());
-    row.disabled_actions = update.disabled_actions.unwrap_or_else(|| row.disabled_actions.clone());
+    row.approval_actions = update
+        .approval_actions
+        .unwrap_or_else(|| row.approval_actions.clone());
+    row.disabled_actions = update
+        .disabled_actions
+        .unwrap_or_else(|| row.disabled_actions.clone());
     Ok(())
 }
 
@@ -439,21 +514,36 @@ pub struct ApprovalsQuery {
 
 /// List the approvals
 #[utoipa::path(get, path = "/approvals", tag = "approvals", params(ApprovalsQuery), responses((status = 200, body = Page<Approval>)))]
-async fn list_approvals(State(app): State<App>, caller: Caller, Query(query): Query<ApprovalsQuery>) -> Result<Json<Page<Approval>>, Problem> {
+async fn list_approvals(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ApprovalsQuery>,
+) -> Result<Json<Page<Approval>>, Problem> {
     caller.require(Permission::Read)?;
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list_approvals(&mut tx, page, query.status.as_deref()).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), Approval::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        Approval::from,
+    )))
 }
 
 /// One approval
 #[utoipa::path(get, path = "/approvals/{id}", tag = "approvals", params(("id" = ApprovalId, Path)),
     responses((status = 200, body = Approval), (status = 404, body = ProblemBody)))]
-async fn get_approval(State(app): State<App>, caller: Caller, Path(id): Path<ApprovalId>) -> Result<Json<Approval>, Problem> {
+async fn get_approval(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ApprovalId>,
+) -> Result<Json<Approval>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::approval(&mut tx, id).await?.ok_or_else(|| Problem::not_found("approval"))?;
+    let row = store::approval(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("approval"))?;
     Ok(Json(row.into()))
 }
 
@@ -467,20 +557,45 @@ pub struct DecisionBody {
 /// Approve
 #[utoipa::path(post, path = "/approvals/{id}/approve", tag = "approvals", params(("id" = ApprovalId, Path)), request_body = DecisionBody,
     responses((status = 200, body = Approval), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn approve(State(app): State<App>, caller: Caller, Path(id): Path<ApprovalId>, Json(body): Json<DecisionBody>) -> Result<Json<Approval>, Problem> {
+async fn approve(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ApprovalId>,
+    Json(body): Json<DecisionBody>,
+) -> Result<Json<Approval>, Problem> {
     decide(&app, &caller, id, true, body).await
 }
 
 /// Reject
 #[utoipa::path(post, path = "/approvals/{id}/reject", tag = "approvals", params(("id" = ApprovalId, Path)), request_body = DecisionBody,
     responses((status = 200, body = Approval), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn reject(State(app): State<App>, caller: Caller, Path(id): Path<ApprovalId>, Json(body): Json<DecisionBody>) -> Result<Json<Approval>, Problem> {
+async fn reject(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ApprovalId>,
+    Json(body): Json<DecisionBody>,
+) -> Result<Json<Approval>, Problem> {
     decide(&app, &caller, id, false, body).await
 }
 
-async fn decide(app: &App, caller: &Caller, id: ApprovalId, approve: bool, body: DecisionBody) -> Result<Json<Approval>, Problem> {
+async fn decide(
+    app: &App,
+    caller: &Caller,
+    id: ApprovalId,
+    approve: bool,
+    body: DecisionBody,
+) -> Result<Json<Approval>, Problem> {
     check_note(body.note.as_deref())?;
-    let row = approvals::decide(app, caller, Which::Approval(id), &Decision { approve, note: body.note }).await?;
+    let row = approvals::decide(
+        app,
+        caller,
+        Which::Approval(id),
+        &Decision {
+            approve,
+            note: body.note,
+        },
+    )
+    .await?;
     Ok(Json(row.into()))
 }
 

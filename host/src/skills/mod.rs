@@ -47,7 +47,11 @@ use time::OffsetDateTime;
 pub enum Origin {
     /// Over the API.
     Direct,
-    Task { task: TaskId, step: i32, agent: Option<AgentId> },
+    Task {
+        task: TaskId,
+        step: i32,
+        agent: Option<AgentId>,
+    },
 }
 
 /// A call to make.
@@ -126,26 +130,45 @@ pub struct CallFailure {
 
 impl CallFailure {
     fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), retryable: false }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            retryable: false,
+        }
     }
 }
 
 impl From<&Problem> for CallFailure {
     fn from(problem: &Problem) -> Self {
-        Self { code: problem.code().to_owned(), message: problem.detail().to_owned(), retryable: problem.retry_after().is_some() }
+        Self {
+            code: problem.code().to_owned(),
+            message: problem.detail().to_owned(),
+            retryable: problem.retry_after().is_some(),
+        }
     }
 }
 
 /// Where a call stands after it was taken as far as it goes.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    Succeeded { output: Value, summary: String },
+    Succeeded {
+        output: Value,
+        summary: String,
+    },
     Failed(CallFailure),
-    AwaitingApproval { approval: ApprovalId, expires_at: OffsetDateTime },
+    AwaitingApproval {
+        approval: ApprovalId,
+        expires_at: OffsetDateTime,
+    },
     /// A person has to look, and say.
-    OutcomeUnknown { message: String },
+    OutcomeUnknown {
+        message: String,
+    },
     /// It goes on when what it needs is back; nothing is lost.
-    Waiting { what: String, retry_after: Duration },
+    Waiting {
+        what: String,
+        retry_after: Duration,
+    },
 }
 
 /// A call and where it stands.

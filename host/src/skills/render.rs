@@ -3,9 +3,9 @@
 
 use crate::vault::Opened;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use secrecy::SecretString;
 use tsunami_openclaw::bridge::{HttpRequest, PrivateNetwork};
 use tsunami_plugin_host::{
     adapter::{self, Manifest, Method},
@@ -16,7 +16,14 @@ use url::Url;
 use zeroize::Zeroizing;
 
 /// Headers that the instance sets, or that would change where a request goes.
-const HEADERS_RESERVED: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "upgrade", "proxy-authorization"];
+const HEADERS_RESERVED: [&str; 6] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "proxy-authorization",
+];
 /// Headers of one request.
 const HEADERS_MAX: usize = 64;
 
@@ -57,19 +64,32 @@ struct Text {
 }
 
 pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Rendered, String> {
-    let mut pen = Pen { credentials: place.credentials, secrets: Vec::new() };
+    let mut pen = Pen {
+        credentials: place.credentials,
+        secrets: Vec::new(),
+    };
     let url = pen.url(wanted)?;
     let private_network = place.check(&url)?;
     let mut headers = Vec::new();
     for field in &wanted.headers {
         headers.push((field.name.clone(), pen.header(field)?));
     }
-    let body = wanted.body.as_ref().map(|body| pen.body(body)).transpose()?;
+    let body = wanted
+        .body
+        .as_ref()
+        .map(|body| pen.body(body))
+        .transpose()?;
     if let Some(body) = &wanted.body {
-        headers.push(("content-type".to_owned(), pen.text(&[Part::Text(body.content_type.clone())], Encoding::Plain)?));
+        headers.push((
+            "content-type".to_owned(),
+            pen.text(&[Part::Text(body.content_type.clone())], Encoding::Plain)?,
+        ));
     }
     if headers.len() > HEADERS_MAX {
-        return Err(format!("the plugin sets {} headers; a request may have {HEADERS_MAX}", headers.len()));
+        return Err(format!(
+            "the plugin sets {} headers; a request may have {HEADERS_MAX}",
+            headers.len()
+        ));
     }
     let shown = json!({
         "method": method(wanted.method),
@@ -82,7 +102,10 @@ pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Render
         request: HttpRequest {
             method: method(wanted.method).to_owned(),
             url: secret(url.real),
-            headers: headers.into_iter().map(|(name, value)| (name, secret(value.real))).collect(),
+            headers: headers
+                .into_iter()
+                .map(|(name, value)| (name, secret(value.real)))
+                .collect(),
             body: body.map(|text| text.real.as_bytes().to_vec().into()),
         },
         shown,
@@ -113,8 +136,20 @@ struct Pen<'a> {
 
 impl Pen<'_> {
     fn value(&mut self, key: &str) -> Result<Zeroizing<String>, String> {
-        let opened = self.credentials.iter().find(|c| c.key == key).ok_or_else(|| format!("the plugin asks for the credential `{key}`, which its action does not name"))?;
-        if !self.secrets.iter().any(|s| s.as_str() == opened.value.as_str()) {
+        let opened = self
+            .credentials
+            .iter()
+            .find(|c| c.key == key)
+            .ok_or_else(|| {
+                format!(
+                    "the plugin asks for the credential `{key}`, which its action does not name"
+                )
+            })?;
+        if !self
+            .secrets
+            .iter()
+            .any(|s| s.as_str() == opened.value.as_str())
+        {
             self.secrets.push(opened.value.clone());
         }
         Ok(opened.value.clone())
@@ -140,7 +175,8 @@ impl Pen<'_> {
                     let encoded = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
                     text.real.push_str(&encoded);
                     self.secrets.push(encoded);
-                    text.shown.push_str(&format!("{{{{basic {user_shown}:{password_shown}}}}}"));
+                    text.shown
+                        .push_str(&format!("{{{{basic {user_shown}:{password_shown}}}}}"));
                 }
             }
         }
@@ -160,27 +196,41 @@ impl Pen<'_> {
             let joiner = if url.shown.contains('?') { '&' } else { '?' };
             let name = percent(&field.name);
             // Literal text of a query is data too, and is encoded as such.
-            let parts: Vec<Part> = field.value.iter().map(|part| match part {
-                Part::Text(text) => Part::Text(percent(text)),
-                other => other.clone(),
-            }).collect();
+            let parts: Vec<Part> = field
+                .value
+                .iter()
+                .map(|part| match part {
+                    Part::Text(text) => Part::Text(percent(text)),
+                    other => other.clone(),
+                })
+                .collect();
             let value = self.text(&parts, Encoding::Percent)?;
             url.real.push_str(&format!("{joiner}{name}="));
             url.real.push_str(&value.real);
-            url.shown.push_str(&format!("{joiner}{name}={}", value.shown));
+            url.shown
+                .push_str(&format!("{joiner}{name}={}", value.shown));
         }
         Ok(url)
     }
 
     fn header(&mut self, field: &adapter::Field) -> Result<Text, String> {
         let name = field.name.to_ascii_lowercase();
-        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+        let token = !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
         if !token || HEADERS_RESERVED.contains(&name.as_str()) {
-            return Err(format!("the plugin sets the header `{}`, which it may not", field.name.escape_default()));
+            return Err(format!(
+                "the plugin sets the header `{}`, which it may not",
+                field.name.escape_default()
+            ));
         }
         let value = self.text(&field.value, Encoding::Plain)?;
         if value.real.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(format!("the value of the header `{}` holds a control character; if it is a credential, store it anew without line breaks", field.name));
+            return Err(format!(
+                "the value of the header `{}` holds a control character; if it is a credential, store it anew without line breaks",
+                field.name
+            ));
         }
         Ok(value)
     }
@@ -189,7 +239,13 @@ impl Pen<'_> {
         if body.content_type.chars().any(char::is_control) {
             return Err("the plugin sets a content type with a control character".to_owned());
         }
-        let kind = body.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let kind = body
+            .content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         let encoding = match kind.as_str() {
             "application/x-www-form-urlencoded" => Encoding::Percent,
             kind if kind == "application/json" || kind.ends_with("+json") => Encoding::Json,
@@ -212,45 +268,84 @@ fn encode(value: &str, encoding: Encoding) -> Zeroizing<String> {
 
 /// Everything but the unreserved characters of RFC 3986.
 fn percent(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                (b as char).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 impl Place<'_> {
     /// Whether the request may go where it is going; and whether that is on a private network.
     fn check(&self, url: &Text) -> Result<PrivateNetwork, String> {
         // A credential must not decide where a request goes: with and without them it is the same host.
-        let plain = Url::parse(&url.shown.replace("{{", "x").replace("}}", "x")).map_err(|e| format!("the plugin's URL {} is not one: {e}", url.shown))?;
-        let real = Url::parse(&url.real).map_err(|_| "the URL is not one once the credentials are in it".to_owned())?;
-        if (plain.scheme(), plain.host_str(), plain.port()) != (real.scheme(), real.host_str(), real.port()) {
+        let plain = Url::parse(&url.shown.replace("{{", "x").replace("}}", "x"))
+            .map_err(|e| format!("the plugin's URL {} is not one: {e}", url.shown))?;
+        let real = Url::parse(&url.real)
+            .map_err(|_| "the URL is not one once the credentials are in it".to_owned())?;
+        if (plain.scheme(), plain.host_str(), plain.port())
+            != (real.scheme(), real.host_str(), real.port())
+        {
             return Err("a credential stands in the host part of the plugin's URL".to_owned());
         }
         if !real.username().is_empty() || real.password().is_some() {
             return Err("the plugin's URL holds user info".to_owned());
         }
-        let host = real.host_str().ok_or("the plugin's URL names no host")?.to_ascii_lowercase();
+        let host = real
+            .host_str()
+            .ok_or("the plugin's URL names no host")?
+            .to_ascii_lowercase();
         let at = match real.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.clone(),
         };
-        let declared = real.port().is_none() && self.manifest.hosts.iter().any(|pattern| host_allowed(pattern, &host));
+        let declared = real.port().is_none()
+            && self
+                .manifest
+                .hosts
+                .iter()
+                .any(|pattern| host_allowed(pattern, &host));
         if !declared && !self.set_hosts().contains(&at) {
-            return Err(format!("the plugin asks for a request to {at}, which it did not declare"));
+            return Err(format!(
+                "the plugin asks for a request to {at}, which it did not declare"
+            ));
         }
-        let private = self.private_hosts.iter().any(|allowed| *allowed == host || *allowed == at);
+        let private = self
+            .private_hosts
+            .iter()
+            .any(|allowed| *allowed == host || *allowed == at);
         if real.scheme() != "https" && !(real.scheme() == "http" && private) {
-            return Err(format!("the plugin asks for {} to {at}; only https is allowed (an operator may allow a private host by skills.private_network_hosts)", real.scheme()));
+            return Err(format!(
+                "the plugin asks for {} to {at}; only https is allowed (an operator may allow a private host by skills.private_network_hosts)",
+                real.scheme()
+            ));
         }
-        Ok(if private { PrivateNetwork::Allow } else { PrivateNetwork::Refuse })
+        Ok(if private {
+            PrivateNetwork::Allow
+        } else {
+            PrivateNetwork::Refuse
+        })
     }
 
     /// Hosts, with their ports, of the settings that the manifest points at.
     fn set_hosts(&self) -> Vec<String> {
-        let values = self.manifest.host_settings.iter().filter_map(|pointer| self.settings.pointer(pointer)?.as_str());
+        let values = self
+            .manifest
+            .host_settings
+            .iter()
+            .filter_map(|pointer| self.settings.pointer(pointer)?.as_str());
         values
             .filter_map(|text| Url::parse(text).ok())
             .filter_map(|url| {
                 let host = url.host_str()?.to_ascii_lowercase();
-                Some(url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
+                Some(
+                    url.port()
+                        .map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
+                )
             })
             .collect()
     }
@@ -263,7 +358,12 @@ pub fn mask(bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
         Err(not_text) => return not_text.into_bytes(),
     };
     for secret in secrets.iter().filter(|s| s.len() >= 4) {
-        for form in [secret.to_string(), percent(secret), encode(secret, Encoding::Json).to_string(), BASE64_STANDARD.encode(secret.as_bytes())] {
+        for form in [
+            secret.to_string(),
+            percent(secret),
+            encode(secret, Encoding::Json).to_string(),
+            BASE64_STANDARD.encode(secret.as_bytes()),
+        ] {
             if text.contains(&form) {
                 text = text.replace(&form, "[redacted]");
             }
@@ -292,7 +392,11 @@ mod tests {
     }
 
     fn opened() -> Vec<Opened> {
-        vec![Opened { key: "token".into(), value: Zeroizing::new("s3cret/\"+é".into()), mask: "token:****".into() }]
+        vec![Opened {
+            key: "token".into(),
+            value: Zeroizing::new("s3cret/\"+é".into()),
+            mask: "token:****".into(),
+        }]
     }
 
     fn text(t: &str) -> Vec<Part> {
@@ -300,11 +404,29 @@ mod tests {
     }
 
     fn get(url: Vec<Part>) -> adapter::HttpRequest {
-        adapter::HttpRequest { method: Method::Get, url, query: vec![], headers: vec![], body: None }
+        adapter::HttpRequest {
+            method: Method::Get,
+            url,
+            query: vec![],
+            headers: vec![],
+            body: None,
+        }
     }
 
-    fn rendered(request: &adapter::HttpRequest, settings: &Value, private: &[String]) -> Result<Rendered, String> {
-        render(request, &Place { manifest: &manifest(), settings, private_hosts: private, credentials: &opened() })
+    fn rendered(
+        request: &adapter::HttpRequest,
+        settings: &Value,
+        private: &[String],
+    ) -> Result<Rendered, String> {
+        render(
+            request,
+            &Place {
+                manifest: &manifest(),
+                settings,
+                private_hosts: private,
+                credentials: &opened(),
+            },
+        )
     }
 
     fn allowed(url: &str) -> bool {
@@ -338,38 +460,74 @@ mod tests {
     fn a_setting_may_name_another_host_and_the_operator_a_private_one() {
         let settings = json!({ "base_url": "http://127.0.0.1:9000/api" });
         let request = get(text("http://127.0.0.1:9000/api/x"));
-        assert!(rendered(&request, &settings, &[]).is_err(), "the operator did not allow it");
+        assert!(
+            rendered(&request, &settings, &[]).is_err(),
+            "the operator did not allow it"
+        );
         let private = ["127.0.0.1:9000".to_owned()];
-        assert_eq!(rendered(&request, &settings, &private).unwrap().private_network, PrivateNetwork::Allow);
-        assert!(rendered(&get(text("http://127.0.0.1:9001/")), &settings, &private).is_err(), "another port");
+        assert_eq!(
+            rendered(&request, &settings, &private)
+                .unwrap()
+                .private_network,
+            PrivateNetwork::Allow
+        );
+        assert!(
+            rendered(&get(text("http://127.0.0.1:9001/")), &settings, &private).is_err(),
+            "another port"
+        );
         let public = rendered(&get(text("https://api.example.com/")), &settings, &private).unwrap();
         assert_eq!(public.private_network, PrivateNetwork::Refuse);
     }
 
     #[test]
     fn a_credential_is_encoded_for_where_it_stands() {
-        let mut request = get(vec![Part::Text("https://api.example.com/bot".into()), Part::Credential("token".into())]);
-        request.query = vec![adapter::Field { name: "q".into(), value: vec![Part::Text("a&b=".into()), Part::Credential("token".into())] }];
+        let mut request = get(vec![
+            Part::Text("https://api.example.com/bot".into()),
+            Part::Credential("token".into()),
+        ]);
+        request.query = vec![adapter::Field {
+            name: "q".into(),
+            value: vec![Part::Text("a&b=".into()), Part::Credential("token".into())],
+        }];
         request.body = Some(adapter::Body {
             content_type: "application/json".into(),
-            content: vec![Part::Text("{\"t\":\"".into()), Part::Credential("token".into()), Part::Text("\"}".into())],
+            content: vec![
+                Part::Text("{\"t\":\"".into()),
+                Part::Credential("token".into()),
+                Part::Text("\"}".into()),
+            ],
         });
         let out = rendered(&request, &json!({}), &[]).unwrap();
-        assert_eq!(out.request.url.expose_secret(), "https://api.example.com/bots3cret%2F%22%2B%C3%A9?q=a%26b%3Ds3cret%2F%22%2B%C3%A9");
+        assert_eq!(
+            out.request.url.expose_secret(),
+            "https://api.example.com/bots3cret%2F%22%2B%C3%A9?q=a%26b%3Ds3cret%2F%22%2B%C3%A9"
+        );
         let body = out.request.body.unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(body.expose_secret()).unwrap()["t"], "s3cret/\"+é");
+        assert_eq!(
+            serde_json::from_slice::<Value>(body.expose_secret()).unwrap()["t"],
+            "s3cret/\"+é"
+        );
         assert!(!out.shown.to_string().contains("s3cret"));
         assert_eq!(out.secrets.len(), 1);
     }
 
     #[test]
     fn basic_authentication_is_a_secret_too() {
-        let auth = BasicAuth { username: Operand::Text("x".into()), password: Operand::Credential("token".into()) };
+        let auth = BasicAuth {
+            username: Operand::Text("x".into()),
+            password: Operand::Credential("token".into()),
+        };
         let mut request = get(text("https://api.example.com/"));
-        request.headers = vec![adapter::Field { name: "Authorization".into(), value: vec![Part::Text("Basic ".into()), Part::Basic(auth)] }];
+        request.headers = vec![adapter::Field {
+            name: "Authorization".into(),
+            value: vec![Part::Text("Basic ".into()), Part::Basic(auth)],
+        }];
         let out = rendered(&request, &json!({}), &[]).unwrap();
         let encoded = BASE64_STANDARD.encode("x:s3cret/\"+é");
-        assert_eq!(out.request.headers[0].1.expose_secret(), format!("Basic {encoded}"));
+        assert_eq!(
+            out.request.headers[0].1.expose_secret(),
+            format!("Basic {encoded}")
+        );
         assert!(out.secrets.iter().any(|s| s.as_str() == encoded));
         assert!(!out.shown.to_string().contains(&encoded));
     }
@@ -378,29 +536,76 @@ mod tests {
     fn what_a_plugin_may_not_ask_for_is_refused() {
         let header = |name: &str, value: &str| {
             let mut request = get(text("https://api.example.com/"));
-            request.headers = vec![adapter::Field { name: name.into(), value: text(value) }];
+            request.headers = vec![adapter::Field {
+                name: name.into(),
+                value: text(value),
+            }];
             rendered(&request, &json!({}), &[]).is_err()
         };
         assert!(header("x", "a\r\nhost: evil.example"));
         assert!(header("Host", "evil.example"));
         assert!(header("x y", "z"));
-        assert!(rendered(&get(vec![Part::Text("https://api.example.com/".into()), Part::Credential("other".into())]), &json!({}), &[]).is_err());
-        assert!(rendered(&get(vec![Part::Text("https://".into()), Part::Credential("token".into()), Part::Text(".example.com/".into())]), &json!({}), &[]).is_err());
+        assert!(
+            rendered(
+                &get(vec![
+                    Part::Text("https://api.example.com/".into()),
+                    Part::Credential("other".into())
+                ]),
+                &json!({}),
+                &[]
+            )
+            .is_err()
+        );
+        assert!(
+            rendered(
+                &get(vec![
+                    Part::Text("https://".into()),
+                    Part::Credential("token".into()),
+                    Part::Text(".example.com/".into())
+                ]),
+                &json!({}),
+                &[]
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn the_digest_does_not_depend_on_the_credential() {
-        let request = get(vec![Part::Text("https://api.example.com/".into()), Part::Credential("token".into())]);
+        let request = get(vec![
+            Part::Text("https://api.example.com/".into()),
+            Part::Credential("token".into()),
+        ]);
         let first = rendered(&request, &json!({}), &[]).unwrap();
-        let other = vec![Opened { key: "token".into(), value: Zeroizing::new("rotated".into()), mask: String::new() }];
-        let second = render(&request, &Place { manifest: &manifest(), settings: &json!({}), private_hosts: &[], credentials: &other }).unwrap();
+        let other = vec![Opened {
+            key: "token".into(),
+            value: Zeroizing::new("rotated".into()),
+            mask: String::new(),
+        }];
+        let second = render(
+            &request,
+            &Place {
+                manifest: &manifest(),
+                settings: &json!({}),
+                private_hosts: &[],
+                credentials: &other,
+            },
+        )
+        .unwrap();
         assert_eq!(first.digest, second.digest);
     }
 
     #[test]
     fn an_echoed_credential_is_masked_in_every_form() {
         let secrets = [Zeroizing::new("s3cret/\"+é".to_owned())];
-        let echo = format!("s3cret/\"+é {} {}", percent("s3cret/\"+é"), BASE64_STANDARD.encode("s3cret/\"+é"));
-        assert_eq!(mask(echo.into_bytes(), &secrets), b"[redacted] [redacted] [redacted]");
+        let echo = format!(
+            "s3cret/\"+é {} {}",
+            percent("s3cret/\"+é"),
+            BASE64_STANDARD.encode("s3cret/\"+é")
+        );
+        assert_eq!(
+            mask(echo.into_bytes(), &secrets),
+            b"[redacted] [redacted] [redacted]"
+        );
     }
 }

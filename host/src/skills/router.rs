@@ -20,9 +20,9 @@ use crate::{
     vault::{self, Opened},
 };
 use axum::http::StatusCode;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use secrecy::SecretString;
 use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
 use tsunami_plugin_host::{
     LogLine,
@@ -64,7 +64,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub fn action(&self, name: &str) -> Option<&Action> {
-        self.installed.manifest.actions.iter().find(|action| action.name == name)
+        self.installed
+            .manifest
+            .actions
+            .iter()
+            .find(|action| action.name == name)
     }
 }
 
@@ -74,7 +78,9 @@ impl Prepared {
 /// What stopped it before anything was sent. The call is as it was, and may be advanced again.
 pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
     let mut tx = app.db().tenant(tenant).await?;
-    let row = store::lock_call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = store::lock_call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     if let Some(outcome) = settled(&row) {
         return Ok(Advanced { call: id, outcome });
     }
@@ -86,7 +92,10 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
         return Ok(Advanced { call: id, outcome });
     }
     // Step 5: the credentials that the action names, and nothing else.
-    let action = prepared.action(&row.action).ok_or_else(|| Problem::internal(&"the action vanished"))?.clone();
+    let action = prepared
+        .action(&row.action)
+        .ok_or_else(|| Problem::internal(&"the action vanished"))?
+        .clone();
     let opened = app
         .vault()
         .open_for_call(&mut tx, app, prepared.config.id, &action.credentials)
@@ -97,28 +106,54 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
     } else {
         begin(app, &mut tx, &row, &prepared, &opened).await?;
     }
-    let row = store::call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = store::call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     let replies = store::requests(&mut tx, id).await?;
     tx.commit().await?;
-    let mut run = Run { app, tenant, row, prepared, action, opened, began: Instant::now(), log: Vec::new() };
+    let mut run = Run {
+        app,
+        tenant,
+        row,
+        prepared,
+        action,
+        opened,
+        began: Instant::now(),
+        log: Vec::new(),
+    };
     let outcome = run.carry_out(replies).await?;
     Ok(Advanced { call: id, outcome })
 }
 
 fn settled(row: &CallRow) -> Option<Outcome> {
-    let failure = || row.error.clone().and_then(|e| serde_json::from_value(e).ok()).unwrap_or_else(|| CallFailure::new("failed", "The call failed."));
+    let failure = || {
+        row.error
+            .clone()
+            .and_then(|e| serde_json::from_value(e).ok())
+            .unwrap_or_else(|| CallFailure::new("failed", "The call failed."))
+    };
     match row.status() {
-        CallStatus::Succeeded => {
-            Some(Outcome::Succeeded { output: row.output.clone().unwrap_or_default(), summary: row.summary.clone().unwrap_or_default() })
+        CallStatus::Succeeded => Some(Outcome::Succeeded {
+            output: row.output.clone().unwrap_or_default(),
+            summary: row.summary.clone().unwrap_or_default(),
+        }),
+        CallStatus::Failed | CallStatus::Rejected | CallStatus::Cancelled => {
+            Some(Outcome::Failed(failure()))
         }
-        CallStatus::Failed | CallStatus::Rejected | CallStatus::Cancelled => Some(Outcome::Failed(failure())),
-        CallStatus::OutcomeUnknown => Some(Outcome::OutcomeUnknown { message: failure().message }),
+        CallStatus::OutcomeUnknown => Some(Outcome::OutcomeUnknown {
+            message: failure().message,
+        }),
         CallStatus::Queued | CallStatus::AwaitingApproval | CallStatus::Running => None,
     }
 }
 
 /// Steps 1 and 2: the instance, and what the tenant set for the skill.
-async fn prepare(app: &App, tx: &mut TenantTx, row: &CallRow, begun: bool) -> Result<Prepared, Problem> {
+async fn prepare(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+    begun: bool,
+) -> Result<Prepared, Problem> {
     let instance = instances::for_call(app, tx).await?;
     let config = store::config(tx, &row.skill_name).await?;
     let installed = match (&row.plugin_digest, begun) {
@@ -129,43 +164,96 @@ async fn prepare(app: &App, tx: &mut TenantTx, row: &CallRow, begun: bool) -> Re
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "skill_not_installed",
-            format!("The skill `{}` is not installed. Install its plugin with POST /api/v1/plugins.", row.skill_name),
+            format!(
+                "The skill `{}` is not installed. Install its plugin with POST /api/v1/plugins.",
+                row.skill_name
+            ),
         ));
     };
-    let prepared = Prepared { config, installed, instance };
+    let prepared = Prepared {
+        config,
+        installed,
+        instance,
+    };
     if !begun {
-        let action = prepared.action(&row.action).ok_or_else(|| unknown_action(&prepared, row))?;
-        configs::check_call(app, &prepared.config, &prepared.installed, action, &row.params).await?;
+        let action = prepared
+            .action(&row.action)
+            .ok_or_else(|| unknown_action(&prepared, row))?;
+        configs::check_call(
+            app,
+            &prepared.config,
+            &prepared.installed,
+            action,
+            &row.params,
+        )
+        .await?;
     }
     Ok(prepared)
 }
 
 fn unknown_action(prepared: &Prepared, row: &CallRow) -> Problem {
-    let known: Vec<_> = prepared.installed.manifest.actions.iter().map(|a| a.name.as_str()).collect();
+    let known: Vec<_> = prepared
+        .installed
+        .manifest
+        .actions
+        .iter()
+        .map(|a| a.name.as_str())
+        .collect();
     Problem::new(
         StatusCode::NOT_FOUND,
         "unknown_action",
-        format!("The skill `{}` has no action `{}`. It has {}.", row.skill_name, row.action, known.join(", ")),
+        format!(
+            "The skill `{}` has no action `{}`. It has {}.",
+            row.skill_name,
+            row.action,
+            known.join(", ")
+        ),
     )
 }
 
 /// Step 3: whether a person must agree first. Also where an approval is taken up, once, if it is still for this.
-async fn gate(app: &App, tx: &mut TenantTx, row: &CallRow, prepared: &Prepared) -> Result<Option<Outcome>, Problem> {
+async fn gate(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+    prepared: &Prepared,
+) -> Result<Option<Outcome>, Problem> {
     let config = &prepared.config;
     if !config.requires_approval && !config.approval_actions.contains(&row.action) {
         return Ok(None);
     }
     match approvals::take_up(app, tx, row, prepared).await? {
         approvals::Taken::Granted => Ok(None),
-        approvals::Taken::Waiting { approval, expires_at } => Ok(Some(Outcome::AwaitingApproval { approval, expires_at })),
+        approvals::Taken::Waiting {
+            approval,
+            expires_at,
+        } => Ok(Some(Outcome::AwaitingApproval {
+            approval,
+            expires_at,
+        })),
         approvals::Taken::Refused(failure) => Ok(Some(Outcome::Failed(failure))),
     }
 }
 
 /// The call is on its way: the rate limit is counted, and what it runs with is written down.
-async fn begin(app: &App, tx: &mut TenantTx, row: &CallRow, prepared: &Prepared, opened: &[Opened]) -> Result<(), Problem> {
-    if row.rate_counted_at.is_none() && let Some(limit) = configs::rate_limit(&prepared.config) {
-        let counted = store::count_use(tx, prepared.config.id, row.id, limit.max_actions, Duration::from_secs(limit.per_seconds)).await?;
+async fn begin(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+    prepared: &Prepared,
+    opened: &[Opened],
+) -> Result<(), Problem> {
+    if row.rate_counted_at.is_none()
+        && let Some(limit) = configs::rate_limit(&prepared.config)
+    {
+        let counted = store::count_use(
+            tx,
+            prepared.config.id,
+            row.id,
+            limit.max_actions,
+            Duration::from_secs(limit.per_seconds),
+        )
+        .await?;
         if let Err(wait) = counted {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -212,7 +300,12 @@ impl Run<'_> {
         let invocation = adapter::Invocation {
             action: self.row.action.clone(),
             params: self.row.params.to_string(),
-            settings: self.row.settings.clone().unwrap_or_else(|| json!({})).to_string(),
+            settings: self
+                .row
+                .settings
+                .clone()
+                .unwrap_or_else(|| json!({}))
+                .to_string(),
             idempotency_key: self.row.id.to_string(),
             now: u64::try_from(self.row.created_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
         };
@@ -224,8 +317,17 @@ impl Run<'_> {
                     self.log = called.log;
                     called.value
                 }
-                Err(error) if error.is_transient() => return Ok(waiting(error.to_string(), RETRY_AFTER_DEFAULT)),
-                Err(error) => return self.fail(CallFailure::new("plugin_failed", format!("The plugin failed: {error}."))).await,
+                Err(error) if error.is_transient() => {
+                    return Ok(waiting(error.to_string(), RETRY_AFTER_DEFAULT));
+                }
+                Err(error) => {
+                    return self
+                        .fail(CallFailure::new(
+                            "plugin_failed",
+                            format!("The plugin failed: {error}."),
+                        ))
+                        .await;
+                }
             };
             let request = match step {
                 Ok(Step::Finish(outcome)) => return self.succeed(&outcome).await,
@@ -236,12 +338,24 @@ impl Run<'_> {
                 Err(failure) => return self.fail_as(failure).await,
             };
             if replies.len() >= steps_max {
-                return self.fail(CallFailure::new("too_many_steps", format!("The plugin asks for more than {steps_max} requests in one call."))).await;
+                return self
+                    .fail(CallFailure::new(
+                        "too_many_steps",
+                        format!("The plugin asks for more than {steps_max} requests in one call."),
+                    ))
+                    .await;
             }
             let seq = replies.len();
-            let sent = match known.iter_mut().find(|r| usize::try_from(r.seq) == Ok(seq)).and_then(|r| r.reply.take()) {
+            let sent = match known
+                .iter_mut()
+                .find(|r| usize::try_from(r.seq) == Ok(seq))
+                .and_then(|r| r.reply.take())
+            {
                 Some(reply) => Sent::Reply(reply),
-                None => self.perform(&request, i32::try_from(seq).unwrap_or(i32::MAX), &known).await?,
+                None => {
+                    self.perform(&request, i32::try_from(seq).unwrap_or(i32::MAX), &known)
+                        .await?
+                }
             };
             match sent {
                 Sent::Reply(reply) => replies.push(to_reply(&reply)),
@@ -250,7 +364,12 @@ impl Run<'_> {
         }
     }
 
-    async fn perform(&mut self, request: &adapter::HttpRequest, seq: i32, known: &[store::RequestRow]) -> Result<Sent, Problem> {
+    async fn perform(
+        &mut self,
+        request: &adapter::HttpRequest,
+        seq: i32,
+        known: &[store::RequestRow],
+    ) -> Result<Sent, Problem> {
         let settings = self.row.settings.clone().unwrap_or_else(|| json!({}));
         let place = Place {
             manifest: &self.prepared.installed.manifest,
@@ -260,10 +379,21 @@ impl Run<'_> {
         };
         let rendered = match render::render(request, &place) {
             Ok(rendered) => rendered,
-            Err(why) => return Ok(Sent::Stop(self.fail(CallFailure::new("request_refused", format!("The gateway refuses the request: {why}."))).await?)),
+            Err(why) => {
+                return Ok(Sent::Stop(
+                    self.fail(CallFailure::new(
+                        "request_refused",
+                        format!("The gateway refuses the request: {why}."),
+                    ))
+                    .await?,
+                ));
+            }
         };
         let Some(journal) = self.journal_id().await else {
-            return Ok(Sent::Stop(waiting("the OpenClaw instance".into(), RETRY_AFTER_DEFAULT)));
+            return Ok(Sent::Stop(waiting(
+                "the OpenClaw instance".into(),
+                RETRY_AFTER_DEFAULT,
+            )));
         };
         let earlier = known.iter().find(|r| r.seq == seq);
         if earlier.is_none() {
@@ -273,28 +403,58 @@ impl Run<'_> {
             store::extend_lease(&mut tx, self.row.id, LEASE).await?;
             tx.commit().await?;
         }
-        let journal_id = earlier.and_then(|r| r.journal_id.clone()).unwrap_or(journal);
-        self.send(seq, rendered, journal_id, earlier.is_some()).await
+        let journal_id = earlier
+            .and_then(|r| r.journal_id.clone())
+            .unwrap_or(journal);
+        self.send(seq, rendered, journal_id, earlier.is_some())
+            .await
     }
 
     /// The journal of the instance's disk, known since the first call over this connection.
     async fn journal_id(&self) -> Option<String> {
         let client = &self.prepared.instance.client;
         let hello = client.hello();
-        let key = (self.prepared.instance.id, hello.as_ref().map(|h| h.server.boot_id.clone()).unwrap_or_default());
-        if hello.is_some() && let Some(id) = self.app.journals().get(&key).await {
+        let key = (
+            self.prepared.instance.id,
+            hello
+                .as_ref()
+                .map(|h| h.server.boot_id.clone())
+                .unwrap_or_default(),
+        );
+        if hello.is_some()
+            && let Some(id) = self.app.journals().get(&key).await
+        {
             return Some(id);
         }
-        let status = client.bridge_status(STATUS_WAIT).await.inspect_err(|error| tracing::info!(%error, "instance is not reached")).ok()?;
+        let status = client
+            .bridge_status(STATUS_WAIT)
+            .await
+            .inspect_err(|error| tracing::info!(%error, "instance is not reached"))
+            .ok()?;
         if hello.is_some() {
-            self.app.journals().insert(key, status.journal_id.clone()).await;
+            self.app
+                .journals()
+                .insert(key, status.journal_id.clone())
+                .await;
         }
         Some(status.journal_id)
     }
 
-    async fn send(&mut self, seq: i32, rendered: Rendered, journal_id: String, resend: bool) -> Result<Sent, Problem> {
+    async fn send(
+        &mut self,
+        seq: i32,
+        rendered: Rendered,
+        journal_id: String,
+        resend: bool,
+    ) -> Result<Sent, Problem> {
         let limits = &self.app.config().skills;
-        let Rendered { request, digest, secrets, private_network, .. } = rendered;
+        let Rendered {
+            request,
+            digest,
+            secrets,
+            private_network,
+            ..
+        } = rendered;
         let mut execute = ExecuteRequest {
             call_id: format!("{}:{seq}", self.row.id),
             digest,
@@ -304,31 +464,56 @@ impl Run<'_> {
             timeout: Duration::from_secs(limits.request_timeout_seconds.into()),
             max_response_bytes: limits.reply_bytes_max,
             private_network,
-            secrets: secrets.iter().map(|secret| SecretString::from(secret.as_str())).collect(),
+            secrets: secrets
+                .iter()
+                .map(|secret| SecretString::from(secret.as_str()))
+                .collect(),
             journal_reply: true,
             request,
         };
         let mut attempt = 1;
         loop {
             let error = match self.prepared.instance.client.execute(&execute).await {
-                Ok(reply) => return self.keep_reply(seq, &reply.reply, &secrets).await.map(Sent::Reply),
+                Ok(reply) => {
+                    return self
+                        .keep_reply(seq, &reply.reply, &secrets)
+                        .await
+                        .map(Sent::Reply);
+                }
                 Err(error) => error,
             };
             match (error.advice(), &error) {
                 // The service itself drops the repetition: it bears the same key.
-                (Advice::AskPerson, _) if self.action.idempotent && !execute.retry_unknown => execute.retry_unknown = true,
-                (Advice::AskPerson, _) => return self.unknown(&error.to_string()).await.map(Sent::Stop),
+                (Advice::AskPerson, _) if self.action.idempotent && !execute.retry_unknown => {
+                    execute.retry_unknown = true
+                }
+                (Advice::AskPerson, _) => {
+                    return self.unknown(&error.to_string()).await.map(Sent::Stop);
+                }
                 (advice, ExecuteError::NotSent { .. }) => {
-                    let message = format!("The service was not reached, and nothing was sent: {error}.");
-                    let failure = CallFailure { retryable: advice == Advice::SendAgain, ..CallFailure::new("service_unreachable", message) };
+                    let message =
+                        format!("The service was not reached, and nothing was sent: {error}.");
+                    let failure = CallFailure {
+                        retryable: advice == Advice::SendAgain,
+                        ..CallFailure::new("service_unreachable", message)
+                    };
                     return self.fail(failure).await.map(Sent::Stop);
                 }
                 (Advice::GiveUp, _) => {
-                    return self.fail(CallFailure::new("instance_refused", format!("The OpenClaw instance refused the request: {error}."))).await.map(Sent::Stop);
+                    return self
+                        .fail(CallFailure::new(
+                            "instance_refused",
+                            format!("The OpenClaw instance refused the request: {error}."),
+                        ))
+                        .await
+                        .map(Sent::Stop);
                 }
                 (Advice::SendAgain | Advice::AskAgain, _) if attempt >= REACH_ATTEMPTS => {
                     tracing::info!(call = %self.row.id, %error, "instance does not answer; the call waits");
-                    return Ok(Sent::Stop(waiting("the OpenClaw instance".into(), RETRY_AFTER_DEFAULT)));
+                    return Ok(Sent::Stop(waiting(
+                        "the OpenClaw instance".into(),
+                        RETRY_AFTER_DEFAULT,
+                    )));
                 }
                 (Advice::SendAgain | Advice::AskAgain, _) => {
                     attempt += 1;
@@ -338,9 +523,19 @@ impl Run<'_> {
         }
     }
 
-    async fn keep_reply(&mut self, seq: i32, reply: &HttpReply, secrets: &[Zeroizing<String>]) -> Result<Value, Problem> {
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
-        let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (name.clone(), text(value.clone().into_bytes()))).collect();
+    async fn keep_reply(
+        &mut self,
+        seq: i32,
+        reply: &HttpReply,
+        secrets: &[Zeroizing<String>],
+    ) -> Result<Value, Problem> {
+        let text =
+            |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
+        let headers: Vec<_> = reply
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), text(value.clone().into_bytes())))
+            .collect();
         // jsonb holds no U+0000.
         let body = text(reply.body.clone().unwrap_or_default()).replace('\0', "\u{fffd}");
         let kept = json!({ "status": reply.status, "headers": headers, "body": body, "truncated": reply.truncated || reply.body.is_none() });
@@ -356,16 +551,44 @@ impl Run<'_> {
 
     async fn succeed(&mut self, outcome: &adapter::Outcome) -> Result<Outcome, Problem> {
         if outcome.output.len() > OUTPUT_BYTES_MAX {
-            return self.fail(CallFailure::new("output_too_large", format!("The plugin's output is larger than {OUTPUT_BYTES_MAX} bytes."))).await;
+            return self
+                .fail(CallFailure::new(
+                    "output_too_large",
+                    format!("The plugin's output is larger than {OUTPUT_BYTES_MAX} bytes."),
+                ))
+                .await;
         }
         let text = outcome.output.replace("\\u0000", "\u{fffd}");
         let Ok(output) = serde_json::from_str::<Value>(&text) else {
-            return self.fail(CallFailure::new("plugin_failed", "The plugin's output is no JSON.")).await;
+            return self
+                .fail(CallFailure::new(
+                    "plugin_failed",
+                    "The plugin's output is no JSON.",
+                ))
+                .await;
         };
-        let summary: String = outcome.summary.replace('\0', "").chars().take(500).collect();
+        let summary: String = outcome
+            .summary
+            .replace('\0', "")
+            .chars()
+            .take(500)
+            .collect();
         let mut tx = self.app.db().tenant(self.tenant).await?;
-        if store::finish(&mut tx, self.row.id, CallStatus::Succeeded, Some(&output), Some(&summary), None).await? {
-            self.trace(&mut tx, json!({ "status": "succeeded", "summary": summary, "result": output })).await?;
+        if store::finish(
+            &mut tx,
+            self.row.id,
+            CallStatus::Succeeded,
+            Some(&output),
+            Some(&summary),
+            None,
+        )
+        .await?
+        {
+            self.trace(
+                &mut tx,
+                json!({ "status": "succeeded", "summary": summary, "result": output }),
+            )
+            .await?;
         }
         tx.commit().await?;
         Ok(Outcome::Succeeded { output, summary })
@@ -373,8 +596,18 @@ impl Run<'_> {
 
     async fn fail(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
         let mut tx = self.app.db().tenant(self.tenant).await?;
-        if store::finish(&mut tx, self.row.id, CallStatus::Failed, None, None, Some(&failure)).await? {
-            self.trace(&mut tx, json!({ "status": "failed", "error": failure })).await?;
+        if store::finish(
+            &mut tx,
+            self.row.id,
+            CallStatus::Failed,
+            None,
+            None,
+            Some(&failure),
+        )
+        .await?
+        {
+            self.trace(&mut tx, json!({ "status": "failed", "error": failure }))
+                .await?;
         }
         tx.commit().await?;
         Ok(Outcome::Failed(failure))
@@ -384,20 +617,46 @@ impl Run<'_> {
     async fn fail_as(&mut self, failure: Failure) -> Result<Outcome, Problem> {
         let failure = match failure {
             Failure::InvalidParams(violations) => {
-                let told: Vec<_> = violations.iter().map(|v| format!("{} {}", v.pointer, v.message)).collect();
-                CallFailure::new("invalid_params", format!("The parameters cannot be used: {}.", told.join("; ")))
+                let told: Vec<_> = violations
+                    .iter()
+                    .map(|v| format!("{} {}", v.pointer, v.message))
+                    .collect();
+                CallFailure::new(
+                    "invalid_params",
+                    format!("The parameters cannot be used: {}.", told.join("; ")),
+                )
             }
             Failure::Refused(refusal) => {
                 if refusal.credential_rejected {
                     let mut tx = self.app.db().tenant(self.tenant).await?;
-                    vault::note_rejected(&mut tx, self.prepared.config.id, &self.action.credentials).await?;
+                    vault::note_rejected(
+                        &mut tx,
+                        self.prepared.config.id,
+                        &self.action.credentials,
+                    )
+                    .await?;
                     tx.commit().await?;
                 }
-                CallFailure { retryable: refusal.retry_after_ms.is_some(), ..CallFailure::new(&refusal.code, refusal.message) }
+                CallFailure {
+                    retryable: refusal.retry_after_ms.is_some(),
+                    ..CallFailure::new(&refusal.code, refusal.message)
+                }
             }
-            Failure::UnexpectedReply(what) => CallFailure::new("unexpected_reply", format!("The service answered in a way that the plugin does not know: {what}.")),
+            Failure::UnexpectedReply(what) => CallFailure::new(
+                "unexpected_reply",
+                format!("The service answered in a way that the plugin does not know: {what}."),
+            ),
         };
-        let clean = CallFailure { code: failure.code.replace('\0', ""), message: failure.message.replace('\0', "").chars().take(2000).collect(), ..failure };
+        let clean = CallFailure {
+            code: failure.code.replace('\0', ""),
+            message: failure
+                .message
+                .replace('\0', "")
+                .chars()
+                .take(2000)
+                .collect(),
+            ..failure
+        };
         self.fail(clean).await
     }
 
@@ -409,7 +668,11 @@ impl Run<'_> {
         let failure = CallFailure::new("outcome_unknown", &message);
         let mut tx = self.app.db().tenant(self.tenant).await?;
         if store::outcome_unknown(&mut tx, self.row.id, &failure).await? {
-            self.trace(&mut tx, json!({ "status": "outcome_unknown", "error": failure })).await?;
+            self.trace(
+                &mut tx,
+                json!({ "status": "outcome_unknown", "error": failure }),
+            )
+            .await?;
         }
         tx.commit().await?;
         Ok(Outcome::OutcomeUnknown { message })
@@ -432,17 +695,47 @@ impl Run<'_> {
         if !self.log.is_empty() {
             details["plugin_log"] = json!(self.log);
         }
-        record(tx, &self.row, StepType::SkillCall, &format!("skill_call:{}", details["status"].as_str().unwrap_or_default()), details, Some(self.began.elapsed())).await
+        record(
+            tx,
+            &self.row,
+            StepType::SkillCall,
+            &format!(
+                "skill_call:{}",
+                details["status"].as_str().unwrap_or_default()
+            ),
+            details,
+            Some(self.began.elapsed()),
+        )
+        .await
     }
 }
 
 /// Writes a step of a call into the trace of its task, or into its own.
-pub(super) async fn record(tx: &mut TenantTx, row: &CallRow, step_type: StepType, key: &str, details: Value, duration: Option<Duration>) -> Result<(), sqlx::Error> {
+pub(super) async fn record(
+    tx: &mut TenantTx,
+    row: &CallRow,
+    step_type: StepType,
+    key: &str,
+    details: Value,
+    duration: Option<Duration>,
+) -> Result<(), sqlx::Error> {
     let (subject, key) = match row.task_id {
         Some(task) => (Subject::Task(task), format!("{key}:{}", row.id)),
         None => (Subject::Call(row.id), key.to_owned()),
     };
-    traces::record(tx, NewStep { subject, step_type, key: &key, call: Some(row.id), agent: row.agent_id, details, duration }).await?;
+    traces::record(
+        tx,
+        NewStep {
+            subject,
+            step_type,
+            key: &key,
+            call: Some(row.id),
+            agent: row.agent_id,
+            details,
+            duration,
+        },
+    )
+    .await?;
     Ok(())
 }
 
@@ -453,20 +746,44 @@ fn waiting(what: String, retry_after: Duration) -> Outcome {
 fn to_reply(kept: &Value) -> Reply {
     let headers = kept["headers"].as_array().into_iter().flatten();
     Reply::Http(adapter::HttpReply {
-        status: kept["status"].as_u64().and_then(|s| u16::try_from(s).ok()).unwrap_or(0),
-        headers: headers.filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned()))).collect(),
-        body: kept["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
+        status: kept["status"]
+            .as_u64()
+            .and_then(|s| u16::try_from(s).ok())
+            .unwrap_or(0),
+        headers: headers
+            .filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())))
+            .collect(),
+        body: kept["body"]
+            .as_str()
+            .unwrap_or_default()
+            .as_bytes()
+            .to_vec(),
     })
 }
 
 /// Ends a call that cannot go on, with the reason: for a task, whose call is not made again.
-pub async fn give_up(app: &App, tenant: TenantId, id: SkillCallId, problem: &Problem) -> Result<CallFailure, Problem> {
+pub async fn give_up(
+    app: &App,
+    tenant: TenantId,
+    id: SkillCallId,
+    problem: &Problem,
+) -> Result<CallFailure, Problem> {
     let failure = CallFailure::from(problem);
     let mut tx = app.db().tenant(tenant).await?;
-    let row = store::lock_call(&mut tx, id).await?.ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = store::lock_call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
     if store::finish(&mut tx, id, CallStatus::Failed, None, None, Some(&failure)).await? {
         let details = json!({ "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "failed", "error": failure });
-        record(&mut tx, &row, StepType::SkillCall, "skill_call:failed", details, None).await?;
+        record(
+            &mut tx,
+            &row,
+            StepType::SkillCall,
+            "skill_call:failed",
+            details,
+            None,
+        )
+        .await?;
     }
     tx.commit().await?;
     Ok(failure)

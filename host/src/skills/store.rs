@@ -88,9 +88,20 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
 
 /// Counts a use of the skill, unless that would be one too many. The lock of the skill's row makes two at once
 /// count one after the other. Gives how long until the next use, where there is none now.
-pub async fn count_use(tx: &mut TenantTx, config: SkillConfigId, call: SkillCallId, max: i64, per: Duration) -> Result<std::result::Result<i64, Duration>> {
+pub async fn count_use(
+    tx: &mut TenantTx,
+    config: SkillConfigId,
+    call: SkillCallId,
+    max: i64,
+    per: Duration,
+) -> Result<std::result::Result<i64, Duration>> {
     let (config, call) = (config.uuid(), call.uuid());
-    sqlx::query!("select 1 as one from skill_configs where id = $1 for update", config).fetch_one(&mut **tx).await?;
+    sqlx::query!(
+        "select 1 as one from skill_configs where id = $1 for update",
+        config
+    )
+    .fetch_one(&mut **tx)
+    .await?;
     let window = sqlx::query!(
         r#"select count(*) as "used!", extract(epoch from min(at) + make_interval(secs => $2) - clock_timestamp())::float8 as frees
            from (select rate_counted_at as at from skill_calls
@@ -103,7 +114,9 @@ pub async fn count_use(tx: &mut TenantTx, config: SkillConfigId, call: SkillCall
     .fetch_one(&mut **tx)
     .await?;
     if window.used >= max {
-        return Ok(Err(Duration::from_secs_f64(window.frees.unwrap_or(1.0).max(0.1))));
+        return Ok(Err(Duration::from_secs_f64(
+            window.frees.unwrap_or(1.0).max(0.1),
+        )));
     }
     sqlx::query!("update skill_calls set rate_counted_at = clock_timestamp(), skill_config_id = $2 where id = $1", call, config)
         .execute(&mut **tx)
@@ -160,11 +173,18 @@ macro_rules! call_query {
 }
 
 /// Writes a new call, or finds the one that bears the same key.
-pub async fn submit(tx: &mut TenantTx, id: SkillCallId, request: &CallRequest, sha256: &[u8; 32]) -> Result<CallRow> {
+pub async fn submit(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    request: &CallRequest,
+    sha256: &[u8; 32],
+) -> Result<CallRow> {
     let tenant = tx.tenant();
     let (task, step, agent) = match request.origin {
         Origin::Direct => (None, None, None),
-        Origin::Task { task, step, agent } => (Some(task.uuid()), Some(step), agent.map(AgentId::uuid)),
+        Origin::Task { task, step, agent } => {
+            (Some(task.uuid()), Some(step), agent.map(AgentId::uuid))
+        }
     };
     sqlx::query!(
         "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status)
@@ -183,20 +203,32 @@ pub async fn submit(tx: &mut TenantTx, id: SkillCallId, request: &CallRequest, s
     )
     .execute(&mut **tx)
     .await?;
-    call_query!("idempotency_key = $1", request.idempotency_key).fetch_one(&mut **tx).await
+    call_query!("idempotency_key = $1", request.idempotency_key)
+        .fetch_one(&mut **tx)
+        .await
 }
 
 pub async fn call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>> {
-    call_query!("id = $1", id.uuid()).fetch_optional(&mut **tx).await
+    call_query!("id = $1", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
 }
 
 /// The same, and nobody else changes it until the transaction ends.
 pub async fn lock_call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>> {
-    call_query!("id = $1 for update", id.uuid()).fetch_optional(&mut **tx).await
+    call_query!("id = $1 for update", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
 }
 
 pub async fn list_calls(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<CallRow>> {
-    call_query!("($1::uuid is null or id < $1) order by id desc limit $2", page.before, page.fetch()).fetch_all(&mut **tx).await
+    call_query!(
+        "($1::uuid is null or id < $1) order by id desc limit $2",
+        page.before,
+        page.fetch()
+    )
+    .fetch_all(&mut **tx)
+    .await
 }
 
 pub struct Begin<'a> {
@@ -211,7 +243,7 @@ pub struct Begin<'a> {
 pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<()> {
     sqlx::query!(
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
-                started_at = coalesce(started_at, now()), leased_until = now() + make_interval(secs => $7)
+                started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7)
          where id = $1",
         id.uuid(),
         begin.config.uuid(),
@@ -228,21 +260,40 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
 
 /// Says that the call is being worked on.
 pub async fn extend_lease(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
-    sqlx::query!("update skill_calls set leased_until = now() + make_interval(secs => $2) where id = $1", id.uuid(), lease.as_secs_f64())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query!(
+        "update skill_calls set leased_until = now() + make_interval(secs => $2) where id = $1",
+        id.uuid(),
+        lease.as_secs_f64()
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
-pub async fn await_approval(tx: &mut TenantTx, id: SkillCallId, approval: ApprovalId) -> Result<()> {
-    sqlx::query!("update skill_calls set status = 'awaiting_approval', approval_id = $2 where id = $1", id.uuid(), approval.uuid())
-        .execute(&mut **tx)
-        .await?;
+pub async fn await_approval(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    approval: ApprovalId,
+) -> Result<()> {
+    sqlx::query!(
+        "update skill_calls set status = 'awaiting_approval', approval_id = $2 where id = $1",
+        id.uuid(),
+        approval.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
 /// Ends a call; `false` where it had ended before.
-pub async fn finish(tx: &mut TenantTx, id: SkillCallId, status: CallStatus, output: Option<&Value>, summary: Option<&str>, error: Option<&CallFailure>) -> Result<bool> {
+pub async fn finish(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    status: CallStatus,
+    output: Option<&Value>,
+    summary: Option<&str>,
+    error: Option<&CallFailure>,
+) -> Result<bool> {
     let error = error.and_then(|e| serde_json::to_value(e).ok());
     let done = sqlx::query!(
         "update skill_calls set status = $2, output = $3, summary = $4, error = $5, finished_at = now(), leased_until = null
@@ -258,7 +309,11 @@ pub async fn finish(tx: &mut TenantTx, id: SkillCallId, status: CallStatus, outp
     Ok(done.rows_affected() == 1)
 }
 
-pub async fn outcome_unknown(tx: &mut TenantTx, id: SkillCallId, error: &CallFailure) -> Result<bool> {
+pub async fn outcome_unknown(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    error: &CallFailure,
+) -> Result<bool> {
     let error = serde_json::to_value(error).ok();
     let done = sqlx::query!(
         "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null, retry_unknown = false where id = $1 and status = 'running'",
@@ -283,22 +338,25 @@ pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
 }
 
 pub async fn retry_used(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
-    sqlx::query!("update skill_calls set retry_unknown = false where id = $1", id.uuid()).execute(&mut **tx).await?;
+    sqlx::query!(
+        "update skill_calls set retry_unknown = false where id = $1",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
 pub struct RequestRow {
     pub seq: i32,
-    pub digest: String,
     pub journal_id: Option<String>,
-    pub status: String,
     pub reply: Option<Value>,
 }
 
 pub async fn requests(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<RequestRow>> {
     sqlx::query_as!(
         RequestRow,
-        "select seq, digest, journal_id, status, reply from skill_call_requests where call_id = $1 order by seq",
+        "select seq, journal_id, reply from skill_call_requests where call_id = $1 order by seq",
         call.uuid()
     )
     .fetch_all(&mut **tx)
@@ -306,7 +364,13 @@ pub async fn requests(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<Reques
 }
 
 /// Notes that a request is about to leave; one that was noted before stays as it is.
-pub async fn sending(tx: &mut TenantTx, call: SkillCallId, seq: i32, digest: &str, journal: &str) -> Result<()> {
+pub async fn sending(
+    tx: &mut TenantTx,
+    call: SkillCallId,
+    seq: i32,
+    digest: &str,
+    journal: &str,
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into skill_call_requests (tenant_id, call_id, seq, digest, journal_id, status) values ($1, $2, $3, $4, $5, 'sending')
@@ -412,24 +476,44 @@ pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<
 }
 
 pub async fn lock_approval(tx: &mut TenantTx, id: ApprovalId) -> Result<Option<ApprovalRow>> {
-    approval_query!("id = $1 for update", id.uuid()).fetch_optional(&mut **tx).await
+    approval_query!("id = $1 for update", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
 }
 
 pub async fn approval(tx: &mut TenantTx, id: ApprovalId) -> Result<Option<ApprovalRow>> {
-    approval_query!("id = $1", id.uuid()).fetch_optional(&mut **tx).await
+    approval_query!("id = $1", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
 }
 
 pub async fn pending_of_task(tx: &mut TenantTx, task: TaskId) -> Result<Option<ApprovalRow>> {
-    approval_query!("task_id = $1 and status = 'pending' order by id desc limit 1", task.uuid()).fetch_optional(&mut **tx).await
+    approval_query!(
+        "task_id = $1 and status = 'pending' order by id desc limit 1",
+        task.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
-pub async fn list_approvals(tx: &mut TenantTx, page: PageRequest, status: Option<&str>) -> Result<Vec<ApprovalRow>> {
+pub async fn list_approvals(
+    tx: &mut TenantTx,
+    page: PageRequest,
+    status: Option<&str>,
+) -> Result<Vec<ApprovalRow>> {
     approval_query!("($1::uuid is null or id < $1) and ($3::text is null or status = $3) order by id desc limit $2", page.before, page.fetch(), status)
         .fetch_all(&mut **tx)
         .await
 }
 
-pub async fn decide_approval(tx: &mut TenantTx, id: ApprovalId, status: &str, by: Option<&str>, note: Option<&str>, at: OffsetDateTime) -> Result<()> {
+pub async fn decide_approval(
+    tx: &mut TenantTx,
+    id: ApprovalId,
+    status: &str,
+    by: Option<&str>,
+    note: Option<&str>,
+    at: OffsetDateTime,
+) -> Result<()> {
     sqlx::query!(
         "update approvals set status = $2, decided_by = coalesce($3, decided_by), note = coalesce($4, note), decided_at = coalesce(decided_at, $5) where id = $1",
         id.uuid(),

@@ -25,7 +25,11 @@ pub struct Input {
 
 impl Input {
     pub fn new(app: &App, tenant: TenantId, call: SkillCallId) -> Self {
-        Self { tenant, call, patience: patience(app) }
+        Self {
+            tenant,
+            call,
+            patience: patience(app),
+        }
     }
 }
 
@@ -46,10 +50,17 @@ pub struct OutcomeResolved {
 pub enum Waits {
     /// It is over, well or not.
     ForNothing,
-    ForApproval { approval: ApprovalId, at_most: Duration },
-    ForResolution { call: SkillCallId },
+    ForApproval {
+        approval: ApprovalId,
+        at_most: Duration,
+    },
+    ForResolution {
+        call: SkillCallId,
+    },
     /// For a while, and then it is tried again.
-    ForAWhile { pause: Duration },
+    ForAWhile {
+        pause: Duration,
+    },
 }
 
 #[workflow]
@@ -62,14 +73,24 @@ pub struct SkillCallWorkflow {
 impl SkillCallWorkflow {
     #[init]
     fn new(_: &WorkflowContextView, input: Input) -> Self {
-        Self { input, answered: Vec::new() }
+        Self {
+            input,
+            answered: Vec::new(),
+        }
     }
 
     #[run(name = "SkillCallWorkflow")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<()> {
         let input = ctx.state(|s| s.input.clone());
         loop {
-            match ctx.execute_activity(SkillActivities::advance, input.clone(), activity_options(&input.patience)).await? {
+            match ctx
+                .execute_activity(
+                    SkillActivities::advance,
+                    input.clone(),
+                    activity_options(&input.patience),
+                )
+                .await?
+            {
                 // An unknown outcome ends here: whoever resolves it has the call taken further.
                 Waits::ForNothing | Waits::ForResolution { .. } => return Ok(()),
                 Waits::ForApproval { approval, at_most } => {
@@ -83,7 +104,11 @@ impl SkillCallWorkflow {
     }
 
     #[signal(name = "approval_response")]
-    pub fn approval_response(&mut self, _: &mut SyncWorkflowContext<Self>, response: ApprovalResponse) {
+    pub fn approval_response(
+        &mut self,
+        _: &mut SyncWorkflowContext<Self>,
+        response: ApprovalResponse,
+    ) {
         self.answered.push(response.approval);
     }
 }

@@ -79,58 +79,115 @@ pub struct Finish {
 impl TaskActivities {
     /// Picks the best agent. Status `thinking`.
     #[activity(name = "tasks.dispatch")]
-    pub async fn dispatch(self: Arc<Self>, ctx: ActivityContext, about: (TenantId, TaskId)) -> Result<Dispatched, ActivityError> {
+    pub async fn dispatch(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        about: (TenantId, TaskId),
+    ) -> Result<Dispatched, ActivityError> {
         retry_or_fail(&ctx, &self.app, dispatch(&self.app, about.0, about.1).await)
     }
 
     /// What the agent remembers that bears on the task.
     #[activity(name = "tasks.recall_memory")]
-    pub async fn recall_memory(self: Arc<Self>, ctx: ActivityContext, about: (TenantId, TaskId)) -> Result<(), ActivityError> {
+    pub async fn recall_memory(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        about: (TenantId, TaskId),
+    ) -> Result<(), ActivityError> {
         retry_or_fail(&ctx, &self.app, recall(&self.app, about.0, about.1).await)
     }
 
     /// Carries out a step, as far as it goes. Status `executing`, or `waiting_input`.
     #[activity(name = "tasks.execute")]
-    pub async fn execute(self: Arc<Self>, ctx: ActivityContext, step: ExecuteStep) -> Result<Executed, ActivityError> {
+    pub async fn execute(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        step: ExecuteStep,
+    ) -> Result<Executed, ActivityError> {
         let last = worker::is_last_attempt(&ctx, &self.app);
-        retry_or_fail(&ctx, &self.app, keep_alive(&ctx, execute(&self.app, &step, last)).await)
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            Box::pin(keep_alive(&ctx, execute(&self.app, &step, last))).await,
+        )
     }
 
     /// Output, confidence, what the agent learns. Status `completed` or `failed`.
     #[activity(name = "tasks.evaluate")]
-    pub async fn evaluate(self: Arc<Self>, ctx: ActivityContext, about: (TenantId, TaskId, Verdict)) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, evaluate(&self.app, about.0, about.1, &about.2).await)
+    pub async fn evaluate(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        about: (TenantId, TaskId, Verdict),
+    ) -> Result<(), ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            evaluate(&self.app, about.0, about.1, &about.2).await,
+        )
     }
 
     /// Makes the child tasks. Status `delegated`.
     #[activity(name = "tasks.delegate")]
-    pub async fn delegate(self: Arc<Self>, ctx: ActivityContext, about: (TenantId, TaskId)) -> Result<Delegated, ActivityError> {
+    pub async fn delegate(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        about: (TenantId, TaskId),
+    ) -> Result<Delegated, ActivityError> {
         retry_or_fail(&ctx, &self.app, delegate(&self.app, about.0, about.1).await)
     }
 
     /// What the child tasks came to.
     #[activity(name = "tasks.aggregate")]
-    pub async fn aggregate(self: Arc<Self>, ctx: ActivityContext, about: (TenantId, TaskId)) -> Result<Verdict, ActivityError> {
-        retry_or_fail(&ctx, &self.app, aggregate(&self.app, about.0, about.1).await)
+    pub async fn aggregate(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        about: (TenantId, TaskId),
+    ) -> Result<Verdict, ActivityError> {
+        retry_or_fail(
+            &ctx,
+            &self.app,
+            aggregate(&self.app, about.0, about.1).await,
+        )
     }
 
     /// Ends a task that was cancelled or cannot go on.
     #[activity(name = "tasks.end_early")]
-    pub async fn end_early(self: Arc<Self>, ctx: ActivityContext, finish: Finish) -> Result<(), ActivityError> {
+    pub async fn end_early(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        finish: Finish,
+    ) -> Result<(), ActivityError> {
         retry_or_fail(&ctx, &self.app, end_early(&self.app, &finish).await)
     }
 }
 
 async fn find(tx: &mut TenantTx, task: TaskId) -> Result<TaskRow, Problem> {
-    store::get(tx, task).await?.ok_or_else(|| Problem::not_found("task"))
+    store::get(tx, task)
+        .await?
+        .ok_or_else(|| Problem::not_found("task"))
 }
 
 fn plan_of(row: &TaskRow) -> Result<Plan, Problem> {
     serde_json::from_value(row.plan.clone()).map_err(|e| Problem::internal(&e))
 }
 
-async fn trace(tx: &mut TenantTx, task: TaskId, step_type: StepType, key: &str, agent: Option<AgentId>, details: Value) -> Result<(), sqlx::Error> {
-    let step = NewStep { subject: Subject::Task(task), step_type, key, call: None, agent, details, duration: None };
+async fn trace(
+    tx: &mut TenantTx,
+    task: TaskId,
+    step_type: StepType,
+    key: &str,
+    agent: Option<AgentId>,
+    details: Value,
+) -> Result<(), sqlx::Error> {
+    let step = NewStep {
+        subject: Subject::Task(task),
+        step_type,
+        key,
+        call: None,
+        agent,
+        details,
+        duration: None,
+    };
     traces::record(tx, step).await.map(|_| ())
 }
 
@@ -143,32 +200,65 @@ async fn dispatch(app: &App, tenant: TenantId, task: TaskId) -> Result<Dispatche
     if let Some(requested) = row.requested_agent_id {
         candidates.retain(|candidate| candidate.id == requested);
     }
-    let wanted = Wanted { capabilities: row.capabilities.clone(), skills: plan.skills() };
+    let wanted = Wanted {
+        capabilities: row.capabilities.clone(),
+        skills: plan.skills(),
+    };
     let steps = i32::try_from(plan.steps.len()).unwrap_or(i32::MAX);
     let Some((agent, score)) = agents::best(&wanted, &candidates) else {
         tx.commit().await?;
         let problem = "No agent can take the task: there is none, or the one asked for is paused. Create one with POST /api/v1/agents.";
-        return Ok(Dispatched { steps: 0, delegates: false, problem: Some(problem.into()) });
+        return Ok(Dispatched {
+            steps: 0,
+            delegates: false,
+            problem: Some(problem.into()),
+        });
     };
     store::dispatched(&mut tx, task, agent.id).await?;
     let details = json!({ "agent_name": agent.name, "backend": agent.backend.as_str(), "skill_match_score": score.score,
         "capabilities_matched": score.capabilities_matched, "skills_matched": score.skills_matched, "candidates": candidates.len() });
-    trace(&mut tx, task, StepType::Dispatched, "dispatched", Some(agent.id), details).await?;
+    trace(
+        &mut tx,
+        task,
+        StepType::Dispatched,
+        "dispatched",
+        Some(agent.id),
+        details,
+    )
+    .await?;
     tx.commit().await?;
     if steps == 0 && plan.delegate.is_empty() {
         let problem = "The task has no plan, and no reasoning backend is configured that could make one. Give it steps: plan.steps[] with skill, action and params.";
-        return Ok(Dispatched { steps: 0, delegates: false, problem: Some(problem.into()) });
+        return Ok(Dispatched {
+            steps: 0,
+            delegates: false,
+            problem: Some(problem.into()),
+        });
     }
-    Ok(Dispatched { steps, delegates: !plan.delegate.is_empty(), problem: None })
+    Ok(Dispatched {
+        steps,
+        delegates: !plan.delegate.is_empty(),
+        problem: None,
+    })
 }
 
 async fn recall(app: &App, tenant: TenantId, task: TaskId) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
     let row = find(&mut tx, task).await?;
-    let Some(agent) = row.agent_id else { return Ok(()) };
+    let Some(agent) = row.agent_id else {
+        return Ok(());
+    };
     let memories = agents::recall(&mut tx, agent, &row.objective).await?;
     let details = json!({ "memories_loaded": memories.len(), "memories": memories });
-    trace(&mut tx, task, StepType::MemoryRecall, "memory_recall", Some(agent), details).await?;
+    trace(
+        &mut tx,
+        task,
+        StepType::MemoryRecall,
+        "memory_recall",
+        Some(agent),
+        details,
+    )
+    .await?;
     tx.commit().await?;
     Ok(())
 }
@@ -179,53 +269,115 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
     let mut tx = app.db().tenant(tenant).await?;
     let row = find(&mut tx, task).await?;
     let plan = plan_of(&row)?;
-    let planned = usize::try_from(about.step).ok().and_then(|i| plan.steps.get(i)).ok_or_else(|| Problem::internal(&"the plan has no such step"))?;
-    let agent = agents::candidates(&mut tx, None).await?.into_iter().find(|agent| Some(agent.id) == row.agent_id);
+    let planned = usize::try_from(about.step)
+        .ok()
+        .and_then(|i| plan.steps.get(i))
+        .ok_or_else(|| Problem::internal(&"the plan has no such step"))?;
+    let agent = agents::candidates(&mut tx, None)
+        .await?
+        .into_iter()
+        .find(|agent| Some(agent.id) == row.agent_id);
     let agent = agent.ok_or_else(|| Problem::internal(&"the task's agent is gone"))?;
     store::set_status(&mut tx, task, "executing", None).await?;
     let details = json!({ "backend": agent.backend.as_str(), "step": about.step, "tool_called": format!("{}.{}", planned.skill, planned.action), "input": planned.params });
-    trace(&mut tx, task, StepType::Executing, &format!("executing:{}", about.step), row.agent_id, details).await?;
+    trace(
+        &mut tx,
+        task,
+        StepType::Executing,
+        &format!("executing:{}", about.step),
+        row.agent_id,
+        details,
+    )
+    .await?;
     tx.commit().await?;
-    let request = StepRequest { tenant, task, step: about.step, agent: row.agent_id, agent_name: &agent.name, planned };
+    let request = StepRequest {
+        tenant,
+        task,
+        step: about.step,
+        agent: row.agent_id,
+        agent_name: &agent.name,
+        planned,
+    };
     let call = backend::submit(app, agent.backend, &request).await?;
     let outcome = match backend::advance(app, tenant, call).await {
         Ok(outcome) => outcome,
         // Away is not wrong: it is waited for, and costs no attempt.
-        Err(problem) if problem.is_unavailable() => Outcome::Waiting { what: problem.detail().to_owned(), retry_after: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT) },
+        Err(problem) if problem.is_unavailable() => Outcome::Waiting {
+            what: problem.detail().to_owned(),
+            retry_after: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT),
+        },
         Err(problem) if problem.retry_after().is_some() => {
             let retry_after = problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT);
-            Outcome::Waiting { what: problem.detail().to_owned(), retry_after }
+            Outcome::Waiting {
+                what: problem.detail().to_owned(),
+                retry_after,
+            }
         }
-        Err(problem) if last_attempt || problem.status().is_client_error() => Outcome::Failed(router::give_up(app, tenant, call, &problem).await?),
+        Err(problem) if last_attempt || problem.status().is_client_error() => {
+            Outcome::Failed(router::give_up(app, tenant, call, &problem).await?)
+        }
         Err(problem) => return Err(problem),
     };
     note(app, about, row.agent_id, &outcome).await?;
     let verdict = match &outcome {
-        Outcome::Failed(failure) => Verdict::Badly(format!("{}.{}: {} ({})", planned.skill, planned.action, failure.message, failure.code)),
+        Outcome::Failed(failure) => Verdict::Badly(format!(
+            "{}.{}: {} ({})",
+            planned.skill, planned.action, failure.message, failure.code
+        )),
         _ => Verdict::Well,
     };
-    Ok(Executed { waits: waits_for(app, call, &outcome), verdict, took: began.elapsed() })
+    Ok(Executed {
+        waits: waits_for(app, call, &outcome),
+        verdict,
+        took: began.elapsed(),
+    })
 }
 
 /// What the step came to, as a status and as a message.
-async fn note(app: &App, about: &ExecuteStep, agent: Option<AgentId>, outcome: &Outcome) -> Result<(), Problem> {
+async fn note(
+    app: &App,
+    about: &ExecuteStep,
+    agent: Option<AgentId>,
+    outcome: &Outcome,
+) -> Result<(), Problem> {
     let mut tx = app.db().tenant(about.tenant).await?;
     let (status, waiting_for, message) = match outcome {
         Outcome::Succeeded { summary, .. } => ("executing", None, Some(("done", summary.clone()))),
         Outcome::Failed(failure) => ("executing", None, Some(("failed", failure.message.clone()))),
-        Outcome::AwaitingApproval { approval, .. } => ("waiting_input", Some(json!({ "approval_id": approval })), Some(("asked", "I wait for an approval.".to_owned()))),
-        Outcome::OutcomeUnknown { message } => ("waiting_input", Some(json!({ "outcome_unknown": message })), Some(("unknown", message.clone()))),
+        Outcome::AwaitingApproval { approval, .. } => (
+            "waiting_input",
+            Some(json!({ "approval_id": approval })),
+            Some(("asked", "I wait for an approval.".to_owned())),
+        ),
+        Outcome::OutcomeUnknown { message } => (
+            "waiting_input",
+            Some(json!({ "outcome_unknown": message })),
+            Some(("unknown", message.clone())),
+        ),
         Outcome::Waiting { what, .. } => ("executing", Some(json!({ "unavailable": what })), None),
     };
     store::set_status(&mut tx, about.task, status, waiting_for.as_ref()).await?;
     if let Some((key, content)) = message {
-        store::insert_message(&mut tx, about.task, agent, &format!("step:{}:{key}", about.step), "agent", &content).await?;
+        store::insert_message(
+            &mut tx,
+            about.task,
+            agent,
+            &format!("step:{}:{key}", about.step),
+            "agent",
+            &content,
+        )
+        .await?;
     }
     tx.commit().await?;
     Ok(())
 }
 
-async fn evaluate(app: &App, tenant: TenantId, task: TaskId, verdict: &Verdict) -> Result<(), Problem> {
+async fn evaluate(
+    app: &App,
+    tenant: TenantId,
+    task: TaskId,
+    verdict: &Verdict,
+) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
     let row = find(&mut tx, task).await?;
     if row.is_finished() {
@@ -239,7 +391,11 @@ async fn evaluate(app: &App, tenant: TenantId, task: TaskId, verdict: &Verdict) 
         for call in &calls {
             agents::learn(&mut tx, agent, &call.skill_name, call.status == "succeeded").await?;
         }
-        let told = calls.iter().filter_map(|c| c.summary.as_deref()).collect::<Vec<_>>().join("; ");
+        let told = calls
+            .iter()
+            .filter_map(|c| c.summary.as_deref())
+            .collect::<Vec<_>>()
+            .join("; ");
         let (memory, importance) = match verdict {
             Verdict::Well => (format!("{}: {told}", row.objective), 0.5),
             Verdict::Badly(why) => (format!("{}: did not succeed: {why}", row.objective), 0.7),
@@ -250,11 +406,27 @@ async fn evaluate(app: &App, tenant: TenantId, task: TaskId, verdict: &Verdict) 
         Verdict::Well => {
             store::complete(&mut tx, task, &output, CONFIDENCE_PLANNED).await?;
             let details = json!({ "confidence": CONFIDENCE_PLANNED, "tokens_used": 0, "cost_micro_usd": 0, "llm_model": null });
-            trace(&mut tx, task, StepType::Completed, "end", row.agent_id, details).await?;
+            trace(
+                &mut tx,
+                task,
+                StepType::Completed,
+                "end",
+                row.agent_id,
+                details,
+            )
+            .await?;
         }
         Verdict::Badly(why) => {
             store::fail(&mut tx, task, "failed", &output, &json!({ "message": why })).await?;
-            trace(&mut tx, task, StepType::Failed, "end", row.agent_id, json!({ "error": why })).await?;
+            trace(
+                &mut tx,
+                task,
+                StepType::Failed,
+                "end",
+                row.agent_id,
+                json!({ "error": why }),
+            )
+            .await?;
         }
     }
     tx.commit().await?;
@@ -267,7 +439,11 @@ async fn delegate(app: &App, tenant: TenantId, task: TaskId) -> Result<Delegated
     let plan = plan_of(&row)?;
     let mut inputs = Vec::new();
     for (i, child) in plan.delegate.iter().enumerate() {
-        let id = TaskId(derived(&[b"delegated task", task.uuid().as_bytes(), &i.to_be_bytes()]));
+        let id = TaskId(derived(&[
+            b"delegated task",
+            task.uuid().as_bytes(),
+            &i.to_be_bytes(),
+        ]));
         let depth = row.delegation_depth + 1;
         if store::get(&mut tx, id).await?.is_none() {
             let new = NewTask {
@@ -283,7 +459,15 @@ async fn delegate(app: &App, tenant: TenantId, task: TaskId) -> Result<Delegated
             };
             create(app, &mut tx, &new).await?;
         }
-        trace(&mut tx, task, StepType::Delegated, &format!("delegated:{i}"), row.agent_id, json!({ "child_task_id": id, "objective": child.objective })).await?;
+        trace(
+            &mut tx,
+            task,
+            StepType::Delegated,
+            &format!("delegated:{i}"),
+            row.agent_id,
+            json!({ "child_task_id": id, "objective": child.objective }),
+        )
+        .await?;
         inputs.push(input_of(app, &tx, id, depth));
     }
     store::set_status(&mut tx, task, "delegated", None).await?;
@@ -294,8 +478,19 @@ async fn delegate(app: &App, tenant: TenantId, task: TaskId) -> Result<Delegated
 async fn aggregate(app: &App, tenant: TenantId, task: TaskId) -> Result<Verdict, Problem> {
     let mut tx = app.db().tenant(tenant).await?;
     let children = store::children_of(&mut tx, task).await?;
-    let failed: Vec<&str> = children.iter().filter(|c| c["status"] != "completed").filter_map(|c| c["objective"].as_str()).collect();
-    if failed.is_empty() { Ok(Verdict::Well) } else { Ok(Verdict::Badly(format!("Delegated tasks did not succeed: {}.", failed.join("; ")))) }
+    let failed: Vec<&str> = children
+        .iter()
+        .filter(|c| c["status"] != "completed")
+        .filter_map(|c| c["objective"].as_str())
+        .collect();
+    if failed.is_empty() {
+        Ok(Verdict::Well)
+    } else {
+        Ok(Verdict::Badly(format!(
+            "Delegated tasks did not succeed: {}.",
+            failed.join("; ")
+        )))
+    }
 }
 
 async fn end_early(app: &App, finish: &Finish) -> Result<(), Problem> {
@@ -305,13 +500,36 @@ async fn end_early(app: &App, finish: &Finish) -> Result<(), Problem> {
         return Ok(());
     }
     let (status, step_type, why) = if finish.cancelled {
-        ("cancelled", StepType::Cancelled, "Somebody cancelled the task.")
+        (
+            "cancelled",
+            StepType::Cancelled,
+            "Somebody cancelled the task.",
+        )
     } else {
-        ("failed", StepType::Failed, "A step of the task's workflow failed for good; the gateway's log says why.")
+        (
+            "failed",
+            StepType::Failed,
+            "A step of the task's workflow failed for good; the gateway's log says why.",
+        )
     };
     store::cancel_calls(&mut tx, finish.task).await?;
-    store::fail(&mut tx, finish.task, status, &Value::Null, &json!({ "message": why })).await?;
-    trace(&mut tx, finish.task, step_type, "end", row.agent_id, json!({ "reason": why })).await?;
+    store::fail(
+        &mut tx,
+        finish.task,
+        status,
+        &Value::Null,
+        &json!({ "message": why }),
+    )
+    .await?;
+    trace(
+        &mut tx,
+        finish.task,
+        step_type,
+        "end",
+        row.agent_id,
+        json!({ "reason": why }),
+    )
+    .await?;
     tx.commit().await?;
     Ok(())
 }

@@ -21,11 +21,19 @@ pub struct StepRequest<'a> {
 }
 
 /// The call that a step is, written down.
-pub async fn submit(app: &App, backend: Backend, request: &StepRequest<'_>) -> Result<SkillCallId, Problem> {
+pub async fn submit(
+    app: &App,
+    backend: Backend,
+    request: &StepRequest<'_>,
+) -> Result<SkillCallId, Problem> {
     match backend {
         // A planned step is a skill call whatever the agent reasons with; without a plan an ADK agent makes its own.
         Backend::Openclaw | Backend::Adk | Backend::Mcp => {
-            let origin = Origin::Task { task: request.task, step: request.step, agent: request.agent };
+            let origin = Origin::Task {
+                task: request.task,
+                step: request.step,
+                agent: request.agent,
+            };
             let call = CallRequest {
                 idempotency_key: router::task_key(&origin).unwrap_or_default(),
                 skill: request.planned.skill.clone(),
@@ -44,5 +52,7 @@ pub async fn submit(app: &App, backend: Backend, request: &StepRequest<'_>) -> R
 
 /// Takes the step as far as it goes.
 pub async fn advance(app: &App, tenant: TenantId, call: SkillCallId) -> Result<Outcome, Problem> {
-    router::advance(app, tenant, call).await.map(|advanced| advanced.outcome)
+    router::advance(app, tenant, call)
+        .await
+        .map(|advanced| advanced.outcome)
 }

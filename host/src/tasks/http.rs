@@ -166,7 +166,10 @@ async fn create_task(
     if let Some(agent) = new.agent_id
         && !agents::exists(&mut tx, agent).await?
     {
-        return Err(Problem::invalid_field("/agent_id", "is no agent of this tenant"));
+        return Err(Problem::invalid_field(
+            "/agent_id",
+            "is no agent of this tenant",
+        ));
     }
     let id = match claim(&mut tx, "create_task", key.as_deref(), &body.sha256).await? {
         Claim::Repeat(id) => TaskId(id),
@@ -195,7 +198,10 @@ async fn create_task(
 fn check(new: &NewAgentTask) -> Result<(), Problem> {
     Problem::check_length("/objective", &new.objective, 1, 4000)?;
     if new.capabilities.len() > 64 {
-        return Err(Problem::invalid_field("/capabilities", "may have 64 entries"));
+        return Err(Problem::invalid_field(
+            "/capabilities",
+            "may have 64 entries",
+        ));
     }
     for (i, capability) in new.capabilities.iter().enumerate() {
         Problem::check_length(&format!("/capabilities/{i}"), capability, 1, 100)?;
@@ -218,19 +224,36 @@ pub struct TasksQuery {
 
 /// List the tasks
 #[utoipa::path(get, path = "/agent-tasks", tag = "tasks", params(TasksQuery), responses((status = 200, body = Page<AgentTask>)))]
-async fn list_tasks(State(app): State<App>, caller: Caller, Query(query): Query<TasksQuery>) -> Result<Json<Page<AgentTask>>, Problem> {
+async fn list_tasks(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<TasksQuery>,
+) -> Result<Json<Page<AgentTask>>, Problem> {
     caller.require(Permission::Read)?;
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
-    let filter = store::Filter { status: query.status.as_deref(), agent: query.agent_id, priority: query.priority.map(Priority::as_str) };
+    let filter = store::Filter {
+        status: query.status.as_deref(),
+        agent: query.agent_id,
+        priority: query.priority.map(Priority::as_str),
+    };
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list(&mut tx, page, &filter).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), AgentTask::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        AgentTask::from,
+    )))
 }
 
 /// One task
 #[utoipa::path(get, path = "/agent-tasks/{id}", tag = "tasks", params(("id" = TaskId, Path)),
     responses((status = 200, body = AgentTask), (status = 404, body = ProblemBody)))]
-async fn get_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<AgentTask>, Problem> {
+async fn get_task(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+) -> Result<Json<AgentTask>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     Ok(Json(find(&mut tx, id).await?.into()))
@@ -242,11 +265,19 @@ async fn get_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>
 /// `Last-Event-ID` goes on after a step.
 #[utoipa::path(get, path = "/agent-tasks/{id}/trace", tag = "tasks", params(("id" = TaskId, Path)),
     responses((status = 200, body = Vec<TraceStep>), (status = 404, body = ProblemBody)))]
-async fn read_trace(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn read_trace(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     find(&mut tx, id).await?;
-    let accepts = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accepts = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if !accepts.contains("text/event-stream") {
         return Ok(Json(traces::of_task(&mut tx, id, 0, TRACE_STEPS_MAX).await?).into_response());
     }
@@ -254,15 +285,28 @@ async fn read_trace(State(app): State<App>, caller: Caller, Path(id): Path<TaskI
     let last_event = headers.get("last-event-id").and_then(|v| v.to_str().ok());
     let after = match last_event {
         None => 0,
-        Some(text) => text.parse().map_err(|_| Problem::bad_request("invalid_last_event_id", "Last-Event-ID must be the id of an event of this stream: a number."))?,
+        Some(text) => text.parse().map_err(|_| {
+            Problem::bad_request(
+                "invalid_last_event_id",
+                "Last-Event-ID must be the id of an event of this stream: a number.",
+            )
+        })?,
     };
     let (events, stream) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(LIVE_BUFFER);
     tokio::spawn(async move { follow(&app, &caller, id, after, &events).await });
-    Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(ReceiverStream::new(stream))
+        .keep_alive(KeepAlive::default())
+        .into_response())
 }
 
 /// Sends each step as it is written, until the last one, or until nobody reads.
-async fn follow(app: &App, caller: &Caller, id: TaskId, mut after: i32, events: &tokio::sync::mpsc::Sender<Result<Event, Infallible>>) {
+async fn follow(
+    app: &App,
+    caller: &Caller,
+    id: TaskId,
+    mut after: i32,
+    events: &tokio::sync::mpsc::Sender<Result<Event, Infallible>>,
+) {
     let mut watch = app.live().watch();
     loop {
         let steps = async {
@@ -272,8 +316,15 @@ async fn follow(app: &App, caller: &Caller, id: TaskId, mut after: i32, events: 
         // Where the database is away, the reader waits with us.
         for step in steps.await.unwrap_or_default() {
             after = step.step_order;
-            let last = matches!(step.step_type.as_str(), "completed" | "failed" | "cancelled");
-            let event = Event::default().id(after.to_string()).event(&step.step_type).json_data(&step).unwrap_or_default();
+            let last = matches!(
+                step.step_type.as_str(),
+                "completed" | "failed" | "cancelled"
+            );
+            let event = Event::default()
+                .id(after.to_string())
+                .event(&step.step_type)
+                .json_data(&step)
+                .unwrap_or_default();
             if events.send(Ok(event)).await.is_err() || last {
                 return;
             }
@@ -301,7 +352,12 @@ async fn read_messages(
     let mut tx = app.db().tenant(caller.tenant).await?;
     find(&mut tx, id).await?;
     let rows = store::messages(&mut tx, id, page).await?;
-    Ok(Json(Page::of(rows, page, |message| message.id.uuid(), |message| message)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |message| message.id.uuid(),
+        |message| message,
+    )))
 }
 
 #[derive(Deserialize, ToSchema, Debug, Default)]
@@ -316,24 +372,51 @@ pub struct TaskDecision {
 /// Approve what a task waits for
 #[utoipa::path(post, path = "/agent-tasks/{id}/approve", tag = "tasks", params(("id" = TaskId, Path)), request_body = TaskDecision,
     responses((status = 200, body = Approval), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn approve_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>, Json(body): Json<TaskDecision>) -> Result<Json<Approval>, Problem> {
+async fn approve_task(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+    Json(body): Json<TaskDecision>,
+) -> Result<Json<Approval>, Problem> {
     decide(&app, &caller, id, true, body).await
 }
 
 /// Reject what a task waits for
 #[utoipa::path(post, path = "/agent-tasks/{id}/reject", tag = "tasks", params(("id" = TaskId, Path)), request_body = TaskDecision,
     responses((status = 200, body = Approval), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn reject_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>, Json(body): Json<TaskDecision>) -> Result<Json<Approval>, Problem> {
+async fn reject_task(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+    Json(body): Json<TaskDecision>,
+) -> Result<Json<Approval>, Problem> {
     decide(&app, &caller, id, false, body).await
 }
 
-async fn decide(app: &App, caller: &Caller, id: TaskId, approve: bool, body: TaskDecision) -> Result<Json<Approval>, Problem> {
+async fn decide(
+    app: &App,
+    caller: &Caller,
+    id: TaskId,
+    approve: bool,
+    body: TaskDecision,
+) -> Result<Json<Approval>, Problem> {
     check_note(body.note.as_deref())?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     find(&mut tx, id).await?;
     tx.commit().await?;
-    let which = body.approval_id.map_or(Which::PendingOf(id), Which::Approval);
-    let approval = approvals::decide(app, caller, which, &Decision { approve, note: body.note }).await?;
+    let which = body
+        .approval_id
+        .map_or(Which::PendingOf(id), Which::Approval);
+    let approval = approvals::decide(
+        app,
+        caller,
+        which,
+        &Decision {
+            approve,
+            note: body.note,
+        },
+    )
+    .await?;
     Ok(Json(approval.into()))
 }
 
@@ -342,16 +425,30 @@ async fn decide(app: &App, caller: &Caller, id: TaskId, approve: bool, body: Tas
 /// What was sent is not taken back; nothing further is sent. Cancelling again changes nothing.
 #[utoipa::path(post, path = "/agent-tasks/{id}/cancel", tag = "tasks", params(("id" = TaskId, Path)),
     responses((status = 202, body = AgentTask), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
-async fn cancel_task(State(app): State<App>, caller: Caller, Path(id): Path<TaskId>) -> Result<(StatusCode, Json<AgentTask>), Problem> {
+async fn cancel_task(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+) -> Result<(StatusCode, Json<AgentTask>), Problem> {
     caller.require(Permission::Act)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let row = find(&mut tx, id).await?;
     if row.is_finished() && row.status != "cancelled" {
-        return Err(Problem::conflict("task_finished", format!("The task is {} already.", row.status)));
+        return Err(Problem::conflict(
+            "task_finished",
+            format!("The task is {} already.", row.status),
+        ));
     }
     if row.cancel_requested_at.is_none() {
         store::request_cancel(&mut tx, id, app.clock().now()).await?;
-        outbox::push(&mut tx, outbox::Kind::Cancel, &id.to_string(), &format!("cancelled by {}", caller.key), ()).await?;
+        outbox::push(
+            &mut tx,
+            outbox::Kind::Cancel,
+            &id.to_string(),
+            &format!("cancelled by {}", caller.key),
+            (),
+        )
+        .await?;
     }
     let row = find(&mut tx, id).await?;
     tx.commit().await?;
@@ -360,5 +457,7 @@ async fn cancel_task(State(app): State<App>, caller: Caller, Path(id): Path<Task
 }
 
 async fn find(tx: &mut TenantTx, id: TaskId) -> Result<store::TaskRow, Problem> {
-    store::get(tx, id).await?.ok_or_else(|| Problem::not_found("task"))
+    store::get(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("task"))
 }

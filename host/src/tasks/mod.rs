@@ -80,7 +80,12 @@ pub struct DelegatedTask {
 
 impl Plan {
     pub fn check(&self, pointer: &str, depth: i32) -> Result<(), Problem> {
-        let too_many = |what: &str, count: usize, max: usize| Problem::invalid_field(&format!("{pointer}/{what}"), &format!("has {count} entries; it may have {max}"));
+        let too_many = |what: &str, count: usize, max: usize| {
+            Problem::invalid_field(
+                &format!("{pointer}/{what}"),
+                &format!("has {count} entries; it may have {max}"),
+            )
+        };
         if self.steps.len() > STEPS_MAX {
             return Err(too_many("steps", self.steps.len(), STEPS_MAX));
         }
@@ -88,7 +93,12 @@ impl Plan {
             return Err(too_many("delegate", self.delegate.len(), CHILDREN_MAX));
         }
         if !self.delegate.is_empty() && depth >= DELEGATION_DEPTH_MAX {
-            return Err(Problem::invalid_field(&format!("{pointer}/delegate"), &format!("is {depth} tasks deep; tasks delegate at most {DELEGATION_DEPTH_MAX} deep")));
+            return Err(Problem::invalid_field(
+                &format!("{pointer}/delegate"),
+                &format!(
+                    "is {depth} tasks deep; tasks delegate at most {DELEGATION_DEPTH_MAX} deep"
+                ),
+            ));
         }
         for (i, step) in self.steps.iter().enumerate() {
             Problem::check_length(&format!("{pointer}/steps/{i}/skill"), &step.skill, 1, 64)?;
@@ -130,15 +140,31 @@ async fn create(app: &App, tx: &mut TenantTx, new: &NewTask<'_>) -> Result<(), P
     store::insert(tx, new).await?;
     if new.parent.is_none() {
         let input = input_of(app, tx, new.id, new.depth);
-        outbox::push(tx, outbox::Kind::Start, &new.id.to_string(), workflow::WORKFLOW_TYPE, input).await?;
+        outbox::push(
+            tx,
+            outbox::Kind::Start,
+            &new.id.to_string(),
+            workflow::WORKFLOW_TYPE,
+            input,
+        )
+        .await?;
     }
     Ok(())
 }
 
 fn input_of(app: &App, tx: &TenantTx, task: TaskId, depth: i32) -> workflow::Input {
     let limits = &app.config().tasks;
-    let seconds = if depth > 0 { limits.chain_working_seconds_max } else { limits.working_seconds_max };
-    workflow::Input { tenant: tx.tenant(), task, patience: patience(app), working_time_max: Duration::from_secs(seconds.into()) }
+    let seconds = if depth > 0 {
+        limits.chain_working_seconds_max
+    } else {
+        limits.working_seconds_max
+    };
+    workflow::Input {
+        tenant: tx.tenant(),
+        task,
+        patience: patience(app),
+        working_time_max: Duration::from_secs(seconds.into()),
+    }
 }
 
 #[cfg(test)]
@@ -147,20 +173,44 @@ mod tests {
 
     #[test]
     fn a_plan_has_limits() {
-        let step = PlannedStep { skill: "slack".into(), action: "send_message".into(), params: Map::new() };
-        let plan = Plan { steps: vec![step.clone(); STEPS_MAX + 1], delegate: vec![] };
+        let step = PlannedStep {
+            skill: "slack".into(),
+            action: "send_message".into(),
+            params: Map::new(),
+        };
+        let plan = Plan {
+            steps: vec![step.clone(); STEPS_MAX + 1],
+            delegate: vec![],
+        };
         assert!(plan.check("/plan", 0).is_err());
-        let mut nested = Plan { steps: vec![step], delegate: vec![] };
+        let mut nested = Plan {
+            steps: vec![step],
+            delegate: vec![],
+        };
         for _ in 0..=DELEGATION_DEPTH_MAX {
-            nested = Plan { steps: vec![], delegate: vec![DelegatedTask { objective: "x".into(), capabilities: vec![], plan: nested }] };
+            nested = Plan {
+                steps: vec![],
+                delegate: vec![DelegatedTask {
+                    objective: "x".into(),
+                    capabilities: vec![],
+                    plan: nested,
+                }],
+            };
         }
         assert!(nested.check("/plan", 0).is_err());
     }
 
     #[test]
     fn a_plan_names_each_skill_once() {
-        let step = |skill: &str| PlannedStep { skill: skill.into(), action: "a".into(), params: Map::new() };
-        let plan = Plan { steps: vec![step("slack"), step("github"), step("slack")], delegate: vec![] };
+        let step = |skill: &str| PlannedStep {
+            skill: skill.into(),
+            action: "a".into(),
+            params: Map::new(),
+        };
+        let plan = Plan {
+            steps: vec![step("slack"), step("github"), step("slack")],
+            delegate: vec![],
+        };
         assert_eq!(plan.skills(), ["github", "slack"]);
     }
 }

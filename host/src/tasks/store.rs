@@ -74,7 +74,9 @@ pub async fn insert(tx: &mut TenantTx, new: &NewTask<'_>) -> Result<()> {
 }
 
 pub async fn get(tx: &mut TenantTx, id: TaskId) -> Result<Option<TaskRow>> {
-    task_query!("id = $1", id.uuid()).fetch_optional(&mut **tx).await
+    task_query!("id = $1", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
 }
 
 pub struct Filter<'a> {
@@ -83,7 +85,11 @@ pub struct Filter<'a> {
     pub priority: Option<&'a str>,
 }
 
-pub async fn list(tx: &mut TenantTx, page: PageRequest, filter: &Filter<'_>) -> Result<Vec<TaskRow>> {
+pub async fn list(
+    tx: &mut TenantTx,
+    page: PageRequest,
+    filter: &Filter<'_>,
+) -> Result<Vec<TaskRow>> {
     task_query!(
         "($1::uuid is null or id < $1) and ($3::text is null or status = $3) and ($4::uuid is null or agent_id = $4)
          and ($5::text is null or priority = $5) order by id desc limit $2",
@@ -120,7 +126,12 @@ pub async fn dispatched(tx: &mut TenantTx, task: TaskId, agent: AgentId) -> Resu
 }
 
 /// A finished task does not change again.
-pub async fn set_status(tx: &mut TenantTx, task: TaskId, status: &str, waiting_for: Option<&Value>) -> Result<()> {
+pub async fn set_status(
+    tx: &mut TenantTx,
+    task: TaskId,
+    status: &str,
+    waiting_for: Option<&Value>,
+) -> Result<()> {
     sqlx::query!(
         "update agent_tasks set status = $2, waiting_for = $3, updated_at = now()
          where id = $1 and status not in ('completed', 'failed', 'cancelled')",
@@ -133,7 +144,12 @@ pub async fn set_status(tx: &mut TenantTx, task: TaskId, status: &str, waiting_f
     Ok(())
 }
 
-pub async fn complete(tx: &mut TenantTx, task: TaskId, output: &Value, confidence: f64) -> Result<()> {
+pub async fn complete(
+    tx: &mut TenantTx,
+    task: TaskId,
+    output: &Value,
+    confidence: f64,
+) -> Result<()> {
     sqlx::query!(
         "update agent_tasks set status = 'completed', output = $2, confidence = $3, waiting_for = null, finished_at = now(), updated_at = now()
          where id = $1 and status not in ('completed', 'failed', 'cancelled')",
@@ -146,7 +162,13 @@ pub async fn complete(tx: &mut TenantTx, task: TaskId, output: &Value, confidenc
     Ok(())
 }
 
-pub async fn fail(tx: &mut TenantTx, task: TaskId, status: &str, output: &Value, error: &Value) -> Result<()> {
+pub async fn fail(
+    tx: &mut TenantTx,
+    task: TaskId,
+    status: &str,
+    output: &Value,
+    error: &Value,
+) -> Result<()> {
     sqlx::query!(
         "update agent_tasks set status = $2, output = $3, error = $4, waiting_for = null, finished_at = now(), updated_at = now()
          where id = $1 and status not in ('completed', 'failed', 'cancelled')",
@@ -221,7 +243,14 @@ pub struct Message {
     pub created_at: OffsetDateTime,
 }
 
-pub async fn insert_message(tx: &mut TenantTx, task: TaskId, agent: Option<AgentId>, key: &str, role: &str, content: &str) -> Result<()> {
+pub async fn insert_message(
+    tx: &mut TenantTx,
+    task: TaskId,
+    agent: Option<AgentId>,
+    key: &str,
+    role: &str,
+    content: &str,
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into agent_messages (id, tenant_id, task_id, agent_id, message_key, role, content) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",

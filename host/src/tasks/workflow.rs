@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{
-    ChildWorkflowOptions, ParentClosePolicy, SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult, workflows::join_all,
+    ChildWorkflowOptions, ParentClosePolicy, SyncWorkflowContext, WorkflowContext,
+    WorkflowContextView, WorkflowResult, workflows::join_all,
 };
 use tsunami_durable::workflow::{Patience, activity_options, detached_activity_options, until};
 
@@ -39,7 +40,12 @@ pub struct TaskExecutionWorkflow {
 impl TaskExecutionWorkflow {
     #[init]
     fn new(_: &WorkflowContextView, input: Input) -> Self {
-        Self { input, answered: Vec::new(), resolved: Vec::new(), worked: Duration::ZERO }
+        Self {
+            input,
+            answered: Vec::new(),
+            resolved: Vec::new(),
+            worked: Duration::ZERO,
+        }
     }
 
     #[run(name = "TaskExecutionWorkflow")]
@@ -48,8 +54,17 @@ impl TaskExecutionWorkflow {
         let done = Self::work(ctx, &input).await;
         if done.is_err() {
             // Cancelled, or failed for good: the task must not look as if it went on.
-            let finish = Finish { tenant: input.tenant, task: input.task, cancelled: ctx.cancellation_token().is_cancelled() };
-            ctx.execute_activity(TaskActivities::end_early, finish, detached_activity_options(&input.patience)).await?;
+            let finish = Finish {
+                tenant: input.tenant,
+                task: input.task,
+                cancelled: ctx.cancellation_token().is_cancelled(),
+            };
+            ctx.execute_activity(
+                TaskActivities::end_early,
+                finish,
+                detached_activity_options(&input.patience),
+            )
+            .await?;
         }
         done
     }
@@ -57,12 +72,15 @@ impl TaskExecutionWorkflow {
     async fn work(ctx: &mut WorkflowContext<Self>, input: &Input) -> WorkflowResult<()> {
         let options = || activity_options(&input.patience);
         let about = (input.tenant, input.task);
-        let dispatched: Dispatched = ctx.execute_activity(TaskActivities::dispatch, about, options()).await?;
+        let dispatched: Dispatched = ctx
+            .execute_activity(TaskActivities::dispatch, about, options())
+            .await?;
         let mut verdict = Verdict::Well;
         if let Some(problem) = dispatched.problem {
             verdict = Verdict::Badly(problem);
         } else {
-            ctx.execute_activity(TaskActivities::recall_memory, about, options()).await?;
+            ctx.execute_activity(TaskActivities::recall_memory, about, options())
+                .await?;
             for step in 0..dispatched.steps {
                 verdict = Self::step(ctx, input, step).await?;
                 if verdict != Verdict::Well {
@@ -73,18 +91,40 @@ impl TaskExecutionWorkflow {
                 verdict = Self::delegate(ctx, input).await?;
             }
         }
-        ctx.execute_activity(TaskActivities::evaluate, (input.tenant, input.task, verdict), options()).await?;
+        ctx.execute_activity(
+            TaskActivities::evaluate,
+            (input.tenant, input.task, verdict),
+            options(),
+        )
+        .await?;
         Ok(())
     }
 
     /// One step, through all of its waits.
-    async fn step(ctx: &mut WorkflowContext<Self>, input: &Input, step: i32) -> WorkflowResult<Verdict> {
+    async fn step(
+        ctx: &mut WorkflowContext<Self>,
+        input: &Input,
+        step: i32,
+    ) -> WorkflowResult<Verdict> {
         loop {
             if ctx.state(|s| s.worked) > input.working_time_max {
-                return Ok(Verdict::Badly(format!("The task has worked for longer than {} s.", input.working_time_max.as_secs())));
+                return Ok(Verdict::Badly(format!(
+                    "The task has worked for longer than {} s.",
+                    input.working_time_max.as_secs()
+                )));
             }
-            let execute = ExecuteStep { tenant: input.tenant, task: input.task, step };
-            let executed = ctx.execute_activity(TaskActivities::execute, execute, activity_options(&input.patience)).await?;
+            let execute = ExecuteStep {
+                tenant: input.tenant,
+                task: input.task,
+                step,
+            };
+            let executed = ctx
+                .execute_activity(
+                    TaskActivities::execute,
+                    execute,
+                    activity_options(&input.patience),
+                )
+                .await?;
             ctx.state_mut(|s| s.worked += executed.took);
             match executed.waits {
                 Waits::ForNothing => return Ok(executed.verdict),
@@ -105,29 +145,58 @@ impl TaskExecutionWorkflow {
     /// Child tasks, all at once; each is a workflow of its own.
     async fn delegate(ctx: &mut WorkflowContext<Self>, input: &Input) -> WorkflowResult<Verdict> {
         let about = (input.tenant, input.task);
-        let children: Delegated = ctx.execute_activity(TaskActivities::delegate, about, activity_options(&input.patience)).await?;
+        let children: Delegated = ctx
+            .execute_activity(
+                TaskActivities::delegate,
+                about,
+                activity_options(&input.patience),
+            )
+            .await?;
         let mut running = Vec::new();
         for child in children.inputs {
             let options = ChildWorkflowOptions::builder()
                 .workflow_id(child.task.to_string())
                 .parent_close_policy(ParentClosePolicy::RequestCancel)
                 .build();
-            running.push(ctx.start_child_workflow(TaskExecutionWorkflow::run, child, options).await?);
+            running.push(
+                ctx.start_child_workflow(TaskExecutionWorkflow::run, child, options)
+                    .await?,
+            );
         }
-        let ended = join_all(running.into_iter().map(|child| child.result()).collect::<Vec<_>>()).await;
+        let ended = join_all(
+            running
+                .into_iter()
+                .map(|child| child.result())
+                .collect::<Vec<_>>(),
+        )
+        .await;
         if let Some(Err(error)) = ended.into_iter().find(Result::is_err) {
             return Err(error.into());
         }
-        Ok(ctx.execute_activity(TaskActivities::aggregate, about, activity_options(&input.patience)).await?)
+        Ok(ctx
+            .execute_activity(
+                TaskActivities::aggregate,
+                about,
+                activity_options(&input.patience),
+            )
+            .await?)
     }
 
     #[signal(name = "approval_response")]
-    pub fn approval_response(&mut self, _: &mut SyncWorkflowContext<Self>, response: ApprovalResponse) {
+    pub fn approval_response(
+        &mut self,
+        _: &mut SyncWorkflowContext<Self>,
+        response: ApprovalResponse,
+    ) {
         self.answered.push(response.approval);
     }
 
     #[signal(name = "outcome_resolved")]
-    pub fn outcome_resolved(&mut self, _: &mut SyncWorkflowContext<Self>, resolved: OutcomeResolved) {
+    pub fn outcome_resolved(
+        &mut self,
+        _: &mut SyncWorkflowContext<Self>,
+        resolved: OutcomeResolved,
+    ) {
         self.resolved.push(resolved.call);
     }
 }

@@ -39,7 +39,12 @@ pub struct Tenant {
 
 impl From<store::TenantRow> for Tenant {
     fn from(row: store::TenantRow) -> Self {
-        Self { id: row.id, name: row.name, slug: row.slug, created_at: row.created_at }
+        Self {
+            id: row.id,
+            name: row.name,
+            slug: row.slug,
+            created_at: row.created_at,
+        }
     }
 }
 
@@ -64,31 +69,63 @@ pub struct CreatedTenant {
 /// For operators. The answer holds the first owner's API key, once.
 #[utoipa::path(post, path = "/tenants", tag = "tenants", request_body = NewTenant,
     responses((status = 201, body = CreatedTenant), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
-async fn create_tenant(State(app): State<App>, operator: Operator, Json(new): Json<NewTenant>) -> Result<(StatusCode, Json<CreatedTenant>), Problem> {
+async fn create_tenant(
+    State(app): State<App>,
+    operator: Operator,
+    Json(new): Json<NewTenant>,
+) -> Result<(StatusCode, Json<CreatedTenant>), Problem> {
     Problem::check_length("/name", &new.name, 1, 200)?;
     check_slug(&new.slug)?;
     let mut tx = app.db().system().await?;
-    let row = store::insert_tenant(&mut tx, TenantId::fresh(), &new.name, &new.slug).await.map_err(|e| {
-        match violated_constraint(&e) {
-            Some("tenants_slug_taken") => Problem::conflict("slug_taken", format!("Another tenant is called `{}`. Choose another slug.", new.slug)),
+    let row = store::insert_tenant(&mut tx, TenantId::fresh(), &new.name, &new.slug)
+        .await
+        .map_err(|e| match violated_constraint(&e) {
+            Some("tenants_slug_taken") => Problem::conflict(
+                "slug_taken",
+                format!(
+                    "Another tenant is called `{}`. Choose another slug.",
+                    new.slug
+                ),
+            ),
             _ => e.into(),
-        }
-    })?;
+        })?;
     let key = keys::NewKey::generate(keys::Kind::Tenant);
-    store::insert_first_key(&mut tx, row.id, ApiKeyId::fresh(), &key, &format!("operator {}", operator.name)).await?;
+    store::insert_first_key(
+        &mut tx,
+        row.id,
+        ApiKeyId::fresh(),
+        &key,
+        &format!("operator {}", operator.name),
+    )
+    .await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(CreatedTenant { tenant: row.into(), owner_key: key.text().to_owned() })))
+    Ok((
+        StatusCode::CREATED,
+        Json(CreatedTenant {
+            tenant: row.into(),
+            owner_key: key.text().to_owned(),
+        }),
+    ))
 }
 
 /// List the tenants
 ///
 /// For operators.
 #[utoipa::path(get, path = "/tenants", tag = "tenants", params(PageQuery), responses((status = 200, body = Page<Tenant>)))]
-async fn list_tenants(State(app): State<App>, _: Operator, Query(query): Query<PageQuery>) -> Result<Json<Page<Tenant>>, Problem> {
+async fn list_tenants(
+    State(app): State<App>,
+    _: Operator,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Tenant>>, Problem> {
     let page = query.parse()?;
     let mut tx = app.db().system().await?;
     let rows = store::list_tenants(&mut tx, page).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), Tenant::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        Tenant::from,
+    )))
 }
 
 /// The caller's own tenant
@@ -112,7 +149,13 @@ pub struct User {
 
 impl From<store::UserRow> for User {
     fn from(row: store::UserRow) -> Self {
-        Self { id: row.id, email: row.email, display_name: row.display_name, roles: roles_of(&row.roles), created_at: row.created_at }
+        Self {
+            id: row.id,
+            email: row.email,
+            display_name: row.display_name,
+            roles: roles_of(&row.roles),
+            created_at: row.created_at,
+        }
     }
 }
 
@@ -139,7 +182,10 @@ async fn create_user(
     Problem::check_length("/email", &new.email, 3, 320)?;
     Problem::check_length("/display_name", &new.display_name, 0, 200)?;
     if !new.email.contains('@') {
-        return Err(Problem::invalid_field("/email", "must be an e-mail address: name@company.com"));
+        return Err(Problem::invalid_field(
+            "/email",
+            "must be an e-mail address: name@company.com",
+        ));
     }
     check_roles(&caller, &new.roles)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
@@ -147,23 +193,32 @@ async fn create_user(
         Claim::Repeat(id) => UserId(id),
         Claim::New(id) => {
             let roles = role_names(&new.roles);
-            store::insert_user(&mut tx, UserId(id), &new.email, &new.display_name, &roles).await.map_err(|e| {
-                match violated_constraint(&e) {
-                    Some("users_email_taken") => Problem::conflict("email_taken", "A user with this address is there already."),
+            store::insert_user(&mut tx, UserId(id), &new.email, &new.display_name, &roles)
+                .await
+                .map_err(|e| match violated_constraint(&e) {
+                    Some("users_email_taken") => Problem::conflict(
+                        "email_taken",
+                        "A user with this address is there already.",
+                    ),
                     _ => e.into(),
-                }
-            })?;
+                })?;
             UserId(id)
         }
     };
-    let row = store::get_user(&mut tx, id).await?.ok_or_else(|| Problem::not_found("user"))?;
+    let row = store::get_user(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("user"))?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }
 
 /// List the tenant's people
 #[utoipa::path(get, path = "/users", tag = "tenants", params(PageQuery), responses((status = 200, body = Page<User>)))]
-async fn list_users(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<User>>, Problem> {
+async fn list_users(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<User>>, Problem> {
     caller.require(Permission::Read)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
@@ -174,10 +229,16 @@ async fn list_users(State(app): State<App>, caller: Caller, Query(query): Query<
 /// One person
 #[utoipa::path(get, path = "/users/{id}", tag = "tenants", params(("id" = UserId, Path)),
     responses((status = 200, body = User), (status = 404, body = ProblemBody)))]
-async fn get_user(State(app): State<App>, caller: Caller, Path(id): Path<UserId>) -> Result<Json<User>, Problem> {
+async fn get_user(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<UserId>,
+) -> Result<Json<User>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::get_user(&mut tx, id).await?.ok_or_else(|| Problem::not_found("user"))?;
+    let row = store::get_user(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("user"))?;
     Ok(Json(row.into()))
 }
 
@@ -259,13 +320,19 @@ async fn create_key(
     Problem::check_length("/name", &new.name, 1, 200)?;
     check_roles(&caller, &new.roles)?;
     if new.expires_at.is_some_and(|at| at <= app.clock().now()) {
-        return Err(Problem::invalid_field("/expires_at", "is in the past; leave it out for a key that does not expire"));
+        return Err(Problem::invalid_field(
+            "/expires_at",
+            "is in the past; leave it out for a key that does not expire",
+        ));
     }
     let mut tx = app.db().tenant(caller.tenant).await?;
     if let Some(user) = new.user_id
         && store::get_user(&mut tx, user).await?.is_none()
     {
-        return Err(Problem::invalid_field("/user_id", "is no user of this tenant"));
+        return Err(Problem::invalid_field(
+            "/user_id",
+            "is no user of this tenant",
+        ));
     }
     let mut secret = None;
     let id = match claim(&mut tx, "create_api_key", key.as_deref(), &body.sha256).await? {
@@ -287,28 +354,51 @@ async fn create_key(
             ApiKeyId(id)
         }
     };
-    let row = store::get_key(&mut tx, id).await?.ok_or_else(|| Problem::not_found("API key"))?;
+    let row = store::get_key(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("API key"))?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(CreatedApiKey { api_key: row.into(), secret })))
+    Ok((
+        StatusCode::CREATED,
+        Json(CreatedApiKey {
+            api_key: row.into(),
+            secret,
+        }),
+    ))
 }
 
 /// List the API keys
 #[utoipa::path(get, path = "/api-keys", tag = "tenants", params(PageQuery), responses((status = 200, body = Page<ApiKey>)))]
-async fn list_keys(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<ApiKey>>, Problem> {
+async fn list_keys(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<ApiKey>>, Problem> {
     caller.require(Permission::ManagePeople)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list_keys(&mut tx, page).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), ApiKey::from)))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        ApiKey::from,
+    )))
 }
 
 /// One API key
 #[utoipa::path(get, path = "/api-keys/{id}", tag = "tenants", params(("id" = ApiKeyId, Path)),
     responses((status = 200, body = ApiKey), (status = 404, body = ProblemBody)))]
-async fn get_key(State(app): State<App>, caller: Caller, Path(id): Path<ApiKeyId>) -> Result<Json<ApiKey>, Problem> {
+async fn get_key(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ApiKeyId>,
+) -> Result<Json<ApiKey>, Problem> {
     caller.require(Permission::ManagePeople)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::get_key(&mut tx, id).await?.ok_or_else(|| Problem::not_found("API key"))?;
+    let row = store::get_key(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("API key"))?;
     Ok(Json(row.into()))
 }
 
@@ -317,25 +407,48 @@ async fn get_key(State(app): State<App>, caller: Caller, Path(id): Path<ApiKeyId
 /// It is refused from the next request on. Revoking again changes nothing.
 #[utoipa::path(delete, path = "/api-keys/{id}", tag = "tenants", params(("id" = ApiKeyId, Path)),
     responses((status = 200, body = ApiKey), (status = 404, body = ProblemBody)))]
-async fn revoke_key(State(app): State<App>, caller: Caller, Path(id): Path<ApiKeyId>) -> Result<Json<ApiKey>, Problem> {
+async fn revoke_key(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<ApiKeyId>,
+) -> Result<Json<ApiKey>, Problem> {
     caller.require(Permission::ManagePeople)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::get_key(&mut tx, id).await?.ok_or_else(|| Problem::not_found("API key"))?;
+    let row = store::get_key(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("API key"))?;
     if roles_of(&row.roles).contains(&Role::Owner) && !caller.is_owner() {
-        return Err(Problem::forbidden("missing_role", "Only an owner revokes an owner's key."));
+        return Err(Problem::forbidden(
+            "missing_role",
+            "Only an owner revokes an owner's key.",
+        ));
     }
     store::revoke_key(&mut tx, id, app.clock().now()).await?;
-    let row = store::get_key(&mut tx, id).await?.ok_or_else(|| Problem::not_found("API key"))?;
+    let row = store::get_key(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("API key"))?;
     tx.commit().await?;
     Ok(Json(row.into()))
 }
 
 fn check_roles(caller: &Caller, roles: &[Role]) -> Result<(), Problem> {
     if roles.is_empty() {
-        return Err(Problem::invalid_field("/roles", "must name at least one role"));
+        return Err(Problem::invalid_field(
+            "/roles",
+            "must name at least one role",
+        ));
     }
-    match roles.iter().find(|role| !caller.is_owner() && !caller.roles.contains(role)) {
-        Some(role) => Err(Problem::forbidden("missing_role", format!("You cannot give the role {}, which you lack. Ask an owner.", role.as_str()))),
+    match roles
+        .iter()
+        .find(|role| !caller.is_owner() && !caller.roles.contains(role))
+    {
+        Some(role) => Err(Problem::forbidden(
+            "missing_role",
+            format!(
+                "You cannot give the role {}, which you lack. Ask an owner.",
+                role.as_str()
+            ),
+        )),
         None => Ok(()),
     }
 }
@@ -343,8 +456,20 @@ fn check_roles(caller: &Caller, roles: &[Role]) -> Result<(), Problem> {
 fn check_slug(slug: &str) -> Result<(), Problem> {
     let shaped = !slug.is_empty()
         && slug.len() <= 63
-        && slug.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
-    if shaped { Ok(()) } else { Err(Problem::invalid_field("/slug", "must be lower-case letters, digits and single dashes, at most 63: `acme-labs`")) }
+        && slug.split('-').all(|part| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        });
+    if shaped {
+        Ok(())
+    } else {
+        Err(Problem::invalid_field(
+            "/slug",
+            "must be lower-case letters, digits and single dashes, at most 63: `acme-labs`",
+        ))
+    }
 }
 
 fn role_names(roles: &[Role]) -> Vec<String> {

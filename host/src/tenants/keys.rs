@@ -34,10 +34,14 @@ pub struct PresentedKey {
 
 /// Takes a key apart; `None` where it is not shaped like one.
 pub fn parse(text: &str) -> Option<PresentedKey> {
-    let kind = [Kind::Tenant, Kind::Operator].into_iter().find(|kind| text.starts_with(kind.tag()))?;
+    let kind = [Kind::Tenant, Kind::Operator]
+        .into_iter()
+        .find(|kind| text.starts_with(kind.tag()))?;
     let rest = &text[kind.tag().len()..];
     let (prefix, secret) = rest.split_once('_')?;
-    let shaped = prefix.len() == PREFIX_CHARS && prefix.bytes().all(|b| b.is_ascii_alphanumeric()) && secret.len() == SECRET_CHARS;
+    let shaped = prefix.len() == PREFIX_CHARS
+        && prefix.bytes().all(|b| b.is_ascii_alphanumeric())
+        && secret.len() == SECRET_CHARS;
     shaped.then(|| PresentedKey {
         kind,
         prefix: format!("{}{prefix}", kind.tag()),
@@ -55,8 +59,13 @@ pub struct NewKey {
 impl NewKey {
     pub fn generate(kind: Kind) -> Self {
         // Hexadecimal, so that a prefix never holds the separator.
-        let prefix = format!("{}{}", kind.tag(), hex::encode(random_bytes::<{ PREFIX_CHARS / 2 }>()));
-        let secret = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(Zeroizing::new(random_bytes::<32>())));
+        let prefix = format!(
+            "{}{}",
+            kind.tag(),
+            hex::encode(random_bytes::<{ PREFIX_CHARS / 2 }>())
+        );
+        let secret =
+            Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(Zeroizing::new(random_bytes::<32>())));
         Self {
             secret_sha256: Sha256::digest(secret.as_bytes()).into(),
             text: Zeroizing::new(format!("{prefix}_{}", secret.as_str())),
@@ -85,7 +94,11 @@ mod tests {
             let presented = parse(key.text()).expect("parses");
             assert_eq!((presented.kind, &presented.prefix), (kind, &key.prefix));
             assert!(same_hash(&presented.secret_sha256, &key.secret_sha256));
-            let secret = key.text().rsplit_once(&format!("{}_", key.prefix)).unwrap().1;
+            let secret = key
+                .text()
+                .rsplit_once(&format!("{}_", key.prefix))
+                .unwrap()
+                .1;
             assert!(!key.prefix.contains(secret));
             assert_ne!(key.secret_sha256.as_slice(), secret.as_bytes());
         }
@@ -93,14 +106,24 @@ mod tests {
 
     #[test]
     fn what_is_not_a_key_is_refused() {
-        for text in ["", "tsk_", "tsk_abc_def", "sk-live-123", "tsk_zzzzzzzzzzzz", "tsk_ÿÿÿÿÿÿ_x"] {
+        for text in [
+            "",
+            "tsk_",
+            "tsk_abc_def",
+            "sk-live-123",
+            "tsk_zzzzzzzzzzzz",
+            "tsk_ÿÿÿÿÿÿ_x",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn another_secret_does_not_pass() {
-        let (a, b) = (NewKey::generate(Kind::Tenant), NewKey::generate(Kind::Tenant));
+        let (a, b) = (
+            NewKey::generate(Kind::Tenant),
+            NewKey::generate(Kind::Tenant),
+        );
         assert!(!same_hash(&a.secret_sha256, &b.secret_sha256));
     }
 }

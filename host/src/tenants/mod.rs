@@ -16,7 +16,7 @@
 //!
 //! ## To change
 //! - A role: [`crate::caller::Role`], the checks in the migration, [`crate::caller::Permission`].
-//! - What a key carries: the table, [`store::NewKey`], [`http::ApiKey`].
+//! - What a key carries: the table, [`store::KeyRow`], [`http::ApiKey`].
 
 pub mod http;
 pub mod keys;
@@ -56,12 +56,19 @@ pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller
         key: row.id,
         user: row.user_id,
         name: format!("{} ({})", row.name, key.prefix),
-        roles: row.roles.iter().filter_map(|role| Role::parse(role)).collect(),
+        roles: row
+            .roles
+            .iter()
+            .filter_map(|role| Role::parse(role))
+            .collect(),
     }))
 }
 
 /// Which operator comes with this key.
-pub async fn authenticate_operator(app: &App, key: &PresentedKey) -> Result<Option<Operator>, Problem> {
+pub async fn authenticate_operator(
+    app: &App,
+    key: &PresentedKey,
+) -> Result<Option<Operator>, Problem> {
     let mut tx = app.db().system().await?;
     let Some(row) = store::find_operator_key(&mut tx, &key.prefix).await? else {
         return Ok(None);
@@ -74,7 +81,10 @@ pub async fn authenticate_operator(app: &App, key: &PresentedKey) -> Result<Opti
         store::touch_operator_key(&mut tx, row.id, now).await?;
         tx.commit().await?;
     }
-    Ok(Some(Operator { key: row.id, name: row.name }))
+    Ok(Some(Operator {
+        key: row.id,
+        name: row.name,
+    }))
 }
 
 fn stale(last_used_at: Option<OffsetDateTime>, now: OffsetDateTime) -> bool {

@@ -64,7 +64,13 @@ pub async fn find_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<KeyRow>>
 }
 
 pub async fn touch_key(tx: &mut SystemTx, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
-    sqlx::query!("update api_keys set last_used_at = $2 where id = $1", id.uuid(), now).execute(&mut **tx).await?;
+    sqlx::query!(
+        "update api_keys set last_used_at = $2 where id = $1",
+        id.uuid(),
+        now
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -78,12 +84,27 @@ pub async fn find_operator_key(tx: &mut SystemTx, prefix: &str) -> Result<Option
     .await
 }
 
-pub async fn touch_operator_key(tx: &mut SystemTx, id: OperatorKeyId, now: OffsetDateTime) -> Result<()> {
-    sqlx::query!("update operator_keys set last_used_at = $2 where id = $1", id.uuid(), now).execute(&mut **tx).await?;
+pub async fn touch_operator_key(
+    tx: &mut SystemTx,
+    id: OperatorKeyId,
+    now: OffsetDateTime,
+) -> Result<()> {
+    sqlx::query!(
+        "update operator_keys set last_used_at = $2 where id = $1",
+        id.uuid(),
+        now
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
-pub async fn insert_operator_key(tx: &mut SystemTx, id: OperatorKeyId, name: &str, key: &NewKey) -> Result<()> {
+pub async fn insert_operator_key(
+    tx: &mut SystemTx,
+    id: OperatorKeyId,
+    name: &str,
+    key: &NewKey,
+) -> Result<()> {
     sqlx::query!(
         "insert into operator_keys (id, name, prefix, secret_sha256) values ($1, $2, $3, $4)",
         id.uuid(),
@@ -97,10 +118,17 @@ pub async fn insert_operator_key(tx: &mut SystemTx, id: OperatorKeyId, name: &st
 }
 
 pub async fn all_tenants(tx: &mut SystemTx) -> Result<Vec<TenantId>> {
-    sqlx::query_scalar!(r#"select id as "id: TenantId" from tenants order by id"#).fetch_all(&mut **tx).await
+    sqlx::query_scalar!(r#"select id as "id: TenantId" from tenants order by id"#)
+        .fetch_all(&mut **tx)
+        .await
 }
 
-pub async fn insert_tenant(tx: &mut SystemTx, id: TenantId, name: &str, slug: &str) -> Result<TenantRow> {
+pub async fn insert_tenant(
+    tx: &mut SystemTx,
+    id: TenantId,
+    name: &str,
+    slug: &str,
+) -> Result<TenantRow> {
     sqlx::query_as!(
         TenantRow,
         r#"insert into tenants (id, name, slug) values ($1, $2, $3)
@@ -127,9 +155,12 @@ pub async fn list_tenants(tx: &mut SystemTx, page: PageRequest) -> Result<Vec<Te
 
 /// The caller's own tenant: row-level security shows no other.
 pub async fn own_tenant(tx: &mut TenantTx) -> Result<TenantRow> {
-    sqlx::query_as!(TenantRow, r#"select id as "id: TenantId", name, slug, created_at from tenants"#)
-        .fetch_one(&mut **tx)
-        .await
+    sqlx::query_as!(
+        TenantRow,
+        r#"select id as "id: TenantId", name, slug, created_at from tenants"#
+    )
+    .fetch_one(&mut **tx)
+    .await
 }
 
 pub struct KeyInsert<'a> {
@@ -163,7 +194,13 @@ pub async fn insert_key(tx: &mut TenantTx, new: KeyInsert<'_>) -> Result<()> {
 }
 
 /// The first key of a tenant that was just made: the tenant has nobody yet who could make it.
-pub async fn insert_first_key(tx: &mut SystemTx, tenant: TenantId, id: ApiKeyId, key: &NewKey, created_by: &str) -> Result<()> {
+pub async fn insert_first_key(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    id: ApiKeyId,
+    key: &NewKey,
+    created_by: &str,
+) -> Result<()> {
     sqlx::query!(
         "insert into api_keys (id, tenant_id, name, prefix, secret_sha256, roles, created_by)
          values ($1, $2, 'first owner', $3, $4, array['owner'], $5)",
@@ -204,13 +241,23 @@ pub async fn list_keys(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<KeyRo
 }
 
 pub async fn revoke_key(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
-    sqlx::query!("update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1", id.uuid(), now)
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query!(
+        "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1",
+        id.uuid(),
+        now
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
-pub async fn insert_user(tx: &mut TenantTx, id: UserId, email: &str, display_name: &str, roles: &[String]) -> Result<()> {
+pub async fn insert_user(
+    tx: &mut TenantTx,
+    id: UserId,
+    email: &str,
+    display_name: &str,
+    roles: &[String],
+) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into users (id, tenant_id, email, display_name, roles) values ($1, $2, $3, $4, $5)",
@@ -247,7 +294,13 @@ pub async fn list_users(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<User
     .await
 }
 
-pub async fn insert_idempotency_key(tx: &mut TenantTx, operation: &str, key: &str, sha256: &[u8; 32], resource: Uuid) -> Result<bool> {
+pub async fn insert_idempotency_key(
+    tx: &mut TenantTx,
+    operation: &str,
+    key: &str,
+    sha256: &[u8; 32],
+    resource: Uuid,
+) -> Result<bool> {
     let tenant = tx.tenant();
     let inserted = sqlx::query!(
         "insert into idempotency_keys (tenant_id, operation, key, request_sha256, resource_id)
@@ -263,7 +316,11 @@ pub async fn insert_idempotency_key(tx: &mut TenantTx, operation: &str, key: &st
     Ok(inserted.rows_affected() == 1)
 }
 
-pub async fn find_idempotency_key(tx: &mut TenantTx, operation: &str, key: &str) -> Result<IdempotencyRow> {
+pub async fn find_idempotency_key(
+    tx: &mut TenantTx,
+    operation: &str,
+    key: &str,
+) -> Result<IdempotencyRow> {
     sqlx::query_as!(
         IdempotencyRow,
         "select request_sha256, resource_id from idempotency_keys where operation = $1 and key = $2",

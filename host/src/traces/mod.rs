@@ -113,7 +113,12 @@ pub async fn record(tx: &mut TenantTx, step: NewStep<'_>) -> Result<bool, sqlx::
 }
 
 /// The steps of a task after number `after`, in order.
-pub async fn of_task(tx: &mut TenantTx, task: TaskId, after: i32, limit: i64) -> Result<Vec<TraceStep>, sqlx::Error> {
+pub async fn of_task(
+    tx: &mut TenantTx,
+    task: TaskId,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<TraceStep>, sqlx::Error> {
     store::of_task(tx, task, after, limit).await
 }
 

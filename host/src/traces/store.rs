@@ -14,7 +14,9 @@ pub async fn insert(tx: &mut TenantTx, step: &NewStep<'_>) -> Result<bool> {
         Subject::Call(call) => (None, Some(call.uuid())),
     };
     let lock = task.or(call).map(|id| id.as_u128() as i64);
-    let duration_ms = step.duration.map(|d| i32::try_from(d.as_millis()).unwrap_or(i32::MAX));
+    let duration_ms = step
+        .duration
+        .map(|d| i32::try_from(d.as_millis()).unwrap_or(i32::MAX));
     let inserted = sqlx::query!(
         "with lock as materialized (select pg_advisory_xact_lock($10))
          insert into execution_traces (id, tenant_id, task_id, call_id, step_type, step_order, step_key, agent_id, details, duration_ms)
@@ -40,7 +42,12 @@ pub async fn insert(tx: &mut TenantTx, step: &NewStep<'_>) -> Result<bool> {
     Ok(inserted.rows_affected() == 1)
 }
 
-pub async fn of_task(tx: &mut TenantTx, task: TaskId, after: i32, limit: i64) -> Result<Vec<TraceStep>> {
+pub async fn of_task(
+    tx: &mut TenantTx,
+    task: TaskId,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<TraceStep>> {
     sqlx::query_as!(
         TraceStep,
         r#"select id as "id: TraceId", step_order, step_type, task_id as "task_id: TaskId", call_id as "call_id: SkillCallId",

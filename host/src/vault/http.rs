@@ -20,7 +20,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use zeroize::Zeroizing;
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(store_credential, list_credentials)).routes(routes!(get_credential, revoke_credential))
+    OpenApiRouter::new()
+        .routes(routes!(store_credential, list_credentials))
+        .routes(routes!(get_credential, revoke_credential))
 }
 
 /// A credential, as far as it is ever shown.
@@ -83,11 +85,16 @@ async fn store_credential(
     let new = body.value;
     check_value(&app, &new)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let config = store::config_of_skill(&mut tx, &new.skill).await?.ok_or_else(|| Problem::not_found("skill; install its plugin first"))?;
+    let config = store::config_of_skill(&mut tx, &new.skill)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill; install its plugin first"))?;
     let fields = plugins::credential_fields(&mut tx, &new.skill).await?;
     let Some(field) = fields.iter().find(|field| field.key == new.key) else {
         let known: Vec<_> = fields.iter().map(|field| field.key.as_str()).collect();
-        return Err(Problem::invalid_field("/key", &format!("is none of the skill's credentials: {}", known.join(", "))));
+        return Err(Problem::invalid_field(
+            "/key",
+            &format!("is none of the skill's credentials: {}", known.join(", ")),
+        ));
     };
     plugins::check_credential(&app, &mut tx, &new.skill, &new.key, &new.value).await?;
     let id = match claim(&mut tx, "store_credential", key.as_deref(), &body.sha256).await? {
@@ -96,7 +103,10 @@ async fn store_credential(
             let id = CredentialId(id);
             let version = store::retire(&mut tx, config, &new.key).await? + 1;
             let about = credential_aad(caller.tenant, id, version);
-            let sealed = app.vault().seal(&mut tx, &about, new.value.as_bytes()).await?;
+            let sealed = app
+                .vault()
+                .seal(&mut tx, &about, new.value.as_bytes())
+                .await?;
             let row = store::NewCredentialRow {
                 id,
                 config,
@@ -122,7 +132,10 @@ async fn store_credential(
 
 fn check_value(app: &App, new: &NewCredential) -> Result<(), Problem> {
     if new.value.is_empty() || new.value.len() > VALUE_BYTES_MAX {
-        return Err(Problem::invalid_field("/value", &format!("must have 1 to {VALUE_BYTES_MAX} bytes")));
+        return Err(Problem::invalid_field(
+            "/value",
+            &format!("must have 1 to {VALUE_BYTES_MAX} bytes"),
+        ));
     }
     if new.expires_at.is_some_and(|at| at <= app.clock().now()) {
         return Err(Problem::invalid_field("/expires_at", "is in the past"));
@@ -132,7 +145,11 @@ fn check_value(app: &App, new: &NewCredential) -> Result<(), Problem> {
 
 /// List the credentials
 #[utoipa::path(get, path = "/skill-creds", tag = "vault", params(PageQuery), responses((status = 200, body = Page<Credential>)))]
-async fn list_credentials(State(app): State<App>, caller: Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<Credential>>, Problem> {
+async fn list_credentials(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Credential>>, Problem> {
     caller.require(Permission::Manage)?;
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
@@ -140,16 +157,29 @@ async fn list_credentials(State(app): State<App>, caller: Caller, Query(query): 
     let configs: Vec<_> = rows.iter().map(|row| row.skill_config_id).collect();
     let skills = store::skill_of_config(&mut tx, &configs).await?;
     let now = app.clock().now();
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), |row| {
-        let skill = skills.iter().find(|(id, _)| *id == row.skill_config_id).map(|(_, name)| name.clone()).unwrap_or_default();
-        present(row, skill, now)
-    })))
+    Ok(Json(Page::of(
+        rows,
+        page,
+        |row| row.id.uuid(),
+        |row| {
+            let skill = skills
+                .iter()
+                .find(|(id, _)| *id == row.skill_config_id)
+                .map(|(_, name)| name.clone())
+                .unwrap_or_default();
+            present(row, skill, now)
+        },
+    )))
 }
 
 /// One credential
 #[utoipa::path(get, path = "/skill-creds/{id}", tag = "vault", params(("id" = CredentialId, Path)),
     responses((status = 200, body = Credential), (status = 404, body = ProblemBody)))]
-async fn get_credential(State(app): State<App>, caller: Caller, Path(id): Path<CredentialId>) -> Result<Json<Credential>, Problem> {
+async fn get_credential(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<CredentialId>,
+) -> Result<Json<Credential>, Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     Ok(Json(load(&app, &mut tx, id).await?))
@@ -160,7 +190,11 @@ async fn get_credential(State(app): State<App>, caller: Caller, Path(id): Path<C
 /// The next call that needs it fails. Revoking again changes nothing.
 #[utoipa::path(delete, path = "/skill-creds/{id}", tag = "vault", params(("id" = CredentialId, Path)),
     responses((status = 200, body = Credential), (status = 404, body = ProblemBody)))]
-async fn revoke_credential(State(app): State<App>, caller: Caller, Path(id): Path<CredentialId>) -> Result<Json<Credential>, Problem> {
+async fn revoke_credential(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<CredentialId>,
+) -> Result<Json<Credential>, Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     store::revoke(&mut tx, id).await?;
@@ -170,9 +204,15 @@ async fn revoke_credential(State(app): State<App>, caller: Caller, Path(id): Pat
 }
 
 async fn load(app: &App, tx: &mut TenantTx, id: CredentialId) -> Result<Credential, Problem> {
-    let row = store::get(tx, id).await?.ok_or_else(|| Problem::not_found("credential"))?;
+    let row = store::get(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("credential"))?;
     let skills = store::skill_of_config(tx, &[row.skill_config_id]).await?;
-    let skill = skills.into_iter().next().map(|(_, name)| name).unwrap_or_default();
+    let skill = skills
+        .into_iter()
+        .next()
+        .map(|(_, name)| name)
+        .unwrap_or_default();
     Ok(present(row, skill, app.clock().now()))
 }
 

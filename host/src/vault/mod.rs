@@ -43,7 +43,9 @@ const DATA_KEYS_CACHED_MAX: u64 = 10_000;
 const DATA_KEY_CACHED_FOR: Duration = Duration::from_secs(300);
 
 /// What kind of secret a credential is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialType {
     ApiKey,
@@ -72,7 +74,12 @@ pub fn keyring(config: &VaultConfig) -> Result<Keyring, SealError> {
         KeyProviderKind::Env => {
             let text = crate::config::env_var(&config.key_env)
                 .map(Zeroizing::new)
-                .ok_or_else(|| SealError::KeyFile(format!("the environment variable {} is not set (setting vault.key_env)", config.key_env)))?;
+                .ok_or_else(|| {
+                    SealError::KeyFile(format!(
+                        "the environment variable {} is not set (setting vault.key_env)",
+                        config.key_env
+                    ))
+                })?;
             KeyFile::parse(&text)?
         }
     };
@@ -128,31 +135,50 @@ impl Unusable {
 impl std::fmt::Display for Unusable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Missing(key) => write!(f, "The credential `{key}` is not stored. Store it with POST /api/v1/skill-creds."),
-            Self::Revoked(key) => write!(f, "The credential `{key}` was revoked. Store a new one with POST /api/v1/skill-creds."),
-            Self::Expired(key) => write!(f, "The credential `{key}` has expired. Store a new one with POST /api/v1/skill-creds."),
+            Self::Missing(key) => write!(
+                f,
+                "The credential `{key}` is not stored. Store it with POST /api/v1/skill-creds."
+            ),
+            Self::Revoked(key) => write!(
+                f,
+                "The credential `{key}` was revoked. Store a new one with POST /api/v1/skill-creds."
+            ),
+            Self::Expired(key) => write!(
+                f,
+                "The credential `{key}` has expired. Store a new one with POST /api/v1/skill-creds."
+            ),
         }
     }
 }
 
 fn credential_aad(tenant: TenantId, id: CredentialId, version: i32) -> Aad {
-    Aad::new("credential").field(tenant.uuid().as_bytes()).field(id.uuid().as_bytes()).field(&version.to_be_bytes())
+    Aad::new("credential")
+        .field(tenant.uuid().as_bytes())
+        .field(id.uuid().as_bytes())
+        .field(&version.to_be_bytes())
 }
 
 fn data_key_aad(tenant: TenantId, id: DataKeyId) -> Aad {
-    Aad::new("tenant-data-key").field(tenant.uuid().as_bytes()).field(id.uuid().as_bytes())
+    Aad::new("tenant-data-key")
+        .field(tenant.uuid().as_bytes())
+        .field(id.uuid().as_bytes())
 }
 
 fn sealing(error: SealError) -> Problem {
     match error {
-        SealError::Unavailable(_) => Problem::unavailable("The key provider", crate::problem::RETRY_AFTER_DEFAULT),
+        SealError::Unavailable(_) => {
+            Problem::unavailable("The key provider", crate::problem::RETRY_AFTER_DEFAULT)
+        }
         other => Problem::internal(&other),
     }
 }
 
 impl Vault {
     pub fn new(keyring: Keyring) -> Self {
-        let data_keys = Cache::builder().max_capacity(DATA_KEYS_CACHED_MAX).time_to_live(DATA_KEY_CACHED_FOR).build();
+        let data_keys = Cache::builder()
+            .max_capacity(DATA_KEYS_CACHED_MAX)
+            .time_to_live(DATA_KEY_CACHED_FOR)
+            .build();
         Self { keyring, data_keys }
     }
 
@@ -161,12 +187,25 @@ impl Vault {
     }
 
     /// Seals something of the tenant's under its current data key, making one where there is none.
-    pub async fn seal(&self, tx: &mut TenantTx, about: &Aad, plaintext: &[u8]) -> Result<SealedValue, Problem> {
+    pub async fn seal(
+        &self,
+        tx: &mut TenantTx,
+        about: &Aad,
+        plaintext: &[u8],
+    ) -> Result<SealedValue, Problem> {
         let (id, key) = self.current_key(tx).await?;
-        Ok(SealedValue { data_key: id, bytes: key.seal(plaintext, about).map_err(sealing)? })
+        Ok(SealedValue {
+            data_key: id,
+            bytes: key.seal(plaintext, about).map_err(sealing)?,
+        })
     }
 
-    pub async fn open(&self, tx: &mut TenantTx, about: &Aad, sealed: &SealedValue) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    pub async fn open(
+        &self,
+        tx: &mut TenantTx,
+        about: &Aad,
+        sealed: &SealedValue,
+    ) -> Result<Zeroizing<Vec<u8>>, Problem> {
         let key = self.data_key(tx, sealed.data_key).await?;
         key.open(&sealed.bytes, about).map_err(sealing)
     }
@@ -176,10 +215,16 @@ impl Vault {
             return Ok((id, self.data_key(tx, id).await?));
         }
         let id = DataKeyId::fresh();
-        let (_, wrapped) = self.keyring.new_data_key(&data_key_aad(tx.tenant(), id)).await.map_err(sealing)?;
+        let (_, wrapped) = self
+            .keyring
+            .new_data_key(&data_key_aad(tx.tenant(), id))
+            .await
+            .map_err(sealing)?;
         // Two at once make one: whoever comes second takes the first one's.
         store::insert_data_key(tx, id, wrapped.as_str()).await?;
-        let id = store::current_data_key(tx).await?.ok_or_else(|| Problem::internal(&"a data key vanished"))?;
+        let id = store::current_data_key(tx)
+            .await?
+            .ok_or_else(|| Problem::internal(&"a data key vanished"))?;
         Ok((id, self.data_key(tx, id).await?))
     }
 
@@ -187,9 +232,16 @@ impl Vault {
         if let Some(key) = self.data_keys.get(&id).await {
             return Ok(key);
         }
-        let text = store::wrapped_data_key(tx, id).await?.ok_or_else(|| Problem::internal(&"a data key is not there"))?;
+        let text = store::wrapped_data_key(tx, id)
+            .await?
+            .ok_or_else(|| Problem::internal(&"a data key is not there"))?;
         let wrapped = WrappedKey::parse(text).map_err(sealing)?;
-        let key = Arc::new(self.keyring.unwrap(&wrapped, &data_key_aad(tx.tenant(), id)).await.map_err(sealing)?);
+        let key = Arc::new(
+            self.keyring
+                .unwrap(&wrapped, &data_key_aad(tx.tenant(), id))
+                .await
+                .map_err(sealing)?,
+        );
         self.data_keys.insert(id, key.clone()).await;
         Ok(key)
     }
@@ -219,10 +271,21 @@ impl Vault {
                 _ => {}
             }
             let about = credential_aad(tx.tenant(), row.id, row.version);
-            let sealed = SealedValue { data_key: row.data_key_id, bytes: row.encrypted_value.clone() };
+            let sealed = SealedValue {
+                data_key: row.data_key_id,
+                bytes: row.encrypted_value.clone(),
+            };
             let bytes = self.open(tx, &about, &sealed).await?;
-            let value = Zeroizing::new(std::str::from_utf8(&bytes).map_err(|e| Problem::internal(&e))?.to_owned());
-            opened.push(Opened { key: key.clone(), value, mask: mask(key, &row.last_4) });
+            let value = Zeroizing::new(
+                std::str::from_utf8(&bytes)
+                    .map_err(|e| Problem::internal(&e))?
+                    .to_owned(),
+            );
+            opened.push(Opened {
+                key: key.clone(),
+                value,
+                mask: mask(key, &row.last_4),
+            });
         }
         store::touch(tx, config, keys, now).await?;
         Ok(Ok(opened))
@@ -242,11 +305,20 @@ fn mask(key: &str, last_4: &str) -> String {
 /// What may be shown of a value: nothing of a short one.
 fn last_4(value: &str) -> String {
     let count = value.chars().count();
-    if count < 12 { String::new() } else { value.chars().skip(count - 4).collect() }
+    if count < 12 {
+        String::new()
+    } else {
+        value.chars().skip(count - 4).collect()
+    }
 }
 
 /// How the credentials of a call would be shown, without opening them.
-pub async fn masks(tx: &mut TenantTx, app: &App, config: SkillConfigId, keys: &[String]) -> Result<Vec<(String, Result<String, Unusable>)>, Problem> {
+pub async fn masks(
+    tx: &mut TenantTx,
+    app: &App,
+    config: SkillConfigId,
+    keys: &[String],
+) -> Result<Vec<(String, Result<String, Unusable>)>, Problem> {
     let now: OffsetDateTime = app.clock().now();
     let rows = store::latest(tx, config, keys).await?;
     Ok(keys
@@ -266,7 +338,11 @@ pub async fn masks(tx: &mut TenantTx, app: &App, config: SkillConfigId, keys: &[
 }
 
 /// The service did not accept a credential: noted, so that people see which one to renew.
-pub async fn note_rejected(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -> Result<(), sqlx::Error> {
+pub async fn note_rejected(
+    tx: &mut TenantTx,
+    config: SkillConfigId,
+    keys: &[String],
+) -> Result<(), sqlx::Error> {
     store::note_rejected(tx, config, keys).await
 }
 
@@ -283,7 +359,11 @@ mod tests {
 
     #[test]
     fn an_opened_credential_prints_its_mask() {
-        let opened = Opened { key: "k".into(), value: Zeroizing::new("canary".into()), mask: "k:****".into() };
+        let opened = Opened {
+            key: "k".into(),
+            value: Zeroizing::new("canary".into()),
+            mask: "k:****".into(),
+        };
         assert!(!format!("{opened:?}").contains("canary"));
     }
 }

@@ -20,24 +20,34 @@ pub struct CredentialRow {
     pub expires_at: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
-    pub updated_at: OffsetDateTime,
 }
 
 impl CredentialRow {
     /// The status as of now: one that ran out is expired whether or not anybody noted it.
     pub fn status_at(&self, now: OffsetDateTime) -> &str {
-        if self.status == "active" && self.expires_at.is_some_and(|at| at <= now) { "expired" } else { &self.status }
+        if self.status == "active" && self.expires_at.is_some_and(|at| at <= now) {
+            "expired"
+        } else {
+            &self.status
+        }
     }
 }
 
 pub async fn current_data_key(tx: &mut TenantTx) -> Result<Option<DataKeyId>> {
-    sqlx::query_scalar!(r#"select id as "id: DataKeyId" from tenant_data_keys where retired_at is null"#)
-        .fetch_optional(&mut **tx)
-        .await
+    sqlx::query_scalar!(
+        r#"select id as "id: DataKeyId" from tenant_data_keys where retired_at is null"#
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
 pub async fn wrapped_data_key(tx: &mut TenantTx, id: DataKeyId) -> Result<Option<String>> {
-    sqlx::query_scalar!("select wrapped from tenant_data_keys where id = $1", id.uuid()).fetch_optional(&mut **tx).await
+    sqlx::query_scalar!(
+        "select wrapped from tenant_data_keys where id = $1",
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
 pub async fn insert_data_key(tx: &mut TenantTx, id: DataKeyId, wrapped: &str) -> Result<()> {
@@ -54,13 +64,17 @@ pub async fn insert_data_key(tx: &mut TenantTx, id: DataKeyId, wrapped: &str) ->
 }
 
 /// The newest credential of each key, revoked ones too: they say why a call fails.
-pub async fn latest(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -> Result<Vec<CredentialRow>> {
+pub async fn latest(
+    tx: &mut TenantTx,
+    config: SkillConfigId,
+    keys: &[String],
+) -> Result<Vec<CredentialRow>> {
     sqlx::query_as!(
         CredentialRow,
         r#"select distinct on (credential_key)
                   id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
-                  last_used_at, created_at, updated_at
+                  last_used_at, created_at
            from skill_credentials where skill_config_id = $1 and credential_key = any($2)
            order by credential_key, (status = 'revoked'), id desc"#,
         config.uuid(),
@@ -71,7 +85,12 @@ pub async fn latest(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -
 }
 
 /// Noted to the minute, so that a busy credential does not cost a write each call.
-pub async fn touch(tx: &mut TenantTx, config: SkillConfigId, keys: &[String], now: OffsetDateTime) -> Result<()> {
+pub async fn touch(
+    tx: &mut TenantTx,
+    config: SkillConfigId,
+    keys: &[String],
+    now: OffsetDateTime,
+) -> Result<()> {
     sqlx::query!(
         "update skill_credentials set last_used_at = $3::timestamptz
          where skill_config_id = $1 and credential_key = any($2) and status = 'active'
@@ -85,7 +104,11 @@ pub async fn touch(tx: &mut TenantTx, config: SkillConfigId, keys: &[String], no
     Ok(())
 }
 
-pub async fn note_rejected(tx: &mut TenantTx, config: SkillConfigId, keys: &[String]) -> Result<()> {
+pub async fn note_rejected(
+    tx: &mut TenantTx,
+    config: SkillConfigId,
+    keys: &[String],
+) -> Result<()> {
     sqlx::query!(
         "update skill_credentials set rejected_at = now() where skill_config_id = $1 and credential_key = any($2) and status = 'active'",
         config.uuid(),
@@ -155,7 +178,7 @@ pub async fn get(tx: &mut TenantTx, id: CredentialId) -> Result<Option<Credentia
         CredentialRow,
         r#"select id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
-                  last_used_at, created_at, updated_at
+                  last_used_at, created_at
            from skill_credentials where id = $1"#,
         id.uuid()
     )
@@ -168,7 +191,7 @@ pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<Credential
         CredentialRow,
         r#"select id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
-                  last_used_at, created_at, updated_at
+                  last_used_at, created_at
            from skill_credentials where ($1::uuid is null or id < $1) order by id desc limit $2"#,
         page.before,
         page.fetch()
@@ -186,15 +209,27 @@ pub async fn revoke(tx: &mut TenantTx, id: CredentialId) -> Result<()> {
 
 /// The configuration that a skill's credentials belong to.
 pub async fn config_of_skill(tx: &mut TenantTx, skill: &str) -> Result<Option<SkillConfigId>> {
-    sqlx::query_scalar!(r#"select id as "id: SkillConfigId" from skill_configs where skill_name = $1"#, skill)
-        .fetch_optional(&mut **tx)
-        .await
+    sqlx::query_scalar!(
+        r#"select id as "id: SkillConfigId" from skill_configs where skill_name = $1"#,
+        skill
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
-pub async fn skill_of_config(tx: &mut TenantTx, configs: &[SkillConfigId]) -> Result<Vec<(SkillConfigId, String)>> {
+pub async fn skill_of_config(
+    tx: &mut TenantTx,
+    configs: &[SkillConfigId],
+) -> Result<Vec<(SkillConfigId, String)>> {
     let ids: Vec<_> = configs.iter().map(|id| id.uuid()).collect();
-    let rows = sqlx::query!(r#"select id as "id: SkillConfigId", skill_name from skill_configs where id = any($1)"#, &ids)
-        .fetch_all(&mut **tx)
-        .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.skill_name)).collect())
+    let rows = sqlx::query!(
+        r#"select id as "id: SkillConfigId", skill_name from skill_configs where id = any($1)"#,
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.id, row.skill_name))
+        .collect())
 }

@@ -13,10 +13,12 @@ pub mod wit {
 }
 
 pub use wit::exports::servicetsunami::plugin::{
-    credential_schema::{Field as CredentialField, Kind as CredentialKind, Oauth, Violation as CredentialViolation},
+    credential_schema::{
+        Field as CredentialField, Kind as CredentialKind, Oauth, Violation as CredentialViolation,
+    },
     skill_adapter::{
-        Action, Body, Failure, Field, HttpReply, HttpRequest, Invocation, Manifest, Method, Outcome, Refusal, Reply, Request, Scope,
-        Step, Violation,
+        Action, Body, Failure, Field, HttpReply, HttpRequest, Invocation, Manifest, Method,
+        Outcome, Refusal, Reply, Request, Scope, Step, Violation,
     },
 };
 pub use wit::servicetsunami::plugin::types::{BasicAuth, Operand, Part, Risk};
@@ -49,7 +51,8 @@ impl Call {
     pub fn from_invocation(call: Invocation) -> Result<Self, Failure> {
         let parse = |what: &str, text: &str| {
             let text = if text.is_empty() { "{}" } else { text };
-            serde_json::from_str(text).map_err(|e| invalid("", format!("the {what} are no JSON: {e}")))
+            serde_json::from_str(text)
+                .map_err(|e| invalid("", format!("the {what} are no JSON: {e}")))
         };
         Ok(Self {
             params: parse("parameters", &call.params)?,
@@ -76,7 +79,13 @@ pub struct RequestBuilder(HttpRequest);
 
 impl RequestBuilder {
     pub fn new(method: Method, url: impl Into<String>) -> Self {
-        Self(HttpRequest { method, url: vec![Part::Text(url.into())], query: Vec::new(), headers: Vec::new(), body: None })
+        Self(HttpRequest {
+            method,
+            url: vec![Part::Text(url.into())],
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+        })
     }
     pub fn get(url: impl Into<String>) -> Self {
         Self::new(Method::Get, url)
@@ -107,13 +116,19 @@ impl RequestBuilder {
     pub fn bearer(mut self, credential: &str) -> Self {
         self.0.headers.push(Field {
             name: "Authorization".into(),
-            value: vec![Part::Text("Bearer ".into()), Part::Credential(credential.into())],
+            value: vec![
+                Part::Text("Bearer ".into()),
+                Part::Credential(credential.into()),
+            ],
         });
         self
     }
     #[must_use]
     pub fn json(mut self, body: &Value) -> Self {
-        self.0.body = Some(Body { content_type: "application/json; charset=utf-8".into(), content: vec![Part::Text(body.to_string())] });
+        self.0.body = Some(Body {
+            content_type: "application/json; charset=utf-8".into(),
+            content: vec![Part::Text(body.to_string())],
+        });
         self
     }
     pub fn build(self) -> HttpRequest {
@@ -126,19 +141,34 @@ impl RequestBuilder {
 }
 
 fn text_field(name: &str, value: String) -> Field {
-    Field { name: name.into(), value: vec![Part::Text(value)] }
+    Field {
+        name: name.into(),
+        value: vec![Part::Text(value)],
+    }
 }
 
 /// A failure for one parameter.
 pub fn invalid(pointer: &str, message: impl Into<String>) -> Failure {
-    Failure::InvalidParams(vec![Violation { pointer: pointer.into(), message: message.into() }])
+    Failure::InvalidParams(vec![Violation {
+        pointer: pointer.into(),
+        message: message.into(),
+    }])
 }
 
 /// The body of an HTTP reply as JSON.
 pub fn json_reply(reply: &Reply) -> Result<(u16, Value), Failure> {
     let reply = http_reply(reply)?;
-    let body = if reply.body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&reply.body) };
-    let body = body.map_err(|e| Failure::UnexpectedReply(format!("status {} with a body that is no JSON: {e}", reply.status)))?;
+    let body = if reply.body.is_empty() {
+        Ok(Value::Null)
+    } else {
+        serde_json::from_slice(&reply.body)
+    };
+    let body = body.map_err(|e| {
+        Failure::UnexpectedReply(format!(
+            "status {} with a body that is no JSON: {e}",
+            reply.status
+        ))
+    })?;
     Ok((reply.status, body))
 }
 
@@ -151,12 +181,19 @@ pub fn http_reply(reply: &Reply) -> Result<&HttpReply, Failure> {
 
 /// The first header of this name, whatever its case.
 pub fn header<'a>(reply: &'a HttpReply, name: &str) -> Option<&'a str> {
-    reply.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    reply
+        .headers
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }
 
 /// Ends the call with this output.
 pub fn finish(output: Value, summary: impl Into<String>) -> Step {
-    Step::Finish(Outcome { output: output.to_string(), summary: summary.into() })
+    Step::Finish(Outcome {
+        output: output.to_string(),
+        summary: summary.into(),
+    })
 }
 
 /// Exports a type that is a [`Skill`] and [`Credentials`] as the component.

@@ -50,7 +50,10 @@ fn cursor() -> Value {
     json!({ "type": "string", "maxLength": 500, "description": "`next_cursor` of the page before." })
 }
 fn message_id() -> Value {
-    object(json!({ "channel": { "type": "string" }, "ts": { "type": "string" } }), &["channel", "ts"])
+    object(
+        json!({ "channel": { "type": "string" }, "ts": { "type": "string" } }),
+        &["channel", "ts"],
+    )
 }
 fn pick_message_id(body: &Value) -> Value {
     json!({ "channel": body["channel"], "ts": body["ts"] })
@@ -76,7 +79,12 @@ pub const ACTIONS: &[Definition] = &[
         risk: Risk::Write,
         api_method: "chat.postMessage",
         method: Method::Post,
-        params: || object(json!({ "channel": channel(), "text": text(), "thread_ts": timestamp() }), &["channel", "text"]),
+        params: || {
+            object(
+                json!({ "channel": channel(), "text": text(), "thread_ts": timestamp() }),
+                &["channel", "text"],
+            )
+        },
         example: || json!({ "channel": "#finance", "text": "The Q4 summary is ready." }),
         output: message_id,
         scope: CHANNELS,
@@ -97,7 +105,12 @@ pub const ACTIONS: &[Definition] = &[
             )
         },
         example: || json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 }),
-        output: || object(json!({ "channel": { "type": "string" }, "scheduled_message_id": { "type": "string" } }), &["scheduled_message_id"]),
+        output: || {
+            object(
+                json!({ "channel": { "type": "string" }, "scheduled_message_id": { "type": "string" } }),
+                &["scheduled_message_id"],
+            )
+        },
         scope: CHANNELS,
         pick: |body| json!({ "channel": body["channel"], "scheduled_message_id": body["scheduled_message_id"] }),
         tell: |params, _| format!("scheduled for {}", name_of(params, "channel")),
@@ -109,7 +122,12 @@ pub const ACTIONS: &[Definition] = &[
         risk: Risk::Write,
         api_method: "chat.update",
         method: Method::Post,
-        params: || object(json!({ "channel": channel(), "ts": timestamp(), "text": text() }), &["channel", "ts", "text"]),
+        params: || {
+            object(
+                json!({ "channel": channel(), "ts": timestamp(), "text": text() }),
+                &["channel", "ts", "text"],
+            )
+        },
         example: || json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "text": "The Q4 summary, corrected." }),
         output: message_id,
         scope: CHANNELS,
@@ -123,7 +141,12 @@ pub const ACTIONS: &[Definition] = &[
         risk: Risk::Destructive,
         api_method: "chat.delete",
         method: Method::Post,
-        params: || object(json!({ "channel": channel(), "ts": timestamp() }), &["channel", "ts"]),
+        params: || {
+            object(
+                json!({ "channel": channel(), "ts": timestamp() }),
+                &["channel", "ts"],
+            )
+        },
         example: || json!({ "channel": "C024BE91L", "ts": "1401383885.000061" }),
         output: message_id,
         scope: CHANNELS,
@@ -156,7 +179,12 @@ pub const ACTIONS: &[Definition] = &[
         risk: Risk::Write,
         api_method: "conversations.open",
         method: Method::Post,
-        params: || object(json!({ "users": { "type": "string", "minLength": 1, "maxLength": 200, "description": "User ids, separated by commas." } }), &["users"]),
+        params: || {
+            object(
+                json!({ "users": { "type": "string", "minLength": 1, "maxLength": 200, "description": "User ids, separated by commas." } }),
+                &["users"],
+            )
+        },
         example: || json!({ "users": "U024BE7LH" }),
         output: || object(json!({ "channel": { "type": "string" } }), &["channel"]),
         scope: &[("users", "/users")],
@@ -202,7 +230,12 @@ pub const ACTIONS: &[Definition] = &[
         risk: Risk::Read,
         api_method: "conversations.history",
         method: Method::Get,
-        params: || object(json!({ "channel": channel(), "cursor": cursor(), "limit": limit(), "oldest": timestamp(), "latest": timestamp() }), &["channel"]),
+        params: || {
+            object(
+                json!({ "channel": channel(), "cursor": cursor(), "limit": limit(), "oldest": timestamp(), "latest": timestamp() }),
+                &["channel"],
+            )
+        },
         example: || json!({ "channel": "C024BE91L", "limit": 20 }),
         output: || {
             object(
@@ -220,7 +253,13 @@ pub const ACTIONS: &[Definition] = &[
                 .collect();
             json!({ "messages": messages, "next_cursor": next_cursor(body) })
         },
-        tell: |params, body| format!("{} messages of {}", count(&body["messages"]), name_of(params, "channel")),
+        tell: |params, body| {
+            format!(
+                "{} messages of {}",
+                count(&body["messages"]),
+                name_of(params, "channel")
+            )
+        },
     },
     Definition {
         name: "find_user_by_email",
@@ -229,11 +268,26 @@ pub const ACTIONS: &[Definition] = &[
         risk: Risk::Read,
         api_method: "users.lookupByEmail",
         method: Method::Get,
-        params: || object(json!({ "email": { "type": "string", "format": "email", "maxLength": 320 } }), &["email"]),
+        params: || {
+            object(
+                json!({ "email": { "type": "string", "format": "email", "maxLength": 320 } }),
+                &["email"],
+            )
+        },
         example: || json!({ "email": "ada@example.com" }),
-        output: || object(json!({ "id": { "type": "string" }, "name": { "type": "string" }, "real_name": { "type": ["string", "null"] } }), &["id"]),
+        output: || {
+            object(
+                json!({ "id": { "type": "string" }, "name": { "type": "string" }, "real_name": { "type": ["string", "null"] } }),
+                &["id"],
+            )
+        },
         scope: &[],
         pick: |body| json!({ "id": body["user"]["id"], "name": body["user"]["name"], "real_name": body["user"]["real_name"] }),
-        tell: |_, body| format!("found {}", body["user"]["name"].as_str().unwrap_or("nobody")),
+        tell: |_, body| {
+            format!(
+                "found {}",
+                body["user"]["name"].as_str().unwrap_or("nobody")
+            )
+        },
     },
 ];

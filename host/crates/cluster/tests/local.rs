@@ -25,6 +25,7 @@ static GATEWAY: Mutex<()> = Mutex::const_new(());
 
 fn tools() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.tools");
+    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
     std::env::var_os("TSUNAMI_TOOLS_DIR").map_or(here, PathBuf::from)
 }
 

@@ -2,9 +2,10 @@ use crate::codec::{CodecKeys, data_converter};
 use serde_json::Value;
 use std::{str::FromStr, sync::Arc, time::Duration};
 use temporalio_client::{
-    Client, ClientOptions, Connection, ConnectionOptions, GrpcCompression, UntypedSignal, UntypedWorkflow, Url,
-    WorkflowCancelOptions, WorkflowDescribeOptions, WorkflowFetchHistoryOptions, WorkflowIdConflictPolicy,
-    WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
+    Client, ClientOptions, Connection, ConnectionOptions, GrpcCompression, UntypedSignal,
+    UntypedWorkflow, Url, WorkflowCancelOptions, WorkflowDescribeOptions,
+    WorkflowFetchHistoryOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    WorkflowSignalOptions, WorkflowStartOptions,
     errors::{WorkflowInteractionError, WorkflowStartError},
     tonic::{Code, Status},
 };
@@ -50,7 +51,12 @@ pub struct StartRequest {
 
 impl StartRequest {
     pub fn new(workflow_type: &str, workflow_id: &str, task_queue: &str, input: Value) -> Self {
-        Self { workflow_type: workflow_type.into(), workflow_id: workflow_id.into(), task_queue: task_queue.into(), input }
+        Self {
+            workflow_type: workflow_type.into(),
+            workflow_id: workflow_id.into(),
+            task_queue: task_queue.into(),
+            input,
+        }
     }
 }
 
@@ -83,7 +89,11 @@ struct Inner {
 impl Durable {
     /// Connects when first needed, not now.
     pub fn new(settings: Settings, keys: CodecKeys) -> Self {
-        Self(Arc::new(Inner { settings, converter: data_converter(keys), client: OnceCell::new() }))
+        Self(Arc::new(Inner {
+            settings,
+            converter: data_converter(keys),
+            client: OnceCell::new(),
+        }))
     }
 
     pub(crate) async fn client(&self) -> Result<&Client, DurableError> {
@@ -92,13 +102,20 @@ impl Durable {
 
     async fn connect(&self) -> Result<Client, DurableError> {
         let Settings { url, namespace } = &self.0.settings;
-        let target = Url::from_str(url).map_err(|e| DurableError::Refused(format!("`{url}` is no URL: {e}")))?;
-        let mut options = ConnectionOptions::new(target).identity("tsunami".to_owned()).build();
+        let target = Url::from_str(url)
+            .map_err(|e| DurableError::Refused(format!("`{url}` is no URL: {e}")))?;
+        let mut options = ConnectionOptions::new(target)
+            .identity("tsunami".to_owned())
+            .build();
         options.connect_timeout = Some(CONNECT_DEADLINE);
         // Compressing for a server on this machine costs more than it saves.
         options.grpc_compression = GrpcCompression::None;
-        let connection = bounded(Connection::connect(options)).await?.map_err(|e| DurableError::Unavailable(e.to_string()))?;
-        let options = ClientOptions::new(namespace.as_str()).data_converter(self.0.converter.clone()).build();
+        let connection = bounded(Connection::connect(options))
+            .await?
+            .map_err(|e| DurableError::Unavailable(e.to_string()))?;
+        let options = ClientOptions::new(namespace.as_str())
+            .data_converter(self.0.converter.clone())
+            .build();
         Client::new(connection, options).map_err(|e| DurableError::Refused(e.to_string()))
     }
 
@@ -109,7 +126,13 @@ impl Durable {
             .id_conflict_policy(WorkflowIdConflictPolicy::Fail)
             .build();
         let client = self.client().await?;
-        match bounded(client.start_workflow(UntypedWorkflow::new(request.workflow_type), raw(&request.input), options)).await? {
+        match bounded(client.start_workflow(
+            UntypedWorkflow::new(request.workflow_type),
+            raw(&request.input),
+            options,
+        ))
+        .await?
+        {
             Ok(_) => Ok(Started::Now),
             Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(Started::Before),
             Err(WorkflowStartError::Rpc(status)) => Err(from_status(&status)),
@@ -117,22 +140,50 @@ impl Durable {
         }
     }
 
-    pub async fn signal(&self, workflow_id: &str, name: &str, input: Value) -> Result<(), DurableError> {
-        let handle = self.client().await?.get_workflow_handle::<UntypedWorkflow>(workflow_id);
-        bounded(handle.signal(UntypedSignal::new(name), raw(&input), WorkflowSignalOptions::default())).await?.map_err(from_interaction)
+    pub async fn signal(
+        &self,
+        workflow_id: &str,
+        name: &str,
+        input: Value,
+    ) -> Result<(), DurableError> {
+        let handle = self
+            .client()
+            .await?
+            .get_workflow_handle::<UntypedWorkflow>(workflow_id);
+        bounded(handle.signal(
+            UntypedSignal::new(name),
+            raw(&input),
+            WorkflowSignalOptions::default(),
+        ))
+        .await?
+        .map_err(from_interaction)
     }
 
     /// Asks a workflow to end; it may still do what it must.
     pub async fn cancel(&self, workflow_id: &str, reason: &str) -> Result<(), DurableError> {
-        let handle = self.client().await?.get_workflow_handle::<UntypedWorkflow>(workflow_id);
+        let handle = self
+            .client()
+            .await?
+            .get_workflow_handle::<UntypedWorkflow>(workflow_id);
         let options = WorkflowCancelOptions::builder().reason(reason).build();
-        bounded(handle.cancel(options)).await?.map_err(from_interaction)
+        bounded(handle.cancel(options))
+            .await?
+            .map_err(from_interaction)
     }
 
     pub async fn describe(&self, workflow_id: &str) -> Result<Option<Description>, DurableError> {
-        let handle = self.client().await?.get_workflow_handle::<UntypedWorkflow>(workflow_id);
-        match bounded(handle.describe(WorkflowDescribeOptions::default())).await?.map_err(from_interaction) {
-            Ok(found) => Ok(Some(Description { status: format!("{:?}", found.status()), history_length: found.history_length() })),
+        let handle = self
+            .client()
+            .await?
+            .get_workflow_handle::<UntypedWorkflow>(workflow_id);
+        match bounded(handle.describe(WorkflowDescribeOptions::default()))
+            .await?
+            .map_err(from_interaction)
+        {
+            Ok(found) => Ok(Some(Description {
+                status: format!("{:?}", found.status()),
+                history_length: found.history_length(),
+            })),
             Err(DurableError::NotFound) => Ok(None),
             Err(other) => Err(other),
         }
@@ -140,8 +191,14 @@ impl Durable {
 
     /// The whole history as the server holds it, payloads encrypted: for replay tests and for searches.
     pub async fn history_json(&self, workflow_id: &str) -> Result<Vec<u8>, DurableError> {
-        let handle = self.client().await?.get_workflow_handle::<UntypedWorkflow>(workflow_id);
-        let history = handle.fetch_history(WorkflowFetchHistoryOptions::default()).to_json().await;
+        let handle = self
+            .client()
+            .await?
+            .get_workflow_handle::<UntypedWorkflow>(workflow_id);
+        let history = handle
+            .fetch_history(WorkflowFetchHistoryOptions::default())
+            .to_json()
+            .await;
         history.map_err(|e| DurableError::Refused(e.to_string()))
     }
 
@@ -165,12 +222,18 @@ fn raw(value: &Value) -> RawValue {
 async fn bounded<T>(call: impl Future<Output = T>) -> Result<T, DurableError> {
     tokio::time::timeout(CALL_DEADLINE, call)
         .await
-        .map_err(|_| DurableError::Unavailable(format!("no answer within {} s", CALL_DEADLINE.as_secs())))
+        .map_err(|_| {
+            DurableError::Unavailable(format!("no answer within {} s", CALL_DEADLINE.as_secs()))
+        })
 }
 
 fn from_interaction(error: WorkflowInteractionError) -> DurableError {
     match error {
-        WorkflowInteractionError::NotFound(status) if status.message().contains("already completed") => DurableError::AlreadyClosed,
+        WorkflowInteractionError::NotFound(status)
+            if status.message().contains("already completed") =>
+        {
+            DurableError::AlreadyClosed
+        }
         WorkflowInteractionError::NotFound(_) => DurableError::NotFound,
         WorkflowInteractionError::Rpc(status) => from_status(&status),
         other => DurableError::Refused(other.to_string()),
@@ -179,9 +242,13 @@ fn from_interaction(error: WorkflowInteractionError) -> DurableError {
 
 fn from_status(status: &Status) -> DurableError {
     match status.code() {
-        Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::PermissionDenied | Code::FailedPrecondition | Code::Unimplemented | Code::Unauthenticated => {
-            DurableError::Refused(status.message().to_owned())
-        }
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::Unauthenticated => DurableError::Refused(status.message().to_owned()),
         _ => DurableError::Unavailable(status.message().to_owned()),
     }
 }

@@ -8,8 +8,9 @@ use prost::Message;
 use std::{collections::HashMap, sync::Arc};
 use temporalio_common::{
     data_converters::{
-        DataConverter, DefaultFailureConverter, FailureConverter, GenericPayloadConverter, PayloadCodec,
-        PayloadConversionError, PayloadConverter, SerializationContext, SerializationContextData,
+        DataConverter, DefaultFailureConverter, FailureConverter, GenericPayloadConverter,
+        PayloadCodec, PayloadConversionError, PayloadConverter, SerializationContext,
+        SerializationContextData,
     },
     error::{IncomingError, OutgoingError},
     protos::temporal::api::{common::v1::Payload, failure::v1::Failure},
@@ -31,7 +32,10 @@ pub struct CodecKeys {
 impl CodecKeys {
     pub fn new(current: impl Into<String>, key: DataKey) -> Self {
         let current = current.into();
-        Self { keys: HashMap::from([(current.clone(), key)]), current }
+        Self {
+            keys: HashMap::from([(current.clone(), key)]),
+            current,
+        }
     }
     /// Adds a key that only opens.
     #[must_use]
@@ -70,21 +74,45 @@ fn about() -> Aad {
 
 impl SealingCodec {
     fn seal(&self, payload: &Payload) -> Result<Payload, CodecError> {
-        let key = self.0.keys.get(&self.0.current).ok_or_else(|| CodecError::UnknownKey(self.0.current.clone()))?;
-        let mut sealed = Payload { data: key.seal(&payload.encode_to_vec(), &about())?, ..Payload::default() };
-        sealed.metadata.insert(ENCODING_FIELD.into(), ENCODING.to_vec());
-        sealed.metadata.insert(KEY_FIELD.into(), self.0.current.clone().into_bytes());
+        let key = self
+            .0
+            .keys
+            .get(&self.0.current)
+            .ok_or_else(|| CodecError::UnknownKey(self.0.current.clone()))?;
+        let mut sealed = Payload {
+            data: key.seal(&payload.encode_to_vec(), &about())?,
+            ..Payload::default()
+        };
+        sealed
+            .metadata
+            .insert(ENCODING_FIELD.into(), ENCODING.to_vec());
+        sealed
+            .metadata
+            .insert(KEY_FIELD.into(), self.0.current.clone().into_bytes());
         Ok(sealed)
     }
 
     fn open(&self, payload: Payload) -> Result<Payload, CodecError> {
         if payload.metadata.get(ENCODING_FIELD).map(Vec::as_slice) != Some(ENCODING) {
             // The SDK makes empty payloads for workflows that return nothing; they say nothing.
-            return if payload.data.is_empty() { Ok(payload) } else { Err(CodecError::Clear) };
+            return if payload.data.is_empty() {
+                Ok(payload)
+            } else {
+                Err(CodecError::Clear)
+            };
         }
-        let id = String::from_utf8_lossy(payload.metadata.get(KEY_FIELD).map(Vec::as_slice).unwrap_or_default()).into_owned();
+        let id = String::from_utf8_lossy(
+            payload
+                .metadata
+                .get(KEY_FIELD)
+                .map(Vec::as_slice)
+                .unwrap_or_default(),
+        )
+        .into_owned();
         let key = self.0.keys.get(&id).ok_or(CodecError::UnknownKey(id))?;
-        Ok(Payload::decode(key.open(&payload.data, &about())?.as_slice())?)
+        Ok(Payload::decode(
+            key.open(&payload.data, &about())?.as_slice(),
+        )?)
     }
 }
 
@@ -93,12 +121,26 @@ fn conversion(error: CodecError) -> PayloadConversionError {
 }
 
 impl PayloadCodec for SealingCodec {
-    fn encode(&self, _: &SerializationContextData, payloads: Vec<Payload>) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
-        let sealed = payloads.iter().map(|payload| self.seal(payload).map_err(conversion)).collect();
+    fn encode(
+        &self,
+        _: &SerializationContextData,
+        payloads: Vec<Payload>,
+    ) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
+        let sealed = payloads
+            .iter()
+            .map(|payload| self.seal(payload).map_err(conversion))
+            .collect();
         futures::future::ready(sealed).boxed()
     }
-    fn decode(&self, _: &SerializationContextData, payloads: Vec<Payload>) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
-        let opened = payloads.into_iter().map(|payload| self.open(payload).map_err(conversion)).collect();
+    fn decode(
+        &self,
+        _: &SerializationContextData,
+        payloads: Vec<Payload>,
+    ) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
+        let opened = payloads
+            .into_iter()
+            .map(|payload| self.open(payload).map_err(conversion))
+            .collect();
         futures::future::ready(opened).boxed()
     }
 }
@@ -124,16 +166,28 @@ fn hide(failure: &mut Failure, converter: &PayloadConverter, context: &Serializa
         message: std::mem::replace(&mut failure.message, HIDDEN_FAILURE.to_owned()),
         stack_trace: std::mem::take(&mut failure.stack_trace),
     };
-    failure.encoded_attributes = converter.to_payload(&SerializationContext::new(context, converter), &hidden).ok();
+    failure.encoded_attributes = converter
+        .to_payload(&SerializationContext::new(context, converter), &hidden)
+        .ok();
 }
 
 impl FailureConverter for HidingFailureConverter {
-    fn to_failure(&self, error: OutgoingError, converter: &PayloadConverter, context: &SerializationContextData) -> Failure {
+    fn to_failure(
+        &self,
+        error: OutgoingError,
+        converter: &PayloadConverter,
+        context: &SerializationContextData,
+    ) -> Failure {
         let mut failure = self.0.to_failure(error, converter, context);
         hide(&mut failure, converter, context);
         failure
     }
-    fn to_error(&self, failure: Failure, converter: &PayloadConverter, context: &SerializationContextData) -> Result<IncomingError, PayloadConversionError> {
+    fn to_error(
+        &self,
+        failure: Failure,
+        converter: &PayloadConverter,
+        context: &SerializationContextData,
+    ) -> Result<IncomingError, PayloadConversionError> {
         self.0.to_error(failure, converter, context)
     }
 }
@@ -147,7 +201,10 @@ mod tests {
     }
 
     fn payload() -> Payload {
-        Payload { data: b"\"a secret\"".to_vec(), ..Payload::default() }
+        Payload {
+            data: b"\"a secret\"".to_vec(),
+            ..Payload::default()
+        }
     }
 
     #[test]
@@ -163,8 +220,13 @@ mod tests {
         let ours = codec("k1");
         assert!(matches!(ours.open(payload()), Err(CodecError::Clear)));
         let mut sealed = ours.seal(&payload()).unwrap();
-        assert!(matches!(codec("k2").open(sealed.clone()), Err(CodecError::UnknownKey(id)) if id == "k1"));
-        assert!(matches!(codec("k1").open(sealed.clone()), Err(CodecError::Seal(_))));
+        assert!(
+            matches!(codec("k2").open(sealed.clone()), Err(CodecError::UnknownKey(id)) if id == "k1")
+        );
+        assert!(matches!(
+            codec("k1").open(sealed.clone()),
+            Err(CodecError::Seal(_))
+        ));
         sealed.data[20] ^= 1;
         assert!(matches!(ours.open(sealed), Err(CodecError::Seal(_))));
     }
@@ -172,8 +234,16 @@ mod tests {
     #[test]
     fn an_old_key_still_opens() {
         let old = DataKey::generate();
-        let sealed = SealingCodec(Arc::new(CodecKeys::new("k1", DataKey::from_bytes([7; 32].into())))).seal(&payload()).unwrap();
+        let sealed = SealingCodec(Arc::new(CodecKeys::new(
+            "k1",
+            DataKey::from_bytes([7; 32].into()),
+        )))
+        .seal(&payload())
+        .unwrap();
         let rotated = CodecKeys::new("k2", old).with_old("k1", DataKey::from_bytes([7; 32].into()));
-        assert_eq!(SealingCodec(Arc::new(rotated)).open(sealed).unwrap(), payload());
+        assert_eq!(
+            SealingCodec(Arc::new(rotated)).open(sealed).unwrap(),
+            payload()
+        );
     }
 }

@@ -5,6 +5,8 @@ pub mod codec;
 mod worker;
 pub mod workflow;
 
-pub use client::{CALL_DEADLINE, Description, Durable, DurableError, Settings, StartRequest, Started};
+pub use client::{
+    CALL_DEADLINE, Description, Durable, DurableError, Settings, StartRequest, Started,
+};
 pub use codec::CodecKeys;
 pub use worker::{TASKS_IN_FLIGHT_MAX, WorkerHandle};

@@ -57,11 +57,20 @@ impl Durable {
             .name("temporal-worker".into())
             .spawn(move || runtime.block_on(work(durable, options, stopping, says_polling)))
             .expect("a thread can be started");
-        WorkerHandle { stop, polling, thread: Some(thread) }
+        WorkerHandle {
+            stop,
+            polling,
+            thread: Some(thread),
+        }
     }
 }
 
-async fn work(durable: Durable, options: impl Fn() -> WorkerOptions, mut stopping: watch::Receiver<bool>, polling: watch::Sender<bool>) {
+async fn work(
+    durable: Durable,
+    options: impl Fn() -> WorkerOptions,
+    mut stopping: watch::Receiver<bool>,
+    polling: watch::Sender<bool>,
+) {
     while !*stopping.borrow() {
         if let Err(error) = run_once(&durable, options(), &mut stopping, &polling).await {
             tracing::warn!(%error, "the Temporal worker stopped; starting it again");
@@ -95,7 +104,15 @@ async fn run_once(
 }
 
 fn tuned(mut options: WorkerOptions) -> WorkerOptions {
-    let pollers = || PollerBehavior::Autoscaling(AutoscalingOptions::builder().minimum(2).maximum(20).initial(5).build());
+    let pollers = || {
+        PollerBehavior::Autoscaling(
+            AutoscalingOptions::builder()
+                .minimum(2)
+                .maximum(20)
+                .initial(5)
+                .build(),
+        )
+    };
     options.max_cached_workflows = CACHED_WORKFLOWS_MAX;
     options.workflow_task_poller_behavior = Some(pollers());
     options.activity_task_poller_behavior = Some(pollers());

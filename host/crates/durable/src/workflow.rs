@@ -4,9 +4,8 @@ use futures::pin_mut;
 use std::{cell::Cell, time::Duration};
 use temporalio_common::RetryPolicy;
 use temporalio_sdk::{
-    ActivityOptions, CancellableFuture, TimerOptions, TimerResult, WorkflowCancellationToken, WorkflowContext, WorkflowResult,
-    WorkflowTermination,
-    workflows::select,
+    ActivityOptions, CancellableFuture, TimerOptions, TimerResult, WorkflowCancellationToken,
+    WorkflowContext, WorkflowResult, WorkflowTermination, workflows::select,
 };
 
 /// How an activity is tried again.
@@ -61,7 +60,11 @@ pub enum Wait {
 
 /// Waits until `condition` holds or `at_most` has passed, and resolves whichever lost: dropped unfinished,
 /// it would leak (a defect of SDK 1.1.1).
-pub async fn until<W>(ctx: &WorkflowContext<W>, at_most: Duration, mut condition: impl FnMut(&W) -> bool) -> WorkflowResult<Wait> {
+pub async fn until<W>(
+    ctx: &WorkflowContext<W>,
+    at_most: Duration,
+    mut condition: impl FnMut(&W) -> bool,
+) -> WorkflowResult<Wait> {
     let given_up = Cell::new(false);
     let timer = ctx.timer(TimerOptions::builder(at_most).build());
     let happened = ctx.wait_condition(|state| given_up.get() || condition(state));

@@ -15,8 +15,8 @@ mod supervisor;
 pub use client::{Client, Endpoint, MAX_CALLS_IN_FLIGHT, Options};
 pub use device::{ConnectClaim, DeviceIdentity};
 pub use error::{CallError, NotSent, Refusal};
-pub use handshake::SCOPES_WANTED;
 pub use frame::{Answer, MAX_PAYLOAD_BYTES};
+pub use handshake::SCOPES_WANTED;
 pub use state::{
     Connected, Features, Granted, Hello, Incompatible, Outage, Policy, Problem, Server, State,
 };

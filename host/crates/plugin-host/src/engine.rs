@@ -1,10 +1,7 @@
-use crate::{LoadError, Limits, Plugin, sandbox};
+use crate::{Limits, LoadError, Plugin, sandbox};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
     component::{Component, Linker},
@@ -40,7 +37,12 @@ impl PluginHost {
         start_ticking(&engine);
         let linker = sandbox::base_linker(&engine)?;
         let loaded = Cache::new(limits.plugins_cached_max);
-        Ok(Self(Arc::new(Inner { engine, linker, limits: Arc::new(limits), loaded })))
+        Ok(Self(Arc::new(Inner {
+            engine,
+            linker,
+            limits: Arc::new(limits),
+            loaded,
+        })))
     }
 
     pub fn limits(&self) -> &Limits {
@@ -62,7 +64,9 @@ impl PluginHost {
         let component = Component::new(&self.0.engine, bytes).map_err(|e| load_error(&e))?;
         let mut linker = self.0.linker.clone();
         sandbox::deny(&mut linker, &component).map_err(|e| LoadError::Invalid(e.to_string()))?;
-        let pre = linker.instantiate_pre(&component).map_err(|e| link_error(&e))?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .map_err(|e| link_error(&e))?;
         let plugin = Arc::new(Plugin::new(digest.clone(), pre, self.0.limits.clone())?);
         self.0.loaded.insert(digest, plugin.clone());
         Ok(plugin)
@@ -71,12 +75,17 @@ impl PluginHost {
     fn check_file(&self, bytes: &[u8]) -> Result<(), LoadError> {
         let max = self.0.limits.component_bytes_max;
         if bytes.len() > max {
-            return Err(LoadError::TooLarge { bytes: bytes.len(), max });
+            return Err(LoadError::TooLarge {
+                bytes: bytes.len(),
+                max,
+            });
         }
         match bytes.get(..8) {
             Some(b"\0asm\x0d\0\x01\0") => Ok(()),
             Some(head) if head.starts_with(b"\0asm\x01\0\0\0") => Err(LoadError::CoreModule),
-            _ => Err(LoadError::NotAComponent { begins: begins_with(bytes) }),
+            _ => Err(LoadError::NotAComponent {
+                begins: begins_with(bytes),
+            }),
         }
     }
 }
@@ -97,8 +106,19 @@ fn begins_with(bytes: &[u8]) -> String {
 
 fn load_error(error: &wasmtime::Error) -> LoadError {
     let text = format!("{error:#}");
-    let too_much = ["exceeds the limit", "exceeds pool", "too many", "memory index", "exceeds the maximum", "has a minimum"];
-    if too_much.iter().any(|hint| text.contains(hint)) { LoadError::TooMuch(text) } else { LoadError::Invalid(text) }
+    let too_much = [
+        "exceeds the limit",
+        "exceeds pool",
+        "too many",
+        "memory index",
+        "exceeds the maximum",
+        "has a minimum",
+    ];
+    if too_much.iter().any(|hint| text.contains(hint)) {
+        LoadError::TooMuch(text)
+    } else {
+        LoadError::Invalid(text)
+    }
 }
 
 fn link_error(error: &wasmtime::Error) -> LoadError {
@@ -113,8 +133,14 @@ fn link_error(error: &wasmtime::Error) -> LoadError {
 fn config(limits: &Limits, pooled: bool) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true).generate_address_map(false);
-    config.wasm_component_model(true).wasm_memory64(false).wasm_relaxed_simd(false).wasm_multi_memory(false);
-    config.max_wasm_stack(limits.stack_bytes_max).memory_init_cow(true);
+    config
+        .wasm_component_model(true)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_multi_memory(false);
+    config
+        .max_wasm_stack(limits.stack_bytes_max)
+        .memory_init_cow(true);
     if !pooled {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         return config;

@@ -3,19 +3,29 @@ use std::time::Duration;
 /// Why a file is not loaded as a plugin.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("the file has {bytes} bytes; a plugin may have {max}. Build it with `--release`, `lto = true` and `strip = true`")]
+    #[error(
+        "the file has {bytes} bytes; a plugin may have {max}. Build it with `--release`, `lto = true` and `strip = true`"
+    )]
     TooLarge { bytes: usize, max: usize },
-    #[error("the file is a WebAssembly core module, not a component. Build it with `--target wasm32-wasip2`")]
+    #[error(
+        "the file is a WebAssembly core module, not a component. Build it with `--target wasm32-wasip2`"
+    )]
     CoreModule,
-    #[error("the file is not a WebAssembly component (it begins with {begins}). Build one with `cargo build --release --target wasm32-wasip2`")]
+    #[error(
+        "the file is not a WebAssembly component (it begins with {begins}). Build one with `cargo build --release --target wasm32-wasip2`"
+    )]
     NotAComponent { begins: String },
     #[error("the component is not valid: {0}")]
     Invalid(String),
     #[error("the component asks for more than a plugin may have: {0}")]
     TooMuch(String),
-    #[error("the component imports `{0}`, which plugins do not get. A plugin is a pure function: take what it needs from the call")]
+    #[error(
+        "the component imports `{0}`, which plugins do not get. A plugin is a pure function: take what it needs from the call"
+    )]
     Import(String),
-    #[error("the component exports none of servicetsunami:plugin/skill-adapter, credential-schema and routing-policy @0.1.0, or with other types: {0}")]
+    #[error(
+        "the component exports none of servicetsunami:plugin/skill-adapter, credential-schema and routing-policy @0.1.0, or with other types: {0}"
+    )]
     Exports(String),
 }
 

@@ -1,5 +1,5 @@
 use crate::{
-    LoadError, Limits, PluginError, adapter,
+    Limits, LoadError, PluginError, adapter,
     bindings::{CredentialSchemaPluginPre, RoutingPolicyPluginPre, SkillAdapterPluginPre},
     credentials, policy,
     sandbox::{LogBudget, State},
@@ -43,14 +43,25 @@ pub struct Called<T> {
 }
 
 impl Plugin {
-    pub(crate) fn new(digest: String, pre: InstancePre<State>, limits: Arc<Limits>) -> Result<Self, LoadError> {
+    pub(crate) fn new(
+        digest: String,
+        pre: InstancePre<State>,
+        limits: Arc<Limits>,
+    ) -> Result<Self, LoadError> {
         let adapter = SkillAdapterPluginPre::new(pre.clone());
         let credentials = CredentialSchemaPluginPre::new(pre.clone());
         let policy = RoutingPolicyPluginPre::new(pre.clone());
         if let (Err(error), Err(_), Err(_)) = (&adapter, &credentials, &policy) {
             return Err(LoadError::Exports(format!("{error:#}")));
         }
-        Ok(Self { digest, pre, adapter: adapter.ok(), credentials: credentials.ok(), policy: policy.ok(), limits })
+        Ok(Self {
+            digest,
+            pre,
+            adapter: adapter.ok(),
+            credentials: credentials.ok(),
+            policy: policy.ok(),
+            limits,
+        })
     }
 
     /// SHA-256 of the file, in hexadecimal.
@@ -59,54 +70,116 @@ impl Plugin {
     }
 
     pub fn kinds(&self) -> Kinds {
-        Kinds { adapter: self.adapter.is_some(), credentials: self.credentials.is_some(), policy: self.policy.is_some() }
+        Kinds {
+            adapter: self.adapter.is_some(),
+            credentials: self.credentials.is_some(),
+            policy: self.policy.is_some(),
+        }
     }
 
     /// What the skill can do. [`crate::check_manifest`] says whether it may be believed.
     pub fn describe(&self) -> Result<Called<adapter::Manifest>, PluginError> {
-        let pre = self.adapter.as_ref().ok_or(PluginError::NotExported("skill-adapter"))?;
-        self.call(|store| pre.instantiate(&mut *store)?.servicetsunami_plugin_skill_adapter().call_describe(store))
+        let pre = self
+            .adapter
+            .as_ref()
+            .ok_or(PluginError::NotExported("skill-adapter"))?;
+        self.call(|store| {
+            pre.instantiate(&mut *store)?
+                .servicetsunami_plugin_skill_adapter()
+                .call_describe(store)
+        })
     }
 
     /// What comes next in a call, given the replies so far.
-    pub fn next(&self, call: &adapter::Invocation, replies: &[adapter::Reply]) -> Result<Called<Result<adapter::Step, adapter::Failure>>, PluginError> {
-        let pre = self.adapter.as_ref().ok_or(PluginError::NotExported("skill-adapter"))?;
-        self.call(|store| pre.instantiate(&mut *store)?.servicetsunami_plugin_skill_adapter().call_next(store, call, replies))
+    pub fn next(
+        &self,
+        call: &adapter::Invocation,
+        replies: &[adapter::Reply],
+    ) -> Result<Called<Result<adapter::Step, adapter::Failure>>, PluginError> {
+        let pre = self
+            .adapter
+            .as_ref()
+            .ok_or(PluginError::NotExported("skill-adapter"))?;
+        self.call(|store| {
+            pre.instantiate(&mut *store)?
+                .servicetsunami_plugin_skill_adapter()
+                .call_next(store, call, replies)
+        })
     }
 
     /// Which credentials the skill needs.
     pub fn fields(&self) -> Result<Called<Vec<credentials::Field>>, PluginError> {
-        let pre = self.credentials.as_ref().ok_or(PluginError::NotExported("credential-schema"))?;
-        self.call(|store| pre.instantiate(&mut *store)?.servicetsunami_plugin_credential_schema().call_fields(store))
+        let pre = self
+            .credentials
+            .as_ref()
+            .ok_or(PluginError::NotExported("credential-schema"))?;
+        self.call(|store| {
+            pre.instantiate(&mut *store)?
+                .servicetsunami_plugin_credential_schema()
+                .call_fields(store)
+        })
     }
 
     /// Whether a value is shaped like the credential. What the plugin logs or prints meanwhile is dropped, also
     /// where it fails: it has seen the value.
-    pub fn check(&self, key: &str, value: &str) -> Result<Result<(), credentials::Violation>, PluginError> {
-        let pre = self.credentials.as_ref().ok_or(PluginError::NotExported("credential-schema"))?;
-        self.call(|store| pre.instantiate(&mut *store)?.servicetsunami_plugin_credential_schema().call_check(store, key, value))
-            .map(|called| called.value)
-            .map_err(|error| match error {
-                PluginError::Trap(_) => PluginError::Trap("its check of a credential ended with an error".into()),
-                other => other,
-            })
+    pub fn check(
+        &self,
+        key: &str,
+        value: &str,
+    ) -> Result<Result<(), credentials::Violation>, PluginError> {
+        let pre = self
+            .credentials
+            .as_ref()
+            .ok_or(PluginError::NotExported("credential-schema"))?;
+        self.call(|store| {
+            pre.instantiate(&mut *store)?
+                .servicetsunami_plugin_credential_schema()
+                .call_check(store, key, value)
+        })
+        .map(|called| called.value)
+        .map_err(|error| match error {
+            PluginError::Trap(_) => {
+                PluginError::Trap("its check of a credential ended with an error".into())
+            }
+            other => other,
+        })
     }
 
     /// Whether a call may go ahead. The caller treats every error as "deny".
-    pub fn decide(&self, request: &policy::Request) -> Result<Called<policy::Decision>, PluginError> {
-        let pre = self.policy.as_ref().ok_or(PluginError::NotExported("routing-policy"))?;
-        self.call(|store| pre.instantiate(&mut *store)?.servicetsunami_plugin_routing_policy().call_decide(store, request))
+    pub fn decide(
+        &self,
+        request: &policy::Request,
+    ) -> Result<Called<policy::Decision>, PluginError> {
+        let pre = self
+            .policy
+            .as_ref()
+            .ok_or(PluginError::NotExported("routing-policy"))?;
+        self.call(|store| {
+            pre.instantiate(&mut *store)?
+                .servicetsunami_plugin_routing_policy()
+                .call_decide(store, request)
+        })
     }
 
-    fn call<T>(&self, run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>) -> Result<Called<T>, PluginError> {
+    fn call<T>(
+        &self,
+        run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<Called<T>, PluginError> {
         let mut store = Store::new(self.pre.engine(), State::new(&self.limits));
         store.limiter(|state| &mut state.quota);
         // Before the instance is made: a start function is the guest's code too.
-        store.set_epoch_deadline(u64::try_from(self.limits.call_timeout.as_millis()).unwrap_or(1).max(1));
+        store.set_epoch_deadline(
+            u64::try_from(self.limits.call_timeout.as_millis())
+                .unwrap_or(1)
+                .max(1),
+        );
         store.set_hostcall_fuel(self.limits.answer_bytes_max);
         store.set_max_component_handles(256);
         match run(&mut store) {
-            Ok(value) => Ok(Called { value, log: std::mem::take(&mut store.data_mut().log) }),
+            Ok(value) => Ok(Called {
+                value,
+                log: std::mem::take(&mut store.data_mut().log),
+            }),
             Err(error) => Err(self.explain(&error, store.data())),
         }
     }
@@ -114,7 +187,9 @@ impl Plugin {
     fn explain(&self, error: &wasmtime::Error, state: &State) -> PluginError {
         let limits = &self.limits;
         if error.downcast_ref::<LogBudget>().is_some() {
-            return PluginError::LogBudget { lines_max: limits.log_lines_max };
+            return PluginError::LogBudget {
+                lines_max: limits.log_lines_max,
+            };
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => return PluginError::Timeout(limits.call_timeout),
@@ -123,16 +198,24 @@ impl Plugin {
         }
         let text = format!("{error:#}");
         if text.contains("too much data is being copied") {
-            return PluginError::AnswerTooLarge { bytes_max: limits.answer_bytes_max };
+            return PluginError::AnswerTooLarge {
+                bytes_max: limits.answer_bytes_max,
+            };
         }
         if text.contains("maximum concurrent") {
             return PluginError::Busy;
         }
         if state.quota.refused {
-            return PluginError::Memory { bytes_max: limits.memory_bytes_max };
+            return PluginError::Memory {
+                bytes_max: limits.memory_bytes_max,
+            };
         }
         let printed = state.printed();
-        let words = if printed.is_empty() { error.root_cause().to_string() } else { printed };
+        let words = if printed.is_empty() {
+            error.root_cause().to_string()
+        } else {
+            printed
+        };
         let end = words.floor_char_boundary(PANIC_BYTES_MAX);
         PluginError::Trap(words[..end].to_owned())
     }

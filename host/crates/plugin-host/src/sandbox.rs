@@ -38,9 +38,19 @@ pub struct LogBudget;
 impl State {
     pub fn new(limits: &Limits) -> Self {
         let output = MemoryOutputPipe::new(OUTPUT_BYTES_MAX);
-        let wasi = WasiCtxBuilder::new().stderr(output.clone()).stdout(output.clone()).insecure_random_seed(SEED).build();
+        let wasi = WasiCtxBuilder::new()
+            .stderr(output.clone())
+            .stdout(output.clone())
+            .insecure_random_seed(SEED)
+            .build();
         Self {
-            quota: Quota { memory: 0, memory_max: limits.memory_bytes_max, table: 0, table_max: limits.table_elements_max, refused: false },
+            quota: Quota {
+                memory: 0,
+                memory_max: limits.memory_bytes_max,
+                table: 0,
+                table_max: limits.table_elements_max,
+                refused: false,
+            },
             log: Vec::new(),
             log_lines_max: limits.log_lines_max,
             log_line_bytes_max: limits.log_line_bytes_max,
@@ -52,13 +62,18 @@ impl State {
 
     /// What the guest printed: where it panicked, and why.
     pub fn printed(&self) -> String {
-        String::from_utf8_lossy(&self.output.contents()).trim().to_owned()
+        String::from_utf8_lossy(&self.output.contents())
+            .trim()
+            .to_owned()
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -68,7 +83,12 @@ impl log::Host for State {
             return Err(LogBudget.into());
         }
         let end = message.floor_char_boundary(self.log_line_bytes_max);
-        self.log.push(LogLine { level: format!("{level:?}").trim_start_matches("Level::").to_lowercase(), message: message[..end].to_owned() });
+        self.log.push(LogLine {
+            level: format!("{level:?}")
+                .trim_start_matches("Level::")
+                .to_lowercase(),
+            message: message[..end].to_owned(),
+        });
         Ok(())
     }
 }
@@ -125,7 +145,10 @@ pub fn base_linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
     use wasmtime_wasi::p2::bindings::{self, cli, random};
     let mut linker = Linker::<State>::new(engine);
     let l = &mut linker;
-    crate::bindings::SkillAdapterPlugin::add_to_linker::<State, wasmtime::component::HasSelf<State>>(l, |state| state)?;
+    crate::bindings::SkillAdapterPlugin::add_to_linker::<State, wasmtime::component::HasSelf<State>>(
+        l,
+        |state| state,
+    )?;
     cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
@@ -137,7 +160,9 @@ pub fn base_linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
-    wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
+    wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, Io>(l, |state| {
+        &mut state.table
+    })?;
     bindings::sync::io::poll::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
     bindings::sync::io::streams::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
     Ok(linker)
@@ -150,7 +175,9 @@ pub fn deny(linker: &mut Linker<State>, component: &Component) -> Result<()> {
         if !DENIED.iter().any(|prefix| interface.starts_with(prefix)) {
             continue;
         }
-        let ComponentItem::ComponentInstance(instance) = item.ty else { bail!("import {interface} is no interface") };
+        let ComponentItem::ComponentInstance(instance) = item.ty else {
+            bail!("import {interface} is no interface")
+        };
         let mut into = linker.instance(interface)?;
         for (name, item) in instance.exports(&engine) {
             match item.ty {
@@ -158,7 +185,9 @@ pub fn deny(linker: &mut Linker<State>, component: &Component) -> Result<()> {
                     let refusal = format!("{interface}#{name} is not given to plugins");
                     into.func_new(name, move |_, _, _, _| Err(Error::msg(refusal.clone())))?;
                 }
-                ComponentItem::Resource(_) => into.resource(name, host_resource(name), |_, _| Ok(()))?,
+                ComponentItem::Resource(_) => {
+                    into.resource(name, host_resource(name), |_, _| Ok(()))?
+                }
                 _ => {}
             }
         }

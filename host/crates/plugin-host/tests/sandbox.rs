@@ -9,13 +9,17 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tsunami_plugin_host::{Limits, LoadError, Plugin, PluginError, PluginHost, adapter, check_manifest};
+use tsunami_plugin_host::{
+    Limits, LoadError, Plugin, PluginError, PluginHost, adapter, check_manifest,
+};
 
 /// Far above what a limit takes, far below what a hang would: the machines of tests are slow.
 const IN_TIME: Duration = Duration::from_secs(2);
 
 fn file(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../../plugins/target/wasm32-wasip2/release/{name}.wasm"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!(
+        "../../../plugins/target/wasm32-wasip2/release/{name}.wasm"
+    ));
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run scripts/plugins", path.display()))
 }
 
@@ -23,8 +27,17 @@ fn host() -> PluginHost {
     PluginHost::new(Limits::default()).expect("an engine")
 }
 
-fn call(plugin: &Plugin, action: &str) -> Result<Result<adapter::Step, adapter::Failure>, PluginError> {
-    let invocation = adapter::Invocation { action: action.into(), params: "{}".into(), settings: "{}".into(), idempotency_key: "k".into(), now: 0 };
+fn call(
+    plugin: &Plugin,
+    action: &str,
+) -> Result<Result<adapter::Step, adapter::Failure>, PluginError> {
+    let invocation = adapter::Invocation {
+        action: action.into(),
+        params: "{}".into(),
+        settings: "{}".into(),
+        idempotency_key: "k".into(),
+        now: 0,
+    };
     plugin.next(&invocation, &[]).map(|called| called.value)
 }
 
@@ -46,9 +59,14 @@ fn slack_describes_itself_and_makes_a_request() {
     assert_eq!(check_manifest(&manifest, &fields), []);
     assert!(manifest.actions.len() >= 8);
     let step = slack.next(&send_message(), &[]).unwrap().value.unwrap();
-    let adapter::Step::Perform(adapter::Request::Http(request)) = step else { panic!("no request: {step:?}") };
+    let adapter::Step::Perform(adapter::Request::Http(request)) = step else {
+        panic!("no request: {step:?}")
+    };
     assert_eq!(request.method, adapter::Method::Post);
-    assert_eq!(slack.check("bot_token", "nonsense").unwrap(), Err(tsunami_plugin_host::credentials::Violation::WrongPrefix));
+    assert_eq!(
+        slack.check("bot_token", "nonsense").unwrap(),
+        Err(tsunami_plugin_host::credentials::Violation::WrongPrefix)
+    );
 }
 
 /// What each attack must end with.
@@ -59,12 +77,24 @@ fn expected(attack: &str, error: &PluginError) -> bool {
         "allocate" => matches!(error, PluginError::Memory { .. } | PluginError::Timeout(_)),
         // A Rust guest's stack lies in its memory, below its data: it overflows into what is not there.
         "recurse" => matches!(error, PluginError::Stack | PluginError::Trap(_)),
-        "huge_answer" => matches!(error, PluginError::AnswerTooLarge { .. } | PluginError::Memory { .. } | PluginError::Timeout(_)),
+        "huge_answer" => matches!(
+            error,
+            PluginError::AnswerTooLarge { .. }
+                | PluginError::Memory { .. }
+                | PluginError::Timeout(_)
+        ),
         "panic" => matches!(error, PluginError::Trap(words) if words.contains("on purpose")),
         "log" => matches!(error, PluginError::LogBudget { .. }),
-        "long_line" => matches!(error, PluginError::AnswerTooLarge { .. } | PluginError::Timeout(_)),
-        "clock" | "sleep" => matches!(error, PluginError::Trap(words) if words.contains("wasi:clocks")),
-        "file" | "socket" => matches!(error, PluginError::Trap(words) if words.contains("wasi:filesystem") || words.contains("wasi:sockets")),
+        "long_line" => matches!(
+            error,
+            PluginError::AnswerTooLarge { .. } | PluginError::Timeout(_)
+        ),
+        "clock" | "sleep" => {
+            matches!(error, PluginError::Trap(words) if words.contains("wasi:clocks"))
+        }
+        "file" | "socket" => {
+            matches!(error, PluginError::Trap(words) if words.contains("wasi:filesystem") || words.contains("wasi:sockets"))
+        }
         "exit" => matches!(error, PluginError::Trap(_)),
         _ => false,
     }
@@ -75,7 +105,10 @@ fn every_attack_ends_in_time_with_its_name_while_others_go_on() {
     let host = host();
     let hostile = host.load(&file("hostile")).unwrap();
     let slack = host.load(&file("slack")).unwrap();
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (stop, served) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
     let neighbour = std::thread::spawn({
         let (stop, served) = (stop.clone(), served.clone());
         move || {
@@ -85,14 +118,34 @@ fn every_attack_ends_in_time_with_its_name_while_others_go_on() {
             }
         }
     });
-    for attack in ["loop", "allocate", "recurse", "huge_answer", "panic", "log", "long_line", "clock", "file", "socket", "sleep", "exit"] {
+    for attack in [
+        "loop",
+        "allocate",
+        "recurse",
+        "huge_answer",
+        "panic",
+        "log",
+        "long_line",
+        "clock",
+        "file",
+        "socket",
+        "sleep",
+        "exit",
+    ] {
         let before = served.load(Ordering::SeqCst);
         let began = Instant::now();
         let error = call(&hostile, attack).expect_err(attack);
-        assert!(began.elapsed() < IN_TIME, "{attack} took {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < IN_TIME,
+            "{attack} took {:?}",
+            began.elapsed()
+        );
         assert!(expected(attack, &error), "{attack}: {error}");
         while served.load(Ordering::SeqCst) == before {
-            assert!(began.elapsed() < IN_TIME, "{attack}: the neighbour stands still");
+            assert!(
+                began.elapsed() < IN_TIME,
+                "{attack}: the neighbour stands still"
+            );
             std::thread::yield_now();
         }
         assert!(call(&hostile, "fine").unwrap().is_ok(), "after {attack}");
@@ -115,14 +168,35 @@ fn what_is_no_component_is_refused_with_what_to_do() {
     let slack = file("slack");
     let refused = |bytes: &[u8]| host.load(bytes).expect_err("refused");
     assert!(matches!(refused(b""), LoadError::NotAComponent { .. }));
-    assert!(refused(b"#!/bin/sh\nrm -rf /").to_string().contains("wasm32-wasip2"));
-    assert!(matches!(refused(&wat::parse_str("(module)").unwrap()), LoadError::CoreModule));
-    assert!(matches!(refused(&vec![0; (4 << 20) + 1]), LoadError::TooLarge { .. }));
-    assert!(matches!(refused(&slack[..slack.len() / 2]), LoadError::Invalid(_)));
-    assert!(matches!(refused(&wat::parse_str("(component)").unwrap()), LoadError::Exports(_)));
-    let imports = wat::parse_str(r#"(component (import "evil:host/run" (instance (export "run" (func)))))"#).unwrap();
+    assert!(
+        refused(b"#!/bin/sh\nrm -rf /")
+            .to_string()
+            .contains("wasm32-wasip2")
+    );
+    assert!(matches!(
+        refused(&wat::parse_str("(module)").unwrap()),
+        LoadError::CoreModule
+    ));
+    assert!(matches!(
+        refused(&vec![0; (4 << 20) + 1]),
+        LoadError::TooLarge { .. }
+    ));
+    assert!(matches!(
+        refused(&slack[..slack.len() / 2]),
+        LoadError::Invalid(_)
+    ));
+    assert!(matches!(
+        refused(&wat::parse_str("(component)").unwrap()),
+        LoadError::Exports(_)
+    ));
+    let imports =
+        wat::parse_str(r#"(component (import "evil:host/run" (instance (export "run" (func)))))"#)
+            .unwrap();
     assert!(matches!(refused(&imports), LoadError::Import(name) if name == "evil:host/run"));
-    let memory = wat::parse_str("(component (core module $m (memory 65536)) (core instance (instantiate $m)))").unwrap();
+    let memory = wat::parse_str(
+        "(component (core module $m (memory 65536)) (core instance (instantiate $m)))",
+    )
+    .unwrap();
     assert!(matches!(refused(&memory), LoadError::TooMuch(_)));
 }
 

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where `scripts/bootstrap` put the programs.
 pub fn tools() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.tools");
+    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
     std::env::var_os("TSUNAMI_TOOLS_DIR").map_or(here, PathBuf::from)
 }
 
