@@ -11,7 +11,7 @@ use crate::{
 };
 use moka::future::Cache;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tsunami_cluster::{Cluster, LocalCluster, LocalSettings};
 use tsunami_durable::{CodecKeys, Durable, Settings};
 use tsunami_plugin_host::{Limits, PluginHost, adapter::Manifest};
@@ -35,6 +35,7 @@ struct Inner {
     vault: Vault,
     durable: Durable,
     plugin_host: PluginHost,
+    plugin_turns: Semaphore,
     cluster: Arc<dyn Cluster>,
     gateways: Gateways,
     live: Live,
@@ -67,6 +68,7 @@ impl App {
             ..Limits::default()
         })
         .map_err(|e| anyhow::anyhow!("the plugin sandbox cannot be set up: {e}"))?;
+        let processors = std::thread::available_parallelism()?.get();
         let tools = &config.instances.tools_dir;
         let cluster = LocalCluster::new(LocalSettings {
             data_dir: config.instances.data_dir.clone(),
@@ -80,6 +82,7 @@ impl App {
             vault: Vault::new(keyring),
             durable: Durable::new(settings, keys),
             plugin_host,
+            plugin_turns: Semaphore::new(processors),
             cluster: Arc::new(cluster),
             gateways: Gateways::new(),
             live: Live::new(),
@@ -108,6 +111,10 @@ impl App {
     }
     pub fn plugin_host(&self) -> &PluginHost {
         &self.0.plugin_host
+    }
+    /// Held by whoever calls into a plugin.
+    pub fn plugin_turns(&self) -> &Semaphore {
+        &self.0.plugin_turns
     }
     pub fn cluster(&self) -> &dyn Cluster {
         &*self.0.cluster

@@ -3,8 +3,14 @@
 //! One gateway with two companies serves all stories that leave it whole; those that kill something have one of their
 //! own. `cargo test -p tsunami-tests --test spine -- killed` runs some; `--list` names all.
 
+mod bad_input;
+mod hostile;
+mod instance_killed;
+mod isolation;
 mod killed;
 mod main_job;
+mod outages;
+mod secrets;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -105,8 +111,19 @@ fn main() {
         turn: Mutex::new(()),
     });
     let mut stories = Vec::new();
-    main_job::stories(&mut stories, &theatre);
-    killed::stories(&mut stories, &theatre);
+    for of in [
+        main_job::stories,
+        isolation::stories,
+        hostile::stories,
+        bad_input::stories,
+        // After the others: what they left behind is searched too.
+        secrets::stories,
+        killed::stories,
+        instance_killed::stories,
+        outages::stories,
+    ] {
+        of(&mut stories, &theatre);
+    }
     let conclusion = libtest_mimic::run(&arguments, stories);
     // `exit` drops nothing: the gateway is stopped first.
     drop(theatre);

@@ -22,7 +22,10 @@ mod store;
 use crate::{app::App, db::TenantTx, problem::Problem};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tsunami_plugin_host::{LoadError, Plugin, adapter::Manifest, check_manifest, credentials};
+use tsunami_plugin_host::{
+    LoadError, Plugin, PluginError, adapter::Manifest, check_manifest, credentials,
+};
+use zeroize::Zeroizing;
 
 /// An installed skill, ready to be called.
 #[derive(Clone)]
@@ -80,6 +83,24 @@ async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
         .unwrap_or_else(|e| Err(LoadError::Invalid(e.to_string())))
 }
 
+/// Calls into a plugin, away from the async threads and never more at once than there are processors: a plugin that
+/// uses up its time must cost others their turn, not theirs.
+///
+/// # Errors
+/// The plugin's, or [`PluginError::Trap`] where the call itself came to grief.
+pub async fn call<T: Send + 'static>(
+    app: &App,
+    plugin: &Arc<Plugin>,
+    work: impl FnOnce(&Plugin) -> T + Send + 'static,
+) -> Result<T, PluginError> {
+    let broken = |e: &dyn std::fmt::Display| PluginError::Trap(e.to_string());
+    let _turn = app.plugin_turns().acquire().await.map_err(|e| broken(&e))?;
+    let plugin = plugin.clone();
+    tokio::task::spawn_blocking(move || work(&plugin))
+        .await
+        .map_err(|e| broken(&e))
+}
+
 async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
     let plugin = load(app, bytes).await.map_err(|e| {
         Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
@@ -96,9 +117,11 @@ async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
             format!("`{what}` of the plugin failed: {e}."),
         )
     };
-    let manifest = plugin.describe().map_err(|e| failed("describe", &e))?.value;
+    let described = call(app, &plugin, Plugin::describe).await.flatten();
+    let manifest = described.map_err(|e| failed("describe", &e))?.value;
     let fields = if plugin.kinds().credentials {
-        plugin.fields().map_err(|e| failed("fields", &e))?.value
+        let fields = call(app, &plugin, Plugin::fields).await.flatten();
+        fields.map_err(|e| failed("fields", &e))?.value
     } else {
         Vec::new()
     };
@@ -167,7 +190,8 @@ pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Instal
             &"a stored plugin is not the one that was installed",
         ));
     }
-    let manifest = Arc::new(plugin.describe().map_err(|e| Problem::internal(&e))?.value);
+    let described = call(app, &plugin, Plugin::describe).await.flatten();
+    let manifest = Arc::new(described.map_err(|e| Problem::internal(&e))?.value);
     app.manifests()
         .insert(digest.to_owned(), manifest.clone())
         .await;
@@ -199,7 +223,12 @@ pub async fn check_credential(
     if !installed.plugin.kinds().credentials {
         return Ok(());
     }
-    let verdict = installed.plugin.check(key, value).map_err(|e| {
+    let (key, value) = (key.to_owned(), Zeroizing::new(value.to_owned()));
+    let checked = call(app, &installed.plugin, move |plugin| {
+        plugin.check(&key, &value)
+    })
+    .await;
+    let verdict = checked.flatten().map_err(|e| {
         Problem::unprocessable(
             "invalid_plugin",
             format!("The plugin could not check the value: {e}."),

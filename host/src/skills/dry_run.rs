@@ -89,11 +89,10 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         idempotency_key: "dry-run".into(),
         now: app.clock().now_unix_ms(),
     };
-    match installed
-        .plugin
-        .next(&invocation, &[])
-        .map(|called| called.value)
-    {
+    let asked = plugins::call(app, &installed.plugin, move |plugin| {
+        plugin.next(&invocation, &[])
+    });
+    match asked.await.flatten().map(|called| called.value) {
         Ok(Ok(Step::Perform(Request::Http(request)))) => {
             let place = Place {
                 manifest,

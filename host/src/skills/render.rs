@@ -266,6 +266,10 @@ fn encode(value: &str, encoding: Encoding) -> Zeroizing<String> {
     })
 }
 
+fn is_url_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c)
+}
+
 /// Everything but the unreserved characters of RFC 3986.
 fn percent(text: &str) -> String {
     text.bytes()
@@ -282,6 +286,12 @@ fn percent(text: &str) -> String {
 impl Place<'_> {
     /// Whether the request may go where it is going; and whether that is on a private network.
     fn check(&self, url: &Text) -> Result<PrivateNetwork, String> {
+        // URL parsers agree about RFC 3986; about a backslash or a line break, they do not.
+        if let Some(odd) = url.real.chars().find(|c| !is_url_character(*c)) {
+            return Err(format!(
+                "the plugin's URL holds {odd:?}, which RFC 3986 does not allow there; it has to be percent-encoded"
+            ));
+        }
         // A credential must not decide where a request goes: with and without them it is the same host.
         let plain = Url::parse(&url.shown.replace("{{", "x").replace("}}", "x"))
             .map_err(|e| format!("the plugin's URL {} is not one: {e}", url.shown))?;

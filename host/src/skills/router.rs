@@ -22,7 +22,10 @@ use crate::{
 use axum::http::StatusCode;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
 use tsunami_plugin_host::{
     LogLine,
@@ -297,7 +300,7 @@ enum Sent {
 
 impl Run<'_> {
     async fn carry_out(&mut self, mut known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
-        let invocation = adapter::Invocation {
+        let invocation = Arc::new(adapter::Invocation {
             action: self.row.action.clone(),
             params: self.row.params.to_string(),
             settings: self
@@ -308,11 +311,19 @@ impl Run<'_> {
                 .to_string(),
             idempotency_key: self.row.id.to_string(),
             now: u64::try_from(self.row.created_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
-        };
+        });
         let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
         let mut replies: Vec<Reply> = Vec::new();
         loop {
-            let step = match self.prepared.installed.plugin.next(&invocation, &replies) {
+            let (asked, given) = (invocation.clone(), std::mem::take(&mut replies));
+            let called = plugins::call(self.app, &self.prepared.installed.plugin, move |plugin| {
+                (plugin.next(&asked, &given), given)
+            });
+            let answer = called.await.and_then(|(answer, given)| {
+                replies = given;
+                answer
+            });
+            let step = match answer {
                 Ok(called) => {
                     self.log = called.log;
                     called.value

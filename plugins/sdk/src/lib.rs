@@ -39,6 +39,7 @@ pub trait Credentials {
 }
 
 /// One call, with its parameters and settings parsed.
+#[derive(Debug)]
 pub struct Call {
     pub action: String,
     pub params: Value,

@@ -1,0 +1,211 @@
+//! Whatever is sent, the answer says what to do, and is never a 500.
+
+use crate::{
+    Stories, Theatre, World,
+    isolation::{Operation, operations},
+    shared,
+};
+use futures::StreamExt;
+use reqwest::Method;
+use serde_json::json;
+use std::sync::Arc;
+use tsunami_tests::api::{Answer, Api};
+
+pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
+    shared(
+        stories,
+        theatre,
+        "no_bad_body_is_answered_with_a_500",
+        bad_bodies,
+    );
+    shared(
+        stories,
+        theatre,
+        "no_bad_path_or_query_is_answered_with_a_500",
+        bad_paths,
+    );
+    shared(
+        stories,
+        theatre,
+        "a_thousand_requests_at_once_are_all_answered",
+        thousand,
+    );
+}
+
+fn filled(operation: &Operation) -> String {
+    let path = operation
+        .path
+        .replace("{id}", "00000000-0000-7000-8000-000000000000");
+    path.replace("{skill}", "slack")
+        .replace("{action}", "send_message")
+}
+
+/// A problem that names what to do, or an answer.
+fn is_decent(answer: &Answer, what: &str) {
+    assert!(
+        answer.status.as_u16() < 500,
+        "{what}: {} {}",
+        answer.status,
+        answer.text
+    );
+    if !answer.status.is_success() {
+        answer.problem(answer.status.as_u16());
+    }
+}
+
+async fn bad_bodies(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let deep = "[".repeat(100_000);
+    let large = format!("{{\"objective\": \"{}\"}}", "x".repeat(10 << 20));
+    let bodies: [(&str, Vec<u8>); 12] = [
+        ("nothing", vec![]),
+        ("half an object", b"{\"name\": ".to_vec()),
+        ("no JSON", b"name=value".to_vec()),
+        ("a list", b"[]".to_vec()),
+        ("null", b"null".to_vec()),
+        ("a number", b"1e999".to_vec()),
+        ("no UTF-8", b"{\"name\": \"\xff\xfe\"}".to_vec()),
+        (
+            "a NUL",
+            b"{\"objective\": \"a\\u0000b\", \"name\": \"a\\u0000b\"}".to_vec(),
+        ),
+        ("half a surrogate", b"{\"name\": \"\\ud800\"}".to_vec()),
+        ("an unknown field", b"{\"no_such_field\": 1}".to_vec()),
+        ("a hundred thousand brackets", deep.into_bytes()),
+        ("ten megabytes", large.into_bytes()),
+    ];
+    for operation in operations(owner).await {
+        if !operation.has_body {
+            continue;
+        }
+        for (what, body) in &bodies {
+            for kind in ["application/json", "text/plain"] {
+                let request = owner.request(operation.method.clone(), &filled(&operation));
+                let request = request.header("content-type", kind).body(body.clone());
+                let what = format!("{} with {what} as {kind}", operation.id);
+                // A body that is too large may be refused before it is read to the end.
+                match Api::try_send(request).await {
+                    Ok(answer) => {
+                        is_decent(&answer, &what);
+                        let harmless =
+                            operation.id == "deploy_instance" || operation.id == "install_plugin";
+                        assert!(
+                            !answer.status.is_success() || harmless || body.is_empty(),
+                            "{what}: {}",
+                            answer.text
+                        );
+                    }
+                    Err(error) => assert!(body.len() > 1 << 20, "{what}: {error}"),
+                }
+            }
+        }
+    }
+    let unknown = owner
+        .post("/agents", &json!({ "name": "x", "no_such_field": 1 }))
+        .await;
+    unknown.problem(422);
+    assert!(
+        unknown.text.contains("no_such_field"),
+        "it names the field: {}",
+        unknown.text
+    );
+    let wrong = owner.post("/agents", &json!({ "name": 7 })).await;
+    assert!(
+        wrong.text.contains("/name"),
+        "it names the place: {}",
+        wrong.text
+    );
+}
+
+async fn bad_paths(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let ids = [
+        "x",
+        "0",
+        "%00",
+        "%ff",
+        "..%2f..%2fetc",
+        "00000000-0000-0000-0000-00000000000g",
+        "'; drop table tenants; --",
+        &"9".repeat(5000),
+    ];
+    for operation in operations(owner).await {
+        if !operation.path.contains("{id}") {
+            continue;
+        }
+        for id in ids {
+            let path = operation.path.replace("{id}", &id.replace(' ', "%20"));
+            let answer = super::isolation::ask(owner, &operation, &path).await;
+            is_decent(&answer, &path);
+            assert!(!answer.status.is_success(), "{path}");
+        }
+    }
+    for query in [
+        "limit=0",
+        "limit=-1",
+        "limit=201",
+        "limit=x",
+        "limit=99999999999999999999",
+        "cursor=x",
+        "cursor=%00",
+        "no_such=1",
+        "limit=1&limit=2",
+    ] {
+        let answer = owner.get(&format!("/agents?{query}")).await;
+        answer.problem(answer.status.as_u16());
+        assert!(
+            answer.status == 400 || answer.status == 422,
+            "{query}: {}",
+            answer.text
+        );
+    }
+    let absent = owner.get("/no-such-path").await;
+    assert_eq!(absent.problem(404), "not_found");
+    let method = Api::send(owner.request(Method::DELETE, "/agents")).await;
+    assert_eq!(method.problem(405), "method_not_allowed");
+    for key in ["", " ", "a b", &"k".repeat(300), "ü"] {
+        let request = owner
+            .request(Method::POST, "/agents")
+            .json(&json!({ "name": 7 }));
+        let answer = Api::send(request.header("idempotency-key", key.as_bytes())).await;
+        is_decent(&answer, "an odd Idempotency-Key");
+    }
+}
+
+async fn thousand(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let requests = (0..1000).map(|n| async move {
+        match n % 4 {
+            0 => owner.get("/agent-tasks").await,
+            1 => owner.get("/agents?limit=1").await,
+            2 => owner.post("/agents", &json!({ "name": 7 })).await,
+            _ => {
+                owner
+                    .post(
+                        "/skills/slack/list_channels?dry_run=true",
+                        &json!({ "params": {} }),
+                    )
+                    .await
+            }
+        }
+    });
+    let answers: Vec<Answer> = futures::stream::iter(requests)
+        .buffer_unordered(1000)
+        .collect()
+        .await;
+    assert_eq!(answers.len(), 1000);
+    let mut refused = 0;
+    for answer in &answers {
+        match answer.status.as_u16() {
+            200 | 422 => {}
+            503 => {
+                answer.problem(503);
+                assert!(answer.headers.contains_key("retry-after"));
+                refused += 1;
+            }
+            other => panic!("{other}: {}", answer.text),
+        }
+    }
+    assert!(refused < 900, "{refused} of 1,000 were refused");
+    owner.get("/agents").await.ok();
+}
