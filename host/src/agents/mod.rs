@@ -10,10 +10,13 @@
 //!
 //! ## Always true
 //! - A paused agent is picked for nothing (`a_paused_agent_is_never_picked`).
-//! - The pick is a pure function of what the database holds, and its reasons stand in the trace.
+//! - The pick is a pure function of what the database holds, and its reasons stand in the trace
+//!   (`the_more_proficient_agent_wins`, `the_older_agent_wins_a_tie`).
+//! - A score is between 0 and 1 (`a_score_is_between_zero_and_one`).
 //!
 //! ## To change
 //! - How agents are ranked: [`score`] alone.
+//! - What is remembered, and how it is found again: [`remember`], [`recall`]; the search is in `store`.
 
 pub mod http;
 mod store;

@@ -11,10 +11,14 @@
 //! ## Always true
 //! - A tenant has at most one instance that is not destroyed (a unique index).
 //! - The gateway's token and our device key are sealed in the row, and in the environment of that one gateway.
-//! - The connection to an instance is one, shared by all calls ([`Gateways`]).
+//! - The connection to an instance is one a process, shared by all calls ([`Gateways`]).
+//! - Each activity brings about a state, and so may run again.
 //!
 //! ## To change
-//! - Where instances run: another `tsunami_cluster::Cluster`.
+//! - Where instances run: another `tsunami_cluster::Cluster`, [`crate::config::Driver`], and the choice in
+//!   [`App::new`].
+//! - What can be asked of an instance: [`workflow::Operation`], its arm in the workflow, and the statuses from which it
+//!   is allowed (`http::change`).
 
 pub mod activities;
 pub mod http;

@@ -9,12 +9,13 @@
 //!
 //! ## Always true
 //! - A component that does not load, or whose manifest is not well-formed, is not stored
-//!   (`tests/plugins.rs`).
+//!   (`check`; what loads and what is stopped: `host/crates/plugin-host/tests/sandbox.rs`).
 //! - What runs is what was installed: the bytes are found by their SHA-256, and hashed again when loaded.
 //! - One tenant's plugin is not another's: rows are under row-level security.
 //!
 //! ## To change
-//! - What is checked at intake: [`tsunami_plugin_host::check_manifest`].
+//! - What is checked at intake: [`tsunami_plugin_host::check_manifest`], and `check` here.
+//! - What is shown of a plugin: [`http::InstalledPlugin`], and `plugin_card` in `cli/commands.rs`.
 
 pub mod http;
 mod store;

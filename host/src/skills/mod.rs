@@ -11,16 +11,20 @@
 //!
 //! ## Always true
 //! - One key, one effect: a request's row is committed before the request leaves, and the instance's journal answers
-//!   a request that comes again (`tests/kill.rs`).
+//!   a request that comes again (`tests/spine/killed.rs`; `a_direct_call_is_made_once_for_its_key`).
 //! - An approval is for exactly one call: action, parameters, target, settings and plugin are in its fingerprint,
-//!   which is computed again when the call goes on (`approvals::fingerprint`).
+//!   which is computed again when the call goes on (`approvals::fingerprint`). It is used up in the transaction in
+//!   which the call begins (`a_task_waits_for_its_approval_and_sends_one_message`).
 //! - A request goes to no host that the manifest does not name, with no credential that the action does not name
-//!   (`render`).
-//! - A rate limit holds under concurrency: the count is taken under a lock of the skill's row (`store::count_use`).
+//!   (`render`, `a_request_goes_to_declared_hosts_only`).
+//! - A rate limit holds under concurrency: the count is taken under a lock of the skill's row
+//!   (`store::count_use`, `a_rate_limit_holds_under_concurrency`).
 //!
 //! ## To change
 //! - A step of the router: [`router::advance`], one function a step.
-//! - A status of a call: the migration, [`CallStatus`].
+//! - A status of a call: the migration, [`CallStatus`], and `settled` in [`router`].
+//! - What a tenant can set for a skill: a column, `store::ConfigRow`, [`http::SkillConfig`] and its update,
+//!   [`configs::check_call`]; what an approval is for must be in its fingerprint.
 
 pub mod activities;
 pub mod approvals;

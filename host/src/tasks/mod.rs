@@ -10,14 +10,18 @@
 //! `delegated` while child tasks run. [`workflow::TaskExecutionWorkflow`] moves it, through [`activities`].
 //!
 //! ## Always true
-//! - A task that was answered with 201 is started, whoever dies (`outbox`).
+//! - A task that was answered with 201 is started, whoever dies (`outbox`, `tests/spine/killed.rs`).
 //! - A status and the trace step that reports it are written in one transaction.
 //! - A finished task does not change again (`store::set_status`).
-//! - A step's outside effect happens once: its call has a key of its own (`skills::router`).
+//! - A step's outside effect happens once: its call has a key of its own (`skills::router`, `tests/spine/killed.rs`).
+//! - A task that is rejected or cancelled before its call begins sends nothing (`a_rejected_task_sends_nothing`,
+//!   `a_cancelled_task_sends_nothing`).
 //!
 //! ## To change
 //! - A backend: [`backend`], the one place that runs a step.
-//! - The order of the activities: [`workflow`] alone.
+//! - The order of the activities: [`workflow`] alone. Tasks that are under way replay it, so a step that is added or
+//!   moved breaks them.
+//! - What a plan can say: [`Plan`], its `check`, and the activity that reads it.
 
 pub mod activities;
 mod backend;

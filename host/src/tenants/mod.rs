@@ -11,8 +11,9 @@
 //! ## Always true
 //! - Of a key only the prefix and a SHA-256 are stored (`a_key_is_stored_only_as_its_hash`).
 //! - Another tenant's things answer 404, by row-level security and not by a `where`
-//!   (`tests/isolation.rs`).
-//! - Nobody hands out a role that they lack (`http::create_key`).
+//!   (`guard_tenant_table` in `migrations/*_ground_roles.sql`).
+//! - Nobody but an owner hands out a role that they lack (`http::check_roles`).
+//! - An operator's key sees nothing inside a tenant, and a tenant's key nothing of the operators' (`caller`).
 //!
 //! ## To change
 //! - A role: [`crate::caller::Role`], the checks in the migration, [`crate::caller::Permission`].

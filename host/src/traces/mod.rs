@@ -9,13 +9,13 @@
 //!
 //! ## Always true
 //! - An activity that runs again writes no step twice: the step's key is unique in its task
-//!   (`tests/kill.rs`).
+//!   (`tests/spine/killed.rs`).
 //! - Steps of one task are numbered without gaps or repeats, whoever writes them at once: the number is
 //!   taken under a lock of the task's trace.
-//! - The application role may add steps and read them; it may not change or delete them.
+//! - The application role may add steps and read them; it may not change or delete them (the migration revokes it).
 //!
 //! ## To change
-//! - A kind of step: [`StepType`], and the check in the migration.
+//! - A kind of step: [`StepType`], the check in the migration, and `gist` in `cli/commands.rs`, which shows it.
 
 pub mod live;
 mod store;

@@ -12,12 +12,15 @@
 //! ## Always true
 //! - A value opens only for its tenant, its credential and its version: they are bound into the encryption
 //!   (`tsunami_sealed::Aad`), so a row copied elsewhere is noise.
-//! - `Opened` prints nothing and is wiped when dropped.
+//! - [`Opened`] prints its mask alone and is wiped when dropped (`an_opened_credential_prints_its_mask`).
+//! - Revoked or expired, it is not used by the next call (`a_revoked_credential_is_not_used_by_the_next_call`).
 //! - A tenant's data key is wrapped by a key-encryption key that is not in the database.
 //!
 //! ## To change
 //! - Another key provider: `tsunami_sealed::KeyProvider`, [`crate::config::KeyProviderKind`],
 //!   [`keyring`].
+//! - Another kind of secret that is sealed: an `Aad` with a purpose of its own, then [`Vault::seal`] and
+//!   [`Vault::open`].
 
 pub mod http;
 mod store;
