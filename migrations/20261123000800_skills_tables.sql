@@ -41,6 +41,10 @@ create table skill_calls (
     plugin_digest     text,
     settings          jsonb,
     approval_id       uuid,
+    -- Its task has ended: no task's workflow takes the call further.
+    detached          boolean not null default false,
+    -- Attempts that the service or the way to it refused; nothing of them happened.
+    attempts          int not null default 0,
     -- A person said of an unknown outcome: send it again.
     retry_unknown     boolean not null default false,
     rate_counted_at   timestamptz,
@@ -58,7 +62,7 @@ create table skill_calls (
 create index skill_calls_by_tenant on skill_calls (tenant_id, id);
 create index skill_calls_by_task on skill_calls (task_id, task_step) where task_id is not null;
 create index skill_calls_rate on skill_calls (skill_config_id, rate_counted_at) where rate_counted_at is not null;
-create index skill_calls_unfinished on skill_calls (leased_until) where status = 'running' and task_id is null;
+create index skill_calls_unfinished on skill_calls (leased_until) where status = 'running';
 call guard_tenant_table('skill_calls', 'select');
 
 -- One row for each request of a call, so that no reply is asked for twice.

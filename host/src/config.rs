@@ -116,7 +116,7 @@ settings! {
         /// As the owner, for `tsunami migrate` alone.
         owner_url: Secret = Secret::default(),
         connections_max: u32 = 24,
-        system_connections_max: u32 = 4,
+        system_connections_max: u32 = 12,
     }
     /// The Temporal cluster.
     TemporalConfig {
@@ -324,6 +324,12 @@ impl Config {
             if url.expose().is_empty() {
                 return Err(setting_error(name, "it is not set".to_owned()));
             }
+        }
+        if self.instances.data_dir.as_os_str().is_empty() {
+            return Err(setting_error(
+                "instances.data_dir",
+                "it is not set".to_owned(),
+            ));
         }
         if self.vault.key_provider == KeyProviderKind::File
             && self.vault.key_file.as_os_str().is_empty()

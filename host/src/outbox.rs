@@ -8,6 +8,7 @@ use crate::{
     app::App,
     db::{SystemTx, TenantTx},
 };
+use futures::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -94,10 +95,12 @@ async fn deliver_due(app: &App) -> Result<i64, sqlx::Error> {
     let mut tx = app.db().system().await?;
     let entries = due(&mut tx).await?;
     let count = i64::try_from(entries.len()).unwrap_or(BATCH);
-    for entry in entries {
-        match send(app, &entry).await {
+    // Of each workflow there is one entry at most, so their order does not matter.
+    let sent = join_all(entries.iter().map(|entry| send(app, entry))).await;
+    for (entry, sent) in entries.iter().zip(sent) {
+        match sent {
             Ok(()) => forget(&mut tx, entry.id).await?,
-            Err(error) => postpone(&mut tx, &entry, &error).await?,
+            Err(error) => postpone(&mut tx, entry, &error).await?,
         }
     }
     tx.commit().await?;

@@ -5,7 +5,7 @@ use crate::{
     app::App,
     extract::Json,
     instances, plugins,
-    problem::{Problem, REQUEST_ID},
+    problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
 use axum::{
@@ -22,7 +22,11 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        ContentBuilder, ObjectBuilder, Ref, Required, ResponseBuilder, Type,
+        path::{ParameterBuilder, ParameterIn},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -32,6 +36,7 @@ const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 #[openapi(
     info(title = "ServiceTsunami Skills Gateway", description = "Lets a company's AI agents act on outside services under the company's own rules."),
     modifiers(&BearerKey),
+    components(schemas(ProblemBody)),
     security(("api_key" = [])),
 )]
 struct ApiDoc;
@@ -65,12 +70,85 @@ fn api() -> OpenApiRouter<App> {
 
 /// The API's description, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    api().into_openapi()
+    described(api().into_openapi())
+}
+
+/// With what is true of every operation: how it refuses, and the headers that it takes.
+fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let refusals = [
+        ("400", "The request is not well-formed."),
+        ("401", "There is no API key, or it is not valid."),
+        ("403", "The key's roles do not allow it."),
+        (
+            "503",
+            "Something that it needs is away; `Retry-After` says when to come again.",
+        ),
+    ];
+    for item in openapi.paths.paths.values_mut() {
+        for operation in [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ] {
+            let Some(operation) = operation else { continue };
+            for (status, description) in refusals {
+                let content = ContentBuilder::new()
+                    .schema(Some(Ref::from_schema_name("ProblemBody")))
+                    .build();
+                let response = ResponseBuilder::new()
+                    .description(description)
+                    .content("application/problem+json", content)
+                    .build();
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry(status.to_owned())
+                    .or_insert(response.into());
+            }
+            let name = operation.operation_id.as_deref().unwrap_or_default();
+            if let Some((header, about)) = header_of(name) {
+                let parameter = ParameterBuilder::new()
+                    .name(header)
+                    .parameter_in(ParameterIn::Header)
+                    .required(Required::False)
+                    .description(Some(about))
+                    .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                    .build();
+                operation
+                    .parameters
+                    .get_or_insert_default()
+                    .push(parameter.into());
+            }
+        }
+    }
+    openapi
+}
+
+/// The header that an operation reads beside the key.
+fn header_of(operation: &str) -> Option<(&'static str, &'static str)> {
+    match operation {
+        "create_task" | "create_agent" | "create_user" | "create_key" | "deploy_instance"
+        | "install_plugin" | "store_credential" | "call_skill" => Some((
+            "Idempotency-Key",
+            "Any text of 1 to 255 visible ASCII characters. The same key with the same body is done once.",
+        )),
+        "update_config" => Some((
+            "If-Match",
+            "The `ETag` that was read: refused if it changed meanwhile.",
+        )),
+        "read_trace" => Some((
+            "Last-Event-ID",
+            "With `Accept: text/event-stream`: where the stream goes on.",
+        )),
+        _ => None,
+    }
 }
 
 /// The whole API, ready to serve.
 pub fn router(app: App) -> Router {
     let (routes, openapi) = api().split_for_parts();
+    let openapi = described(openapi);
     let in_flight = usize::try_from(app.config().http.requests_in_flight_max).unwrap_or(usize::MAX);
     let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(in_flight));
     let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());

@@ -26,7 +26,13 @@ function needlesOf(secrets) {
 }
 
 function spellingsOf(secret) {
-  return [secret, ...percentSpellings(secret), ...jsonSpellings(secret), ...base64Spellings(Buffer.from(secret, "utf8"))];
+  const bytes = Buffer.from(secret, "utf8");
+  return [secret, ...percentSpellings(secret), ...jsonSpellings(secret), ...base64Spellings(bytes), ...hexSpellings(bytes)];
+}
+
+function hexSpellings(secret) {
+  const hex = secret.toString("hex");
+  return [hex, hex.toUpperCase()];
 }
 
 function percentSpellings(secret) {

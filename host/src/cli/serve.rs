@@ -9,6 +9,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tsunami_process::FolderLock;
 
 /// Until somebody asks the process to end: Ctrl-C or SIGTERM.
 pub async fn asked_to_stop() -> anyhow::Result<()> {
@@ -53,6 +54,8 @@ pub async fn serve_on(
 pub async fn worker(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config.log)?;
     let app = App::new(config).await?;
+    // Two workers with one folder would both start its instances.
+    let _lock = FolderLock::take(&app.config().instances.data_dir)?;
     instances::resume_all(&app)
         .await
         .map_err(|p: Problem| anyhow::anyhow!("{p}"))?;

@@ -38,17 +38,21 @@ impl SkillActivities {
         let advanced = Box::pin(keep_alive(&ctx, advance)).await;
         let waits = match advanced {
             Ok(advanced) => Ok(waits_for(&self.app, input.call, &advanced.outcome)),
-            // What stops it stops it for good, when it is not just away: there is nobody left to tell it to.
+            // Away, or too much for now: it is waited for.
+            Err(problem) if problem.is_unavailable() || problem.retry_after().is_some() => {
+                Ok(Waits::ForAWhile {
+                    pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT),
+                })
+            }
+            // What stops it otherwise stops it for good: there is nobody left to tell it to.
             Err(problem)
-                if !problem.is_unavailable() && worker::is_last_attempt(&ctx, &self.app) =>
+                if problem.status().is_client_error()
+                    || worker::is_last_attempt(&ctx, &self.app) =>
             {
                 router::give_up(&self.app, input.tenant, input.call, &problem)
                     .await
                     .map(|_| Waits::ForNothing)
             }
-            Err(problem) if problem.is_unavailable() => Ok(Waits::ForAWhile {
-                pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT),
-            }),
             Err(problem) => Err(problem),
         };
         retry_or_fail(&ctx, &self.app, waits)
@@ -106,7 +110,7 @@ pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Res
         outbox::Kind::Start,
         &id,
         WORKFLOW_TYPE,
-        Input::new(app, tenant, call),
+        super::workflow_input(app, tenant, call),
     )
     .await?;
     tx.commit().await?;

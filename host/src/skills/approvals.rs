@@ -130,9 +130,13 @@ async fn ask(
         None,
     )
     .await?;
-    if row.task_id.is_none() {
+    if row.task_id.is_some() {
+        let asked = workflow::ApprovalRequested { approval: id };
+        let name = workflow::APPROVAL_REQUESTED;
+        outbox::push(tx, outbox::Kind::Signal, &workflow, name, asked).await?;
+    } else {
         // Somebody has to wait for the answer; a task's own workflow does.
-        let input = workflow::Input::new(app, tx.tenant(), row.id);
+        let input = super::workflow_input(app, tx.tenant(), row.id);
         outbox::push(
             tx,
             outbox::Kind::Start,
@@ -198,8 +202,19 @@ pub struct Decision {
 #[derive(Debug, Clone, Copy)]
 pub enum Which {
     Approval(ApprovalId),
+    /// This one, of this task.
+    ApprovalOf(TaskId, ApprovalId),
     /// The one that the task waits for.
     PendingOf(TaskId),
+}
+
+impl Which {
+    fn is_of(&self, approval: &ApprovalRow) -> bool {
+        match self {
+            Self::Approval(_) => true,
+            Self::ApprovalOf(task, _) | Self::PendingOf(task) => approval.task_id == Some(*task),
+        }
+    }
 }
 
 /// Takes a person's decision, and wakes who waits for it. The same decision again changes nothing.
@@ -212,7 +227,7 @@ pub async fn decide(
     caller.require(Permission::Approve)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let id = match which {
-        Which::Approval(id) => id,
+        Which::Approval(id) | Which::ApprovalOf(_, id) => id,
         Which::PendingOf(task) => {
             let pending = store::pending_of_task(&mut tx, task).await?;
             pending
@@ -222,6 +237,15 @@ pub async fn decide(
                 .id
         }
     };
+    let call = store::approval(&mut tx, id)
+        .await?
+        .filter(|approval| which.is_of(approval))
+        .ok_or_else(|| Problem::not_found("approval"))?
+        .call_id;
+    // First the call and then its approval, as the router does.
+    let call = store::lock_call(&mut tx, call)
+        .await?
+        .ok_or_else(|| Problem::internal(&"the call of an approval vanished"))?;
     let approval = store::lock_approval(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("approval"))?;
@@ -243,9 +267,6 @@ pub async fn decide(
         app.clock().now(),
     )
     .await?;
-    let call = store::lock_call(&mut tx, approval.call_id)
-        .await?
-        .ok_or_else(|| Problem::internal(&"the call of an approval vanished"))?;
     let details = json!({ "approval_id": id, "approved_by": caller.name, "skill": call.skill_name, "action": call.action, "note": decision.note });
     if decision.approve {
         record(
@@ -407,7 +428,7 @@ pub async fn resolve(
     )
     .await?;
     let signal = workflow::OutcomeResolved { call: id };
-    match (row.task_id, resolution) {
+    match (row.task_id.filter(|_| !row.detached), resolution) {
         (Some(_), _) => {
             outbox::push(
                 &mut tx,
@@ -420,7 +441,7 @@ pub async fn resolve(
         }
         // Nobody waits for a call that was made over the API; somebody has to take it further.
         (None, Resolution::TryAgain) => {
-            let input = workflow::Input::new(app, caller.tenant, id);
+            let input = super::workflow_input(app, caller.tenant, id);
             outbox::push(
                 &mut tx,
                 outbox::Kind::Start,

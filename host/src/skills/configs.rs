@@ -3,7 +3,8 @@
 use super::store::ConfigRow;
 use crate::{
     app::App,
-    plugins::Installed,
+    db::TenantTx,
+    plugins::{self, Installed},
     problem::{Problem, Violation},
 };
 use axum::http::StatusCode;
@@ -88,6 +89,38 @@ pub async fn check_call(
         .with_errors(violations));
     }
     check_scopes(config, action, params)
+}
+
+/// Refuses settings that are not what the plugin's schema says.
+pub async fn check_settings(
+    app: &App,
+    tx: &mut TenantTx,
+    config: &ConfigRow,
+) -> Result<(), Problem> {
+    let Some(installed) = plugins::installed(app, tx, &config.skill_name).await? else {
+        return Ok(());
+    };
+    let schema = serde_json::from_str(&installed.manifest.settings_schema)
+        .map_err(|e| Problem::internal(&e))?;
+    let validator = jsonschema::options()
+        .build(&schema)
+        .map_err(|e| Problem::internal(&e))?;
+    let violations: Vec<_> = validator
+        .iter_errors(&config.settings)
+        .take(VIOLATIONS_SHOWN_MAX)
+        .map(|error| Violation {
+            pointer: format!("/settings{}", error.instance_path()),
+            message: error.to_string(),
+        })
+        .collect();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::unprocessable(
+        "invalid_settings",
+        "The settings are not what the plugin takes; `errors` says where.",
+    )
+    .with_errors(violations))
 }
 
 /// Where the parameters depart from the action's schema.

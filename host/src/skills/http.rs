@@ -4,7 +4,7 @@ use super::{
     CallFailure, CallRequest, CallStatus, Origin, Outcome,
     activities::take_further,
     approvals::{self, Decision, Resolution, Which},
-    configs::RateLimit,
+    configs::{self, RateLimit},
     dry_run::{DryRun, dry_run},
     router, store,
 };
@@ -297,7 +297,7 @@ pub struct SkillConfig {
 impl From<store::ConfigRow> for SkillConfig {
     fn from(row: store::ConfigRow) -> Self {
         Self {
-            rate_limit: super::configs::rate_limit(&row),
+            rate_limit: configs::rate_limit(&row),
             id: row.id,
             skill: row.skill_name,
             enabled: row.enabled,
@@ -395,6 +395,7 @@ async fn update_config(
         .await?
         .ok_or_else(|| Problem::not_found("skill configuration"))?;
     apply(&mut row, update)?;
+    configs::check_settings(&app, &mut tx, &row).await?;
     if !store::update_config(&mut tx, &row, seen).await? {
         return Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,

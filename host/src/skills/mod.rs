@@ -37,8 +37,11 @@ mod store;
 pub mod workflow;
 
 use crate::{
-    id::{AgentId, ApprovalId, SkillCallId, TaskId},
+    app::App,
+    db::TenantTx,
+    id::{AgentId, ApprovalId, SkillCallId, TaskId, TenantId},
     problem::Problem,
+    worker::patience,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,6 +60,9 @@ pub enum Origin {
         agent: Option<AgentId>,
     },
 }
+
+/// Of the message of a failure.
+const MESSAGE_CHARS_MAX: usize = 2000;
 
 /// A call to make.
 #[derive(Debug, Clone)]
@@ -142,6 +148,18 @@ impl CallFailure {
     }
 }
 
+impl CallFailure {
+    /// What a plugin or a service said, as it may be kept: jsonb holds no U+0000, and a message has an end.
+    fn cleaned(self) -> Self {
+        let message = self.message.replace('\0', "");
+        Self {
+            code: self.code.replace('\0', ""),
+            message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+            ..self
+        }
+    }
+}
+
 impl From<&Problem> for CallFailure {
     fn from(problem: &Problem) -> Self {
         Self {
@@ -150,6 +168,20 @@ impl From<&Problem> for CallFailure {
             retryable: problem.retry_after().is_some(),
         }
     }
+}
+
+/// What the workflow of a call begins with.
+fn workflow_input(app: &App, tenant: TenantId, call: SkillCallId) -> workflow::Input {
+    workflow::Input {
+        tenant,
+        call,
+        patience: patience(app),
+    }
+}
+
+/// Ends the calls of a task that ends early, where they have not begun; the others go on without it.
+pub async fn release_calls_of(tx: &mut TenantTx, task: TaskId) -> Result<(), sqlx::Error> {
+    store::release_calls_of(tx, task).await
 }
 
 /// Where a call stands after it was taken as far as it goes.

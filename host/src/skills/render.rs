@@ -373,6 +373,8 @@ pub fn mask(bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
             percent(secret),
             encode(secret, Encoding::Json).to_string(),
             BASE64_STANDARD.encode(secret.as_bytes()),
+            hex::encode(secret.as_bytes()),
+            hex::encode_upper(secret.as_bytes()),
         ] {
             if text.contains(&form) {
                 text = text.replace(&form, "[redacted]");

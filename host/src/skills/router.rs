@@ -37,6 +37,8 @@ use zeroize::Zeroizing;
 const LEASE: Duration = Duration::from_secs(120);
 /// Attempts at reaching the instance before the call waits.
 const REACH_ATTEMPTS: u32 = 2;
+/// The longest pause that a service may ask for.
+const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long the instance may take to say which journal it keeps.
 const STATUS_WAIT: Duration = Duration::from_secs(10);
 /// A plugin's output.
@@ -123,6 +125,7 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
         opened,
         began: Instant::now(),
         log: Vec::new(),
+        requests_made: 0,
     };
     let outcome = run.carry_out(replies).await?;
     Ok(Advanced { call: id, outcome })
@@ -290,6 +293,8 @@ struct Run<'a> {
     opened: Vec<Opened>,
     began: Instant,
     log: Vec<LogLine>,
+    /// In this attempt, the one under way included.
+    requests_made: usize,
 }
 
 /// What became of one request.
@@ -357,6 +362,7 @@ impl Run<'_> {
                     .await;
             }
             let seq = replies.len();
+            self.requests_made = seq + 1;
             let sent = match known
                 .iter_mut()
                 .find(|r| usize::try_from(r.seq) == Ok(seq))
@@ -369,6 +375,9 @@ impl Run<'_> {
                 }
             };
             match sent {
+                Sent::Reply(reply) if reply["truncated"] == true => {
+                    return self.fail_without_answer(&reply).await;
+                }
                 Sent::Reply(reply) => replies.push(to_reply(&reply)),
                 Sent::Stop(outcome) => return Ok(outcome),
             }
@@ -467,7 +476,7 @@ impl Run<'_> {
             ..
         } = rendered;
         let mut execute = ExecuteRequest {
-            call_id: format!("{}:{seq}", self.row.id),
+            call_id: format!("{}:{}:{seq}", self.row.id, self.row.attempts),
             digest,
             resend,
             journal_id: Some(journal_id),
@@ -508,7 +517,13 @@ impl Run<'_> {
                         retryable: advice == Advice::SendAgain,
                         ..CallFailure::new("service_unreachable", message)
                     };
-                    return self.fail(failure).await.map(Sent::Stop);
+                    let pause =
+                        Duration::from_secs(self.app.config().tasks.retry_initial_seconds.into());
+                    let stopped = match advice {
+                        Advice::SendAgain => self.try_later(failure, pause).await,
+                        _ => self.fail(failure).await,
+                    };
+                    return stopped.map(Sent::Stop);
                 }
                 (Advice::GiveUp, _) => {
                     return self
@@ -648,27 +663,55 @@ impl Run<'_> {
                     .await?;
                     tx.commit().await?;
                 }
-                CallFailure {
-                    retryable: refusal.retry_after_ms.is_some(),
+                let pause = refusal.retry_after_ms.map(Duration::from_millis);
+                let failure = CallFailure {
+                    retryable: pause.is_some(),
                     ..CallFailure::new(&refusal.code, refusal.message)
+                };
+                if let Some(pause) = pause {
+                    return self.try_later(failure.cleaned(), pause).await;
                 }
+                failure
             }
             Failure::UnexpectedReply(what) => CallFailure::new(
                 "unexpected_reply",
                 format!("The service answered in a way that the plugin does not know: {what}."),
             ),
         };
-        let clean = CallFailure {
-            code: failure.code.replace('\0', ""),
-            message: failure
-                .message
-                .replace('\0', "")
-                .chars()
-                .take(2000)
-                .collect(),
-            ..failure
-        };
-        self.fail(clean).await
+        self.fail(failure.cleaned()).await
+    }
+
+    /// The service answered, and its answer is not there: it was too large.
+    async fn fail_without_answer(&mut self, reply: &Value) -> Result<Outcome, Problem> {
+        let message = format!(
+            "The service answered with status {}, and its answer is larger than what is kept of one. Where the action changes something, look at the service before it is called again.",
+            reply["status"]
+        );
+        self.fail(CallFailure::new("reply_too_large", message))
+            .await
+    }
+
+    /// Begins anew after a pause, where nothing happened, somebody waits, and it was not tried too often.
+    async fn try_later(
+        &mut self,
+        failure: CallFailure,
+        pause: Duration,
+    ) -> Result<Outcome, Problem> {
+        let attempts_max = self.app.config().tasks.attempts_max;
+        let attempt = u32::try_from(self.row.attempts)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let is_waited_for = self.row.task_id.is_some() && !self.row.detached;
+        let nothing_happened = self.requests_made <= 1 || self.action.idempotent;
+        if attempt >= attempts_max || !is_waited_for || !nothing_happened {
+            return self.fail(failure).await;
+        }
+        let mut tx = self.app.db().tenant(self.tenant).await?;
+        store::next_attempt(&mut tx, self.row.id).await?;
+        let details = json!({ "status": "refused", "error": failure, "attempt": attempt, "retry_after_seconds": pause.as_secs() });
+        self.trace(&mut tx, details).await?;
+        tx.commit().await?;
+        Ok(waiting(failure.message, pause.min(PAUSE_MAX)))
     }
 
     async fn unknown(&mut self, why: &str) -> Result<Outcome, Problem> {
@@ -711,8 +754,9 @@ impl Run<'_> {
             &self.row,
             StepType::SkillCall,
             &format!(
-                "skill_call:{}",
-                details["status"].as_str().unwrap_or_default()
+                "skill_call:{}:{}",
+                details["status"].as_str().unwrap_or_default(),
+                self.row.attempts
             ),
             details,
             Some(self.began.elapsed()),

@@ -141,6 +141,8 @@ pub struct CallRow {
     pub plugin_digest: Option<String>,
     pub settings: Option<Value>,
     pub approval_id: Option<ApprovalId>,
+    pub detached: bool,
+    pub attempts: i32,
     pub retry_unknown: bool,
     pub rate_counted_at: Option<OffsetDateTime>,
     pub credentials_used: Value,
@@ -165,7 +167,7 @@ macro_rules! call_query {
             r#"select id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
-                      retry_unknown, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at
+                      detached, attempts, retry_unknown, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at
                from skill_calls where "# + $where
             $(, $arg)*
         )
@@ -337,6 +339,42 @@ pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     Ok(())
 }
 
+/// Nothing of the attempt happened: the call begins anew, with other ids for its requests.
+pub async fn next_attempt(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
+    sqlx::query!(
+        "update skill_calls set attempts = attempts + 1 where id = $1",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "delete from skill_call_requests where call_id = $1",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends the calls of a task that have not begun, and detaches the others from it.
+pub async fn release_calls_of(tx: &mut TenantTx, task: TaskId) -> Result<()> {
+    sqlx::query!(
+        "with cancelled as (
+             update skill_calls set status = 'cancelled', finished_at = now() where task_id = $1 and status in ('queued', 'awaiting_approval') returning id)
+         update approvals set status = 'expired', decided_at = now() where call_id in (select id from cancelled) and status in ('pending', 'approved')",
+        task.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "update skill_calls set detached = true where task_id = $1 and status in ('running', 'outcome_unknown')",
+        task.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 pub async fn retry_used(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     sqlx::query!(
         "update skill_calls set retry_unknown = false where id = $1",
@@ -402,7 +440,7 @@ pub async fn replied(tx: &mut TenantTx, call: SkillCallId, seq: i32, reply: &Val
 pub async fn abandoned(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, SkillCallId)>> {
     let rows = sqlx::query!(
         r#"select tenant_id as "tenant: TenantId", id as "id: SkillCallId" from skill_calls
-           where status = 'running' and task_id is null and leased_until < now() order by leased_until limit $1"#,
+           where status = 'running' and (task_id is null or detached) and leased_until < now() order by leased_until limit $1"#,
         limit
     )
     .fetch_all(&mut **tx)

@@ -1,18 +1,19 @@
 //! A call that was made over the API and has to wait: for a person, or for an instance.
 
 use crate::{
-    app::App,
     id::{ApprovalId, SkillCallId, TenantId},
     skills::activities::SkillActivities,
-    worker::patience,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use temporalio_macros::{workflow, workflow_methods};
-use temporalio_sdk::{SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult};
+use temporalio_sdk::{
+    ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult,
+};
 use tsunami_durable::workflow::{Patience, activity_options, until};
 
 pub const WORKFLOW_TYPE: &str = "SkillCallWorkflow";
+pub const APPROVAL_REQUESTED: &str = "approval_requested";
 pub const APPROVAL_RESPONSE: &str = "approval_response";
 pub const OUTCOME_RESOLVED: &str = "outcome_resolved";
 
@@ -23,14 +24,10 @@ pub struct Input {
     pub patience: Patience,
 }
 
-impl Input {
-    pub fn new(app: &App, tenant: TenantId, call: SkillCallId) -> Self {
-        Self {
-            tenant,
-            call,
-            patience: patience(app),
-        }
-    }
+/// A person is asked. The question is in the database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApprovalRequested {
+    pub approval: ApprovalId,
 }
 
 /// A person decided. What they decided is in the database.
@@ -83,6 +80,9 @@ impl SkillCallWorkflow {
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<()> {
         let input = ctx.state(|s| s.input.clone());
         loop {
+            if ctx.continue_as_new_suggested() {
+                ctx.continue_as_new(input.clone(), ContinueAsNewOptions::default())?;
+            }
             match ctx
                 .execute_activity(
                     SkillActivities::advance,

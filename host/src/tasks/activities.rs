@@ -13,7 +13,7 @@ use crate::{
     db::TenantTx,
     id::{AgentId, TaskId, TenantId, derived},
     problem::{Problem, RETRY_AFTER_DEFAULT},
-    skills::{Outcome, activities::waits_for, router, workflow::Waits},
+    skills::{self, Outcome, activities::waits_for, router, workflow::Waits},
     traces::{self, NewStep, StepType, Subject},
     worker::{self, keep_alive, retry_or_fail},
 };
@@ -512,7 +512,7 @@ async fn end_early(app: &App, finish: &Finish) -> Result<(), Problem> {
             "A step of the task's workflow failed for good; the gateway's log says why.",
         )
     };
-    store::cancel_calls(&mut tx, finish.task).await?;
+    skills::release_calls_of(&mut tx, finish.task).await?;
     store::fail(
         &mut tx,
         finish.task,

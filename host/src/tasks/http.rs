@@ -292,8 +292,14 @@ async fn read_trace(
             )
         })?,
     };
+    let Ok(place) = app.live().places().try_acquire_owned() else {
+        return Err(Problem::unavailable("A place for a live view", LIVE_POLL));
+    };
     let (events, stream) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(LIVE_BUFFER);
-    tokio::spawn(async move { follow(&app, &caller, id, after, &events).await });
+    tokio::spawn(async move {
+        follow(&app, &caller, id, after, &events).await;
+        drop(place);
+    });
     Ok(Sse::new(ReceiverStream::new(stream))
         .keep_alive(KeepAlive::default())
         .into_response())
@@ -400,13 +406,14 @@ async fn decide(
     approve: bool,
     body: TaskDecision,
 ) -> Result<Json<Approval>, Problem> {
+    caller.require(Permission::Approve)?;
     check_note(body.note.as_deref())?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     find(&mut tx, id).await?;
     tx.commit().await?;
-    let which = body
-        .approval_id
-        .map_or(Which::PendingOf(id), Which::Approval);
+    let which = body.approval_id.map_or(Which::PendingOf(id), |approval| {
+        Which::ApprovalOf(id, approval)
+    });
     let approval = approvals::decide(
         app,
         caller,

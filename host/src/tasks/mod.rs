@@ -168,6 +168,7 @@ fn input_of(app: &App, tx: &TenantTx, task: TaskId, depth: i32) -> workflow::Inp
         task,
         patience: patience(app),
         working_time_max: Duration::from_secs(seconds.into()),
+        resume: None,
     }
 }
 

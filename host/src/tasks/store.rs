@@ -208,19 +208,6 @@ pub async fn calls_of(tx: &mut TenantTx, task: TaskId) -> Result<Vec<CallOfTask>
     .await
 }
 
-/// Calls that have not begun will not; what is under way or unknown stays as it is.
-pub async fn cancel_calls(tx: &mut TenantTx, task: TaskId) -> Result<()> {
-    sqlx::query!(
-        "with cancelled as (
-             update skill_calls set status = 'cancelled', finished_at = now() where task_id = $1 and status in ('queued', 'awaiting_approval') returning id)
-         update approvals set status = 'expired', decided_at = now() where call_id in (select id from cancelled) and status in ('pending', 'approved')",
-        task.uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
 pub async fn children_of(tx: &mut TenantTx, task: TaskId) -> Result<Vec<Value>> {
     let rows = sqlx::query!(
         r#"select id as "id: TaskId", objective, status, output, error from agent_tasks where parent_task_id = $1 order by id"#,

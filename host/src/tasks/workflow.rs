@@ -2,15 +2,15 @@
 
 use crate::{
     id::{ApprovalId, SkillCallId, TaskId, TenantId},
-    skills::workflow::{ApprovalResponse, OutcomeResolved, Waits},
+    skills::workflow::{ApprovalRequested, ApprovalResponse, OutcomeResolved, Waits},
     tasks::activities::{Delegated, Dispatched, ExecuteStep, Finish, TaskActivities, Verdict},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{
-    ChildWorkflowOptions, ParentClosePolicy, SyncWorkflowContext, WorkflowContext,
-    WorkflowContextView, WorkflowResult, workflows::join_all,
+    ChildWorkflowOptions, ContinueAsNewOptions, ParentClosePolicy, SyncWorkflowContext,
+    WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination, workflows::join_all,
 };
 use tsunami_durable::workflow::{Patience, activity_options, detached_activity_options, until};
 
@@ -26,6 +26,17 @@ pub struct Input {
     pub patience: Patience,
     /// Of the time spent working; waiting for a person or for something that is away does not count.
     pub working_time_max: Duration,
+    /// Where an earlier run of the workflow left off: a task that waits for long outgrows one history.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+}
+
+/// How far a task had come when its history was closed and another was begun.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resume {
+    dispatched: Dispatched,
+    step: i32,
+    worked: Duration,
 }
 
 #[workflow]
@@ -40,11 +51,12 @@ pub struct TaskExecutionWorkflow {
 impl TaskExecutionWorkflow {
     #[init]
     fn new(_: &WorkflowContextView, input: Input) -> Self {
+        let worked = input.resume.as_ref().map_or(Duration::ZERO, |r| r.worked);
         Self {
             input,
             answered: Vec::new(),
             resolved: Vec::new(),
-            worked: Duration::ZERO,
+            worked,
         }
     }
 
@@ -52,7 +64,11 @@ impl TaskExecutionWorkflow {
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<()> {
         let input = ctx.state(|s| s.input.clone());
         let done = Self::work(ctx, &input).await;
-        if done.is_err() {
+        let over = matches!(
+            done,
+            Err(WorkflowTermination::Cancelled { .. } | WorkflowTermination::Failed(_))
+        );
+        if over {
             // Cancelled, or failed for good: the task must not look as if it went on.
             let finish = Finish {
                 tenant: input.tenant,
@@ -72,17 +88,25 @@ impl TaskExecutionWorkflow {
     async fn work(ctx: &mut WorkflowContext<Self>, input: &Input) -> WorkflowResult<()> {
         let options = || activity_options(&input.patience);
         let about = (input.tenant, input.task);
-        let dispatched: Dispatched = ctx
-            .execute_activity(TaskActivities::dispatch, about, options())
-            .await?;
+        let (dispatched, first) = match &input.resume {
+            Some(resume) => (resume.dispatched.clone(), resume.step),
+            None => {
+                let dispatched = ctx
+                    .execute_activity(TaskActivities::dispatch, about, options())
+                    .await?;
+                (dispatched, 0)
+            }
+        };
         let mut verdict = Verdict::Well;
         if let Some(problem) = dispatched.problem {
             verdict = Verdict::Badly(problem);
         } else {
-            ctx.execute_activity(TaskActivities::recall_memory, about, options())
-                .await?;
-            for step in 0..dispatched.steps {
-                verdict = Self::step(ctx, input, step).await?;
+            if input.resume.is_none() {
+                ctx.execute_activity(TaskActivities::recall_memory, about, options())
+                    .await?;
+            }
+            for step in first..dispatched.steps {
+                verdict = Self::step(ctx, input, &dispatched, step).await?;
                 if verdict != Verdict::Well {
                     break;
                 }
@@ -104,9 +128,22 @@ impl TaskExecutionWorkflow {
     async fn step(
         ctx: &mut WorkflowContext<Self>,
         input: &Input,
+        dispatched: &Dispatched,
         step: i32,
     ) -> WorkflowResult<Verdict> {
         loop {
+            if ctx.continue_as_new_suggested() {
+                let resume = Resume {
+                    dispatched: dispatched.clone(),
+                    step,
+                    worked: ctx.state(|s| s.worked),
+                };
+                let next = Input {
+                    resume: Some(resume),
+                    ..input.clone()
+                };
+                ctx.continue_as_new(next, ContinueAsNewOptions::default())?;
+            }
             if ctx.state(|s| s.worked) > input.working_time_max {
                 return Ok(Verdict::Badly(format!(
                     "The task has worked for longer than {} s.",
@@ -181,6 +218,10 @@ impl TaskExecutionWorkflow {
             )
             .await?)
     }
+
+    /// A person is asked. The step that asked waits for the answer; this is for whoever reads the history.
+    #[signal(name = "approval_requested")]
+    pub fn approval_requested(&mut self, _: &mut SyncWorkflowContext<Self>, _: ApprovalRequested) {}
 
     #[signal(name = "approval_response")]
     pub fn approval_response(

@@ -3,25 +3,38 @@
 
 use crate::db::Db;
 use sqlx::postgres::PgListener;
-use std::time::Duration;
-use tokio::sync::broadcast;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
 
 /// Notifications kept for a slow watcher; one that falls behind looks once and is up to date.
 const BACKLOG: usize = 1024;
+/// Live views of one process at once.
+const VIEWS_MAX: usize = 1000;
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The process's one listener.
 #[derive(Clone, Debug)]
-pub struct Live(broadcast::Sender<Uuid>);
+pub struct Live {
+    subjects: broadcast::Sender<Uuid>,
+    places: Arc<Semaphore>,
+}
 
 impl Live {
     pub fn new() -> Self {
-        Self(broadcast::channel(BACKLOG).0)
+        Self {
+            subjects: broadcast::channel(BACKLOG).0,
+            places: Arc::new(Semaphore::new(VIEWS_MAX)),
+        }
     }
 
     pub fn watch(&self) -> broadcast::Receiver<Uuid> {
-        self.0.subscribe()
+        self.subjects.subscribe()
+    }
+
+    /// One is held by each live view.
+    pub fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
     }
 
     /// Listens for ever, and again after the database was away.
@@ -41,7 +54,7 @@ impl Live {
             let notification = listener.recv().await?;
             if let Ok(subject) = notification.payload().parse() {
                 // Nobody watching is no error.
-                let _ = self.0.send(subject);
+                let _ = self.subjects.send(subject);
             }
         }
     }

@@ -1,11 +1,11 @@
 //! `/skill-creds`.
 
-use super::{CredentialType, VALUE_BYTES_MAX, credential_aad, last_4, store};
+use super::{CredentialType, SealedValue, VALUE_BYTES_MAX, credential_aad, last_4, store};
 use crate::{
     app::App,
     caller::{Caller, Permission},
     db::TenantTx,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    extract::{IdempotencyKey, Json, Path, Query},
     id::CredentialId,
     page::{Page, PageQuery},
     plugins,
@@ -14,6 +14,8 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -79,10 +81,9 @@ async fn store_credential(
     State(app): State<App>,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
-    body: JsonWithDigest<NewCredential>,
+    Json(new): Json<NewCredential>,
 ) -> Result<(StatusCode, Json<Credential>), Problem> {
     caller.require(Permission::Manage)?;
-    let new = body.value;
     check_value(&app, &new)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let config = store::config_of_skill(&mut tx, &new.skill)
@@ -97,8 +98,13 @@ async fn store_credential(
         ));
     };
     plugins::check_credential(&app, &mut tx, &new.skill, &new.key, &new.value).await?;
-    let id = match claim(&mut tx, "store_credential", key.as_deref(), &body.sha256).await? {
-        Claim::Repeat(id) => CredentialId(id),
+    let request = digest_without_value(&new);
+    let id = match claim(&mut tx, "store_credential", key.as_deref(), &request).await? {
+        Claim::Repeat(id) => {
+            let id = CredentialId(id);
+            must_be_the_same(&app, &mut tx, id, &new.value).await?;
+            id
+        }
         Claim::New(id) => {
             let id = CredentialId(id);
             let version = store::retire(&mut tx, config, &new.key).await? + 1;
@@ -128,6 +134,38 @@ async fn store_credential(
     let credential = load(&app, &mut tx, id).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(credential)))
+}
+
+/// What an Idempotency-Key is bound to, without the value: a digest of a weak secret gives it away.
+fn digest_without_value(new: &NewCredential) -> [u8; 32] {
+    let kind = new.r#type.map(CredentialType::as_str);
+    let expires_at = new.expires_at.map(OffsetDateTime::unix_timestamp);
+    Sha256::digest(json!([new.skill, new.key, kind, expires_at]).to_string()).into()
+}
+
+/// Refuses a repeated request with another value: the stored one is opened and compared.
+async fn must_be_the_same(
+    app: &App,
+    tx: &mut TenantTx,
+    id: CredentialId,
+    value: &str,
+) -> Result<(), Problem> {
+    let row = store::get(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("credential"))?;
+    let sealed = SealedValue {
+        data_key: row.data_key_id,
+        bytes: row.encrypted_value,
+    };
+    let about = credential_aad(tx.tenant(), id, row.version);
+    let stored = app.vault().open(tx, &about, &sealed).await?;
+    if stored.as_slice() == value.as_bytes() {
+        return Ok(());
+    }
+    Err(Problem::unprocessable(
+        "idempotency_key_reused",
+        "This Idempotency-Key came before with another value. Use a new key for a new request.",
+    ))
 }
 
 fn check_value(app: &App, new: &NewCredential) -> Result<(), Problem> {

@@ -15,6 +15,8 @@ const SPELLINGS = {
   "json in ascii, upper case": JSON.stringify(SECRET).slice(1, -1).replace("ü", "\\u00FC"),
   "json as Go writes it": JSON.stringify(SECRET).slice(1, -1).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
   base64: Buffer.from(SECRET).toString("base64"),
+  hex: Buffer.from(SECRET).toString("hex"),
+  "hex, upper case": Buffer.from(SECRET).toString("hex").toUpperCase(),
   base64url: Buffer.from(SECRET).toString("base64url"),
 };
 
