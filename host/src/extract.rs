@@ -6,14 +6,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use futures::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 /// The largest JSON body of an ordinary request, in bytes. (A plugin's file has its own limit.)
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a body that is too large until the connection is closed on it.
-const BODY_BYTES_DRAINED_MAX: usize = 64 << 20;
 
 /// A JSON body, in and out.
 #[derive(Debug, Clone)]
@@ -111,30 +108,14 @@ fn invalid_body(pointer: String, message: String) -> Problem {
 }
 
 /// Reads at most `max` bytes, whatever Content-Length says.
-///
-/// What is too much is read on for a while and dropped: a client that is still sending does not see an answer.
-pub async fn read_body(request: Request, max: usize) -> Result<Vec<u8>, Problem> {
-    let mut chunks = request.into_body().into_data_stream();
-    let (mut bytes, mut seen) = (Vec::new(), 0);
-    while seen <= BODY_BYTES_DRAINED_MAX
-        && let Some(chunk) = chunks.next().await
-    {
-        let chunk = chunk.map_err(|_| {
-            Problem::bad_request("body_cut_off", "The body was cut off. Send it again.")
-        })?;
-        seen += chunk.len();
-        if seen <= max {
-            bytes.extend_from_slice(&chunk);
-        }
-    }
-    if seen <= max {
-        return Ok(bytes);
-    }
-    Err(Problem::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "body_too_large",
-        format!("The body is larger than the {max} bytes that this operation takes. Send less."),
-    ))
+pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes, Problem> {
+    axum::body::to_bytes(request.into_body(), max).await.map_err(|_| {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("The body is larger than the {max} bytes that this operation takes, or was cut off. Send less."),
+        )
+    })
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {

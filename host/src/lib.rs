@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
+mod drain;
 pub mod extract;
 pub mod id;
 pub mod outbox;

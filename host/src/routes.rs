@@ -3,6 +3,7 @@
 use crate::{
     agents,
     app::App,
+    drain::drain_after,
     extract::Json,
     instances, plugins,
     problem::{Problem, ProblemBody, REQUEST_ID},
@@ -164,6 +165,7 @@ pub fn router(app: App) -> Router {
         .layer(
             ServiceBuilder::new()
                 .layer(middleware::from_fn(name_request))
+                .layer(middleware::from_fn(drain_after))
                 .layer(CatchPanicLayer::custom(panicked))
                 .layer(middleware::from_fn(move |request, next| {
                     bound(slots.clone(), timeout, request, next)

@@ -168,7 +168,7 @@ impl Gateway {
     pub fn pid_of(&self, file: &str) -> Option<i32> {
         let text = fs::read_to_string(self.data_dir().join(file)).ok()?;
         let identity: serde_json::Value = serde_json::from_str(&text).ok()?;
-        let pid = i32::try_from(identity["pid"].as_i64()?).ok()?;
+        let pid = i32::try_from(identity["process"]["pid"].as_i64()?).ok()?;
         processes::lives(pid).then_some(pid)
     }
 

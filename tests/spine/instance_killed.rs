@@ -52,9 +52,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn kill_instance(&self) {
-        let pid = self.gateway.pid_of(&self.pid_file);
-        processes::end(pid.expect("the instance runs"));
+    async fn kill_instance(&self) {
+        let pid = eventually("the instance's process is there", || async {
+            self.gateway.pid_of(&self.pid_file)
+        });
+        processes::end(pid.await);
     }
 
     /// Waits until the service has the request, and kills the instance before there is an answer.
@@ -63,7 +65,7 @@ impl Scene {
             (self.slack.count(message) > earlier).then_some(())
         })
         .await;
-        self.kill_instance();
+        self.kill_instance().await;
         self.slack.release();
     }
 }
@@ -85,7 +87,7 @@ async fn any_step() {
         let mut stage = Stage::set(&scene.gateway, moment).await;
         let task = scene.company.ask_to_send(moment.name).await;
         stage.reached().await;
-        scene.kill_instance();
+        scene.kill_instance().await;
         stage.clear().await;
         scene.company.task_is(&task, &["completed"]).await;
         let sent = scene.slack.count(moment.name);
@@ -98,7 +100,7 @@ async fn any_step() {
 }
 
 async fn idle(scene: &Scene) {
-    scene.kill_instance();
+    scene.kill_instance().await;
     let task = scene.company.ask_to_send("while it is away").await;
     scene.company.task_is(&task, &["completed"]).await;
     assert_eq!(scene.slack.count("while it is away"), 1);
@@ -159,7 +161,7 @@ async fn reading_is_asked_again(scene: &Scene) {
         (scene.slack.arrivals().len() > earlier).then_some(())
     })
     .await;
-    scene.kill_instance();
+    scene.kill_instance().await;
     scene.slack.release();
     scene.company.task_is(&task, &["completed"]).await;
     assert_eq!(scene.slack.arrivals().len(), earlier + 2);

@@ -257,6 +257,8 @@ async fn auditor(world: Arc<World>) {
         if operation.method == Method::GET {
             assert!(
                 answer.status != 403
+                    || operation.id == "read_logs"
+                    || operation.path.starts_with("/skill-creds")
                     || operation.path.starts_with("/api-keys")
                     || operation.path.starts_with("/users"),
                 "{}: {}",
