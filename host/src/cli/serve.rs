@@ -4,12 +4,15 @@ use crate::{
     app::App, config::Config, db, instances, problem::Problem, routes, telemetry, tenants, worker,
 };
 use sqlx::{Connection, PgConnection};
-use std::future::IntoFuture;
+use std::{future::IntoFuture, net::SocketAddr};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
 };
 use tsunami_process::FolderLock;
+
+/// Connections that wait to be accepted; beyond it the system breaks them. (The system may allow fewer: somaxconn.)
+const CONNECTIONS_WAITING_MAX: u32 = 4096;
 
 /// Until somebody asks the process to end: Ctrl-C or SIGTERM.
 pub async fn asked_to_stop() -> anyhow::Result<()> {
@@ -33,7 +36,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 pub async fn listen(app: &App) -> anyhow::Result<TcpListener> {
     let address = &app.config().http.listen;
-    TcpListener::bind(address).await.map_err(|e| anyhow::anyhow!("cannot listen on {address}: {e}. Choose another with the setting http.listen (TSUNAMI_HTTP__LISTEN)."))
+    bind(address).map_err(|e| anyhow::anyhow!("cannot listen on {address}: {e}. Choose another with the setting http.listen (TSUNAMI_HTTP__LISTEN)."))
+}
+
+fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    let address: SocketAddr = address.parse()?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // As `TcpListener::bind` does: a restart must not wait for the old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket.listen(CONNECTIONS_WAITING_MAX)?)
 }
 
 /// Serves until `stop`, then lets requests that are under way finish.
