@@ -136,7 +136,7 @@ settings! {
         /// A component's file, in bytes, at most.
         component_bytes_max: u64 = 4 << 20,
         /// Milliseconds until a call into a plugin is ended.
-        call_timeout_ms: u32 = 20,
+        call_timeout_ms: u32 = 100,
         /// Memory of one call, in bytes, at most.
         call_memory_bytes_max: u64 = 32 << 20,
     }

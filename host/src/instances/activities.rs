@@ -141,6 +141,14 @@ async fn find(tx: &mut TenantTx, of: &InstanceRef) -> Result<store::InstanceRow,
         .ok_or_else(|| Problem::not_found("instance"))
 }
 
+/// The row as it is now. What follows may take a minute, and must not hold a connection meanwhile.
+async fn row_of(app: &App, of: &InstanceRef) -> Result<store::InstanceRow, Problem> {
+    let mut tx = app.db().tenant(of.tenant).await?;
+    let row = find(&mut tx, of).await?;
+    tx.commit().await?;
+    Ok(row)
+}
+
 async fn set_status(app: &App, of: &InstanceRef, status: &str) -> Result<(), Problem> {
     let mut tx = app.db().tenant(of.tenant).await?;
     store::set_status(&mut tx, of.instance, status, None).await?;
@@ -209,35 +217,28 @@ async fn register_running(app: &App, of: &InstanceRef, health: &Value) -> Result
 }
 
 async fn stop(app: &App, of: &InstanceRef) -> Result<(), Problem> {
-    let mut tx = app.db().tenant(of.tenant).await?;
-    let row = find(&mut tx, of).await?;
+    let row = row_of(app, of).await?;
     app.gateways().forget(&row).await;
     app.cluster()
         .stop(&row.name)
         .await
         .map_err(cluster_problem)?;
-    store::set_status(&mut tx, of.instance, "stopped", None).await?;
-    tx.commit().await?;
-    Ok(())
+    set_status(app, of, "stopped").await
 }
 
 async fn destroy(app: &App, of: &InstanceRef) -> Result<(), Problem> {
-    let mut tx = app.db().tenant(of.tenant).await?;
-    let row = find(&mut tx, of).await?;
+    let row = row_of(app, of).await?;
     app.gateways().forget(&row).await;
     app.cluster()
         .destroy(&row.name)
         .await
         .map_err(cluster_problem)?;
-    store::set_status(&mut tx, of.instance, "destroyed", None).await?;
-    tx.commit().await?;
-    Ok(())
+    set_status(app, of, "destroyed").await
 }
 
 async fn note_failure(app: &App, input: &Input) -> Result<(), Problem> {
     let of = &input.instance;
-    let mut tx = app.db().tenant(of.tenant).await?;
-    let row = find(&mut tx, of).await?;
+    let row = row_of(app, of).await?;
     let logs = app
         .cluster()
         .logs(&row.name, 5)
@@ -255,6 +256,7 @@ async fn note_failure(app: &App, input: &Input) -> Result<(), Problem> {
         "{:?} did not succeed. The end of its log: {logs}",
         input.operation
     );
+    let mut tx = app.db().tenant(of.tenant).await?;
     store::set_status(&mut tx, of.instance, "error", Some(&error)).await?;
     tx.commit().await?;
     Ok(())

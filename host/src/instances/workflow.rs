@@ -6,7 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use temporalio_macros::{workflow, workflow_methods};
-use temporalio_sdk::{WorkflowContext, WorkflowContextView, WorkflowResult};
+use temporalio_sdk::{WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination};
 use tsunami_durable::workflow::{Patience, activity_options, detached_activity_options};
 
 pub const WORKFLOW_TYPE: &str = "OpenClawProvisionWorkflow";
@@ -69,7 +69,11 @@ impl OpenClawProvisionWorkflow {
                 .map_err(Into::into)
             }
         };
-        if done.is_err() {
+        let over = matches!(
+            done,
+            Err(WorkflowTermination::Cancelled { .. } | WorkflowTermination::Failed(_))
+        );
+        if over {
             // Also where the workflow was cancelled: the row must not say `provisioning` for ever.
             let options = detached_activity_options(&input.patience);
             ctx.execute_activity(InstanceActivities::give_up, input.clone(), options)
