@@ -250,7 +250,9 @@ impl Config {
         }
         let config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
             let name = e.path().to_string();
-            setting_error(&name, e.into_inner().to_string().trim().to_owned())
+            // TOML's error names the setting once more, on a line of its own.
+            let told = e.into_inner().to_string();
+            setting_error(&name, told.lines().next().unwrap_or_default().to_owned())
         })?;
         config.validate()?;
         Ok(config)

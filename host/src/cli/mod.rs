@@ -9,7 +9,11 @@ mod serve;
 
 use crate::config::{Config, env_var};
 use clap::{CommandFactory, Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 #[derive(Parser)]
 #[command(
@@ -97,28 +101,26 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor => doctor::doctor(load()?).await,
         Command::Config {
             command: ConfigCommand::Show,
-        } => {
-            print!("{}", load()?.show());
-            Ok(())
-        }
-        Command::Openapi => {
-            println!("{}", crate::routes::openapi().to_pretty_json()?);
-            Ok(())
-        }
+        } => answer(load()?.show().as_bytes()),
+        Command::Openapi => answer((crate::routes::openapi().to_pretty_json()? + "\n").as_bytes()),
         Command::OperatorKey { name } => serve::operator_key(load()?, &name).await,
         Command::Completion { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "tsunami",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut script);
+            answer(&script)
         }
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
             let key = env_var("TSUNAMI_API_KEY").ok_or_else(|| anyhow::anyhow!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})"))?;
             commands::run(command, &api::Api::new(&url, &key)?).await
         }
+    }
+}
+
+/// Writes what a command answers. Who reads it may stop, as `head` does.
+fn answer(text: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
