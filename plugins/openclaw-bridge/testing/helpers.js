@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdtemp, readFile, readdir } from "node:fs/promises";
 import http from "node:http";
 import os from "node:os";
 import path from "node:path";
@@ -28,11 +29,15 @@ export async function startService(t, answer = (request, response) => response.e
   return { url: `http://127.0.0.1:${server.address().port}`, port: server.address().port, requests, server };
 }
 
-export async function temporaryFolder(t) {
+/** A folder until the process ends: what a test closes after itself may still write into it. */
+export async function temporaryFolder() {
   const folder = await mkdtemp(path.join(os.tmpdir(), "bridge-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
+
+const folders = [];
+process.once("exit", () => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
 
 /** A journal that is closed after the test. Opening another one on the same folder is what a restart is. */
 export async function openJournal(t, folder, options) {
