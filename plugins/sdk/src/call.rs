@@ -86,6 +86,7 @@ impl<O> Done<O> {
 /// replies that it had: so [`Call::send`] reads like a call that waits.
 #[derive(Debug)]
 pub struct Call {
+    action: String,
     settings: Value,
     replies: VecDeque<Reply>,
     idempotency_key: String,
@@ -94,17 +95,24 @@ pub struct Call {
 
 impl Call {
     pub(crate) fn new(
+        action: String,
         settings: Value,
         replies: VecDeque<Reply>,
         idempotency_key: String,
         now_ms: u64,
     ) -> Self {
         Self {
+            action,
             settings,
             replies,
             idempotency_key,
             now_ms,
         }
+    }
+
+    /// The action's name.
+    pub fn action(&self) -> &str {
+        &self.action
     }
 
     /// Has the request carried out and gives its reply.

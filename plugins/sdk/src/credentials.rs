@@ -46,11 +46,15 @@ impl Shape {
     }
 }
 
+/// What is looked at in a value besides its shape.
+type Check = fn(&str) -> Result<(), CredentialViolation>;
+
 /// A credential that a skill needs or can use.
 #[derive(Clone, Debug)]
 pub struct Credential {
     field: Field,
     shape: Shape,
+    check: Option<Check>,
 }
 
 impl Credential {
@@ -68,6 +72,7 @@ impl Credential {
                 oauth: None,
             },
             shape: Shape::default(),
+            check: None,
         }
     }
 
@@ -104,6 +109,13 @@ impl Credential {
         self
     }
 
+    /// What values must have in common besides their shape: a checksum, for one.
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.check = Some(check);
+        self
+    }
+
     #[doc(hidden)]
     pub fn into_field(self) -> Field {
         self.field
@@ -113,7 +125,10 @@ impl Credential {
     #[doc(hidden)]
     pub fn check_among(all: &[Self], key: &str, value: &str) -> Result<(), CredentialViolation> {
         match all.iter().find(|credential| credential.field.key == key) {
-            Some(credential) => credential.shape.check(value),
+            Some(credential) => {
+                credential.shape.check(value)?;
+                credential.check.map_or(Ok(()), |check| check(value))
+            }
             None => Shape::default().check(value),
         }
     }

@@ -95,7 +95,13 @@ impl Skill {
         let params = parse("parameters", &call.params)?;
         let settings = parse("settings", &call.settings)?;
         let replies = replies.into_iter().map(Reply::from).collect();
-        let mut call = Call::new(settings, replies, call.idempotency_key, call.now);
+        let mut call = Call::new(
+            call.action,
+            settings,
+            replies,
+            call.idempotency_key,
+            call.now,
+        );
         to_step((action.run)(&mut call, params))
     }
 }
