@@ -121,8 +121,11 @@ async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
     let described = call(app, &plugin, Plugin::describe).await.flatten();
     let manifest = described.map_err(|e| failed("describe", &e))?.value;
     let fields = if plugin.kinds().credentials {
-        let fields = call(app, &plugin, Plugin::fields).await.flatten();
-        fields.map_err(|e| failed("fields", &e))?.value
+        let schema = call(app, &plugin, Plugin::credentials).await.flatten();
+        schema
+            .map_err(|e| failed("credential-schema.describe", &e))?
+            .value
+            .fields
     } else {
         Vec::new()
     };

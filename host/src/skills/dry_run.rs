@@ -8,7 +8,7 @@ use super::{
 use crate::{app::App, id::TenantId, instances, plugins, problem::Problem, vault};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tsunami_plugin_host::adapter::{self, Request, Step};
+use tsunami_plugin_host::adapter::{self, Step};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -93,7 +93,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         plugin.next(&invocation, &[])
     });
     match asked.await.flatten().map(|called| called.value) {
-        Ok(Ok(Step::Perform(Request::Http(request)))) => {
+        Ok(Ok(Step::Perform(request))) => {
             let place = Place {
                 manifest,
                 settings: &config.settings,

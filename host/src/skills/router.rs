@@ -20,6 +20,7 @@ use crate::{
     vault::{self, Opened},
 };
 use axum::http::StatusCode;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::{
@@ -29,7 +30,7 @@ use std::{
 use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
 use tsunami_plugin_host::{
     LogLine,
-    adapter::{self, Action, Failure, Reply, Request, Step},
+    adapter::{self, Action, Failure, Reply, Step},
 };
 use zeroize::Zeroizing;
 
@@ -347,10 +348,7 @@ impl Run<'_> {
             };
             let request = match step {
                 Ok(Step::Finish(outcome)) => return self.succeed(&outcome).await,
-                Ok(Step::Perform(Request::Http(request))) => request,
-                Ok(Step::Perform(_)) => {
-                    return self.fail(CallFailure::new("unsupported_request", "The plugin asks for a kind of request that this gateway does not carry out.")).await;
-                }
+                Ok(Step::Perform(request)) => request,
                 Err(failure) => return self.fail_as(failure).await,
             };
             if replies.len() >= steps_max {
@@ -386,7 +384,7 @@ impl Run<'_> {
 
     async fn perform(
         &mut self,
-        request: &adapter::HttpRequest,
+        request: &adapter::Request,
         seq: i32,
         known: &[store::RequestRow],
     ) -> Result<Sent, Problem> {
@@ -562,9 +560,14 @@ impl Run<'_> {
             .iter()
             .map(|(name, value)| (name.clone(), text(value.clone().into_bytes())))
             .collect();
-        // jsonb holds no U+0000.
-        let body = text(reply.body.clone().unwrap_or_default()).replace('\0', "\u{fffd}");
-        let kept = json!({ "status": reply.status, "headers": headers, "body": body, "truncated": reply.truncated || reply.body.is_none() });
+        let body = render::mask(reply.body.clone().unwrap_or_default(), secrets);
+        let mut kept = json!({ "status": reply.status, "headers": headers, "truncated": reply.truncated || reply.body.is_none() });
+        // jsonb holds no U+0000, and no bytes.
+        match String::from_utf8(body) {
+            Ok(text) if !text.contains('\0') => kept["body"] = json!(text),
+            Ok(text) => kept["body_base64"] = json!(BASE64_STANDARD.encode(text)),
+            Err(bytes) => kept["body_base64"] = json!(BASE64_STANDARD.encode(bytes.into_bytes())),
+        }
         let mut tx = self.app.db().tenant(self.tenant).await?;
         store::replied(&mut tx, self.row.id, seq, &kept).await?;
         if self.row.retry_unknown {
@@ -800,7 +803,12 @@ fn waiting(what: String, retry_after: Duration) -> Outcome {
 
 fn to_reply(kept: &Value) -> Reply {
     let headers = kept["headers"].as_array().into_iter().flatten();
-    Reply::Http(adapter::HttpReply {
+    let body = match (kept["body"].as_str(), kept["body_base64"].as_str()) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(encoded)) => BASE64_STANDARD.decode(encoded).unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    Reply {
         status: kept["status"]
             .as_u64()
             .and_then(|s| u16::try_from(s).ok())
@@ -808,12 +816,8 @@ fn to_reply(kept: &Value) -> Reply {
         headers: headers
             .filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())))
             .collect(),
-        body: kept["body"]
-            .as_str()
-            .unwrap_or_default()
-            .as_bytes()
-            .to_vec(),
-    })
+        body,
+    }
 }
 
 /// Ends a call that cannot go on, with the reason: for a task, whose call is not made again.
