@@ -77,7 +77,7 @@ struct Checked {
 }
 
 /// Loads a component away from the async threads: compiling takes tenths of a second.
-async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
+pub async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
     let host = app.plugin_host().clone();
     tokio::task::spawn_blocking(move || host.load(&bytes))
         .await

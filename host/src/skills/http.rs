@@ -1,7 +1,7 @@
 //! `/skills/{skill}/{action}`, `/skill-calls`, `/skill-configs` and `/approvals`.
 
 use super::{
-    CallFailure, CallRequest, CallStatus, Origin, Outcome,
+    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind,
     activities::take_further,
     approvals::{self, Decision, Resolution, Which},
     configs::{self, RateLimit},
@@ -75,6 +75,8 @@ pub struct SkillCall {
     pub plugin_digest: Option<String>,
     /// By their masks: `bot_token:****a3f2`.
     pub credentials_used: Value,
+    /// What the policies said of it; null where it did not come before them.
+    pub policies: Option<Value>,
     pub output: Option<Value>,
     pub summary: Option<String>,
     pub error: Option<CallFailure>,
@@ -102,6 +104,7 @@ impl From<store::CallRow> for SkillCall {
             approval_id: row.approval_id,
             plugin_digest: row.plugin_digest,
             credentials_used: row.credentials_used,
+            policies: row.policy_verdict,
             output: row.output,
             summary: row.summary,
             error: row.error.and_then(|json| serde_json::from_value(json).ok()),
@@ -139,6 +142,7 @@ async fn call_skill(
         action,
         params: Value::Object(body.params),
         actor: caller.name.clone(),
+        who: who(&caller),
         origin: Origin::Direct,
     };
     if query.dry_run {
@@ -166,6 +170,27 @@ async fn call_skill(
     answer(call, &advanced.outcome)
 }
 
+/// A person came with a key of their own; anything else is a program.
+fn who(caller: &Caller) -> Who {
+    Who {
+        kind: match caller.user {
+            Some(_) => WhoKind::Person,
+            None => WhoKind::System,
+        },
+        id: caller
+            .user
+            .map_or_else(|| caller.key.to_string(), |user| user.to_string()),
+        roles: caller
+            .roles
+            .iter()
+            .map(|role| role.as_str().to_owned())
+            .collect(),
+        trust: 1.0,
+        delegation_depth: 0,
+        on_behalf_of: caller.name.clone(),
+    }
+}
+
 fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
     match outcome {
         Outcome::Succeeded { .. } => Ok(Json(call).into_response()),
@@ -182,6 +207,10 @@ fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
                     .with("call_id", call.id),
             )
         }
+        Outcome::Failed(failure) if failure.code == router::POLICY_DENIED => Err(
+            Problem::forbidden(router::POLICY_DENIED, failure.message.as_str())
+                .with("call_id", call.id),
+        ),
         Outcome::Failed(failure) => Err(Problem::new(
             StatusCode::BAD_GATEWAY,
             "call_failed",
@@ -465,7 +494,13 @@ pub struct Approval {
     /// SHA-256 of it; the call goes on only while it is this.
     pub fingerprint: String,
     pub reason: String,
+    /// Who may approve; empty for whoever may approve at all.
     pub roles: Vec<String>,
+    /// What policies ask for: one role of each list.
+    #[schema(value_type = Vec<Vec<String>>)]
+    pub role_sets: Value,
+    /// Whether a policy asks for somebody else than whoever asked.
+    pub second_person: bool,
     pub requested_by: String,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -491,6 +526,8 @@ impl From<store::ApprovalRow> for Approval {
             fingerprint: hex::encode(row.fingerprint),
             reason: row.reason,
             roles: row.roles,
+            role_sets: row.role_sets,
+            second_person: row.second_person,
             requested_by: row.requested_by,
             expires_at: row.expires_at,
             decided_by: row.decided_by,

@@ -5,7 +5,8 @@
 //! request that comes twice.
 
 use super::{
-    Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, approvals, configs,
+    Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind, approvals,
+    configs,
     render::{self, Place, Rendered},
     store::{self, CallRow, ConfigRow},
 };
@@ -15,6 +16,7 @@ use crate::{
     id::{SkillCallId, TenantId},
     instances::{self, Reachable},
     plugins::{self, Installed},
+    policies::{self, Strictness, chain::Evaluated},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     traces::{self, NewStep, StepType, Subject},
     vault::{self, Opened},
@@ -31,6 +33,7 @@ use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
 use tsunami_plugin_host::{
     LogLine,
     adapter::{self, Action, Failure, Reply, Step},
+    policy,
 };
 use zeroize::Zeroizing;
 
@@ -42,6 +45,8 @@ const REACH_ATTEMPTS: u32 = 2;
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long the instance may take to say which journal it keeps.
 const STATUS_WAIT: Duration = Duration::from_secs(10);
+/// The code of a call that a policy stopped.
+pub const POLICY_DENIED: &str = "policy_denied";
 /// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
@@ -59,6 +64,12 @@ pub async fn submit(tx: &mut TenantTx, request: &CallRequest) -> Result<CallRow,
         ));
     }
     Ok(row)
+}
+
+/// A call, and what the policies said of it.
+struct Decided {
+    row: CallRow,
+    evaluated: Evaluated,
 }
 
 /// What a call needs, checked.
@@ -92,11 +103,17 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
     }
     let begun = row.status() == CallStatus::Running;
     let prepared = prepare(app, &mut tx, &row, begun).await?;
-    if !begun && let Some(outcome) = gate(app, &mut tx, &row, &prepared).await? {
-        tx.commit().await?;
-        app.outbox_wake().notify_one();
-        return Ok(Advanced { call: id, outcome });
-    }
+    let row = if begun {
+        row
+    } else {
+        let decided = decided(app, &mut tx, row, &prepared).await?;
+        if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
+            tx.commit().await?;
+            app.outbox_wake().notify_one();
+            return Ok(Advanced { call: id, outcome });
+        }
+        decided.row
+    };
     // Step 5: the credentials that the action names, and nothing else.
     let action = prepared
         .action(&row.action)
@@ -218,18 +235,94 @@ fn unknown_action(prepared: &Prepared, row: &CallRow) -> Problem {
     )
 }
 
-/// Step 3: whether a person must agree first. Also where an approval is taken up, once, if it is still for this.
+/// Who made the call, where that was written down.
+pub(super) fn who(row: &CallRow) -> Option<Who> {
+    serde_json::from_value(row.actor_context.clone()?).ok()
+}
+
+/// What policies are told of a call.
+pub(super) fn facts(
+    app: &App,
+    config: &ConfigRow,
+    action: &Action,
+    params: &Value,
+    who: Option<Who>,
+    instance: Option<&Reachable>,
+) -> policies::Facts {
+    let who = who.unwrap_or_else(Who::nobody);
+    let instances = instance.map(|instance| policy::Instance {
+        id: instance.id.to_string(),
+        labels: vec![("name".to_owned(), instance.name.clone())],
+        in_flight: 0,
+        latency_p50_ms: None,
+    });
+    policies::Facts {
+        skill: config.skill_name.clone(),
+        action: action.name.clone(),
+        risk: action.risk,
+        params: params.clone(),
+        scopes: configs::scope_values(action, params),
+        actor: policy::Actor {
+            kind: match who.kind {
+                WhoKind::Person => policy::ActorKind::Person,
+                WhoKind::Agent => policy::ActorKind::Agent,
+                WhoKind::System => policy::ActorKind::System,
+            },
+            id: who.id,
+            roles: who.roles,
+            trust: who.trust,
+            delegation_depth: who.delegation_depth,
+        },
+        instances: instances.into_iter().collect(),
+        window_seconds: configs::rate_limit(config).map_or(3600, |limit| limit.per_seconds),
+        now_ms: app.clock().now_unix_ms(),
+    }
+}
+
+/// Step 3, the policies: asks the chain, and writes down what it said.
+async fn decided(
+    app: &App,
+    tx: &mut TenantTx,
+    row: CallRow,
+    prepared: &Prepared,
+) -> Result<Decided, Problem> {
+    let action = prepared
+        .action(&row.action)
+        .ok_or_else(|| unknown_action(prepared, &row))?;
+    let facts = facts(
+        app,
+        &prepared.config,
+        action,
+        &row.params,
+        who(&row),
+        Some(&prepared.instance),
+    );
+    let evaluated = policies::evaluate(app, tx, facts).await?;
+    policies::chain::record(tx, row.id, &evaluated).await?;
+    let row = CallRow {
+        policy_verdict: Some(evaluated.verdict.shown.clone()),
+        ..row
+    };
+    Ok(Decided { row, evaluated })
+}
+
+/// Step 3, people: whether one must agree first. Also where an approval is taken up, once, if it is still for this.
 async fn gate(
     app: &App,
     tx: &mut TenantTx,
-    row: &CallRow,
+    decided: &Decided,
     prepared: &Prepared,
 ) -> Result<Option<Outcome>, Problem> {
-    let config = &prepared.config;
-    if !config.requires_approval && !config.approval_actions.contains(&row.action) {
+    let (row, config) = (&decided.row, &prepared.config);
+    let verdict = &decided.evaluated.verdict;
+    if verdict.strictness == Strictness::Deny {
+        return denied(tx, row, &verdict.denials).await.map(Some);
+    }
+    let configured = config.requires_approval || config.approval_actions.contains(&row.action);
+    if !configured && verdict.strictness == Strictness::Allow {
         return Ok(None);
     }
-    match approvals::take_up(app, tx, row, prepared).await? {
+    match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
         approvals::Taken::Granted => Ok(None),
         approvals::Taken::Waiting {
             approval,
@@ -240,6 +333,31 @@ async fn gate(
         })),
         approvals::Taken::Refused(failure) => Ok(Some(Outcome::Failed(failure))),
     }
+}
+
+/// A policy said no: the call ends, with its reason.
+async fn denied(tx: &mut TenantTx, row: &CallRow, reasons: &[String]) -> Result<Outcome, Problem> {
+    let failure = CallFailure::new(
+        POLICY_DENIED,
+        format!("A policy denies the call: {}.", reasons.join("; ")),
+    )
+    .cleaned();
+    if store::finish(tx, row.id, CallStatus::Rejected, None, None, Some(&failure)).await? {
+        let details = json!({
+            "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "denied",
+            "policies": row.policy_verdict, "error": failure,
+        });
+        record(
+            tx,
+            row,
+            StepType::SkillCall,
+            "skill_call:denied",
+            details,
+            None,
+        )
+        .await?;
+    }
+    Ok(Outcome::Failed(failure))
 }
 
 /// The call is on its way: the rate limit is counted, and what it runs with is written down.
@@ -743,6 +861,7 @@ impl Run<'_> {
             "actor": self.row.actor,
             "instance": self.prepared.instance.name,
             "plugin_digest": self.row.plugin_digest,
+            "policies": self.row.policy_verdict,
             "credentials_used": self.row.credentials_used,
             "llm_model": null, "tokens_used": 0, "cost_micro_usd": 0,
         });

@@ -141,6 +141,8 @@ pub struct CallRow {
     pub plugin_digest: Option<String>,
     pub settings: Option<Value>,
     pub approval_id: Option<ApprovalId>,
+    pub actor_context: Option<Value>,
+    pub policy_verdict: Option<Value>,
     pub detached: bool,
     pub attempts: i32,
     pub retry_unknown: bool,
@@ -167,6 +169,7 @@ macro_rules! call_query {
             r#"select id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
+                      actor_context, policy_verdict,
                       detached, attempts, retry_unknown, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at
                from skill_calls where "# + $where
             $(, $arg)*
@@ -189,8 +192,8 @@ pub async fn submit(
         }
     };
     sqlx::query!(
-        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued') on conflict on constraint skill_calls_idempotency do nothing",
+        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12) on conflict on constraint skill_calls_idempotency do nothing",
         id.uuid(),
         tenant.uuid(),
         task,
@@ -201,7 +204,8 @@ pub async fn submit(
         sha256.as_slice(),
         request.skill,
         request.action,
-        request.params
+        request.params,
+        serde_json::to_value(&request.who).ok()
     )
     .execute(&mut **tx)
     .await?;
@@ -458,6 +462,9 @@ pub struct ApprovalRow {
     pub request: Value,
     pub reason: String,
     pub roles: Vec<String>,
+    pub role_sets: Value,
+    pub second_person: bool,
+    pub on_behalf_of: Option<String>,
     pub requested_by: String,
     pub expires_at: OffsetDateTime,
     pub decided_by: Option<String>,
@@ -471,7 +478,7 @@ macro_rules! approval_query {
         sqlx::query_as!(
             ApprovalRow,
             r#"select id as "id: ApprovalId", task_id as "task_id: TaskId", call_id as "call_id: SkillCallId", workflow_id, status, fingerprint,
-                      request, reason, roles, requested_by, expires_at, decided_by, decided_at, note, created_at
+                      request, reason, roles, role_sets, second_person, on_behalf_of, requested_by, expires_at, decided_by, decided_at, note, created_at
                from approvals where "# + $where
             $(, $arg)*
         )
@@ -487,6 +494,9 @@ pub struct NewApproval<'a> {
     pub request: &'a Value,
     pub reason: &'a str,
     pub roles: &'a [String],
+    pub role_sets: &'a Value,
+    pub second_person: bool,
+    pub on_behalf_of: &'a str,
     pub requested_by: &'a str,
     pub expires_at: OffsetDateTime,
 }
@@ -494,8 +504,9 @@ pub struct NewApproval<'a> {
 pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
-        "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, roles, requested_by, expires_at)
-         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11)",
+        "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, roles, requested_by, expires_at,
+                                role_sets, second_person, on_behalf_of)
+         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         new.id.uuid(),
         tenant.uuid(),
         new.task.map(TaskId::uuid),
@@ -506,7 +517,10 @@ pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<
         new.reason,
         new.roles,
         new.requested_by,
-        new.expires_at
+        new.expires_at,
+        new.role_sets,
+        new.second_person,
+        new.on_behalf_of
     )
     .execute(&mut **tx)
     .await?;

@@ -296,6 +296,9 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         step: about.step,
         agent: row.agent_id,
         agent_name: &agent.name,
+        agent_trust: agent.trust,
+        delegation_depth: row.delegation_depth,
+        created_by: &row.created_by,
         planned,
     };
     let call = backend::submit(app, agent.backend, &request).await?;
