@@ -9,7 +9,8 @@ create table policy_components (
 -- Which of them a tenant brought.
 create table policy_uploads (
     tenant_id    uuid not null references tenants (id),
-    digest       text not null references policy_components (digest),
+    -- Written first: whoever adds a component must be one who may see it.
+    digest       text not null references policy_components (digest) deferrable initially deferred,
     uploaded_by  text not null,
     created_at   timestamptz not null default now(),
     primary key (tenant_id, digest)

@@ -332,8 +332,8 @@ async fn add_policy_component(
     caller.require(Permission::Manage)?;
     let (bytes, checked) = checked_body(&app, request).await?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    store::insert_component(&mut tx, &checked.digest, &bytes, &checked.manifest).await?;
     store::insert_upload(&mut tx, &checked.digest, &caller.name).await?;
+    store::insert_component(&mut tx, &checked.digest, &bytes, &checked.manifest).await?;
     tx.commit().await?;
     let component = present_component(checked.digest, &checked.manifest);
     Ok((StatusCode::CREATED, Json(component)))

@@ -5,14 +5,7 @@ use super::{
     render::{self, Place},
     router, store,
 };
-use crate::{
-    app::App,
-    id::TenantId,
-    instances, plugins,
-    policies::{self, Strictness},
-    problem::Problem,
-    vault,
-};
+use crate::{app::App, id::TenantId, instances, plugins, policies, problem::Problem, vault};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tsunami_plugin_host::adapter::{self, Step};
@@ -94,7 +87,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         instance.as_ref(),
     );
     let verdict = policies::evaluate(app, &mut tx, facts).await?.verdict;
-    out.requires_approval |= verdict.strictness == Strictness::Ask;
+    out.requires_approval |= !verdict.asks.reasons.is_empty();
     for reason in &verdict.denials {
         out.problems
             .push(json!({ "code": router::POLICY_DENIED, "detail": reason }));

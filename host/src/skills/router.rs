@@ -319,7 +319,9 @@ async fn gate(
         return denied(tx, row, &verdict.denials).await.map(Some);
     }
     let configured = config.requires_approval || config.approval_actions.contains(&row.action);
-    if !configured && verdict.strictness == Strictness::Allow {
+    // Who was asked decides, also where nobody would be asked any more.
+    let was_asked = row.approval_id.is_some();
+    if !configured && !was_asked && verdict.strictness == Strictness::Allow {
         return Ok(None);
     }
     match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
