@@ -3,6 +3,8 @@
 //! One server for all stories, with a database for each. `cargo test -p tsunami --test database -- traces` runs some.
 
 mod ground;
+mod instances;
+mod live;
 mod traces;
 
 use ground::{Ground, Server};
@@ -41,7 +43,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let server = Arc::new(Server::new());
     let mut stories = Vec::new();
-    for of in [traces::stories] {
+    for of in [instances::stories, live::stories, traces::stories] {
         of(&mut stories, &server);
     }
     let conclusion = libtest_mimic::run(&arguments, stories);
