@@ -288,9 +288,15 @@ fn provide<const N: usize>(table: &mut Table, section: &str, entries: [(&str, St
     }
 }
 
-/// The operator's key of this folder, made on the first start; only its owner may read the file.
+/// The operator's key of this folder, made on the first start, or where the database does not know the one that is
+/// there, because it was begun anew. Only its owner may read the file.
 async fn operator_key(app: &App, path: &Path) -> anyhow::Result<String> {
-    if let Ok(key) = std::fs::read_to_string(path) {
+    if let Ok(key) = std::fs::read_to_string(path)
+        && let Some(presented) = tenants::keys::parse(key.trim())
+        && tenants::authenticate_operator(app, &presented)
+            .await?
+            .is_some()
+    {
         return Ok(key.trim().to_owned());
     }
     let key = tenants::create_operator_key(app, "development").await?;

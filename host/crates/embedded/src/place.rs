@@ -14,6 +14,10 @@ use std::{
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 /// Where folders lie that must be reachable for everybody and outlast a reboot.
 const REACHABLE: &str = "/var/tmp";
+/// In a folder whose data is elsewhere: a random id. The other is in the place of the data: the same id, and the path of
+/// the folder. So the data of a folder that is gone is not taken for that of another one with its path.
+const ID: &str = "place-id";
+const BELONGS_TO: &str = "belongs-to";
 /// Where sockets lie whose path would be too long. Not `TMPDIR`, which may be another one at the next start.
 const SHORT: &str = "/tmp";
 /// The longest path of a socket, in bytes: 103 on macOS (`sun_path` is 104 with its end), 107 on Linux.
@@ -42,9 +46,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes the folders, where they are not there.
+    /// Makes the folders below this one, where they are not there.
     pub fn prepare(dir: &Path, install: &Path) -> Result<Self, EmbeddedError> {
-        fs::create_dir_all(dir).map_err(io(format!("cannot make {}", dir.display())))?;
         let dir = dir
             .canonicalize()
             .map_err(io(format!("cannot find {}", dir.display())))?;
@@ -55,10 +58,11 @@ impl Place {
         let Some(account) = account else {
             return Self::at(home, None, install);
         };
-        if home != dir {
-            tracing::info!(folder = %home.display(), "PostgreSQL does not run as root, and others cannot reach {}; its data is kept elsewhere", dir.display());
-        }
         let mut place = Self::at(home, Some(account), install)?;
+        if place.home != dir {
+            tracing::info!(folder = %place.home.display(), "PostgreSQL does not run as root, and others cannot reach {}; its data is kept elsewhere", dir.display());
+            bind(&place.home, &dir)?;
+        }
         let server = place.install.join("bin/postgres");
         let server = server
             .canonicalize()
@@ -106,9 +110,51 @@ pub fn home_of(dir: &Path) -> Result<(PathBuf, Option<Account>), EmbeddedError> 
     if is_reachable(&dir, account) {
         return Ok((dir, Some(account)));
     }
-    let home = Path::new(REACHABLE).join(format!("tsunami-{}", short_hash(&dir)));
+    let home = elsewhere(&dir);
     let account = account_for(&home)?;
     Ok((home, Some(account)))
+}
+
+fn elsewhere(dir: &Path) -> PathBuf {
+    Path::new(REACHABLE).join(format!("tsunami-{}", short_hash(dir)))
+}
+
+/// The place elsewhere that this folder would have, where it holds the data of an earlier folder with the same path.
+pub fn forsaken_home(dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
+    let (home, _) = home_of(dir)?;
+    if dir.canonicalize().is_ok_and(|dir| dir == home) {
+        return Ok(None);
+    }
+    // What is not ours is refused later on, and not removed.
+    let ours = fs::symlink_metadata(&home)
+        .is_ok_and(|found| found.is_dir() && found.uid() == Uid::effective().as_raw());
+    let wanted = fs::read_to_string(dir.join(ID)).ok();
+    let found = fs::read_to_string(home.join(BELONGS_TO)).unwrap_or_default();
+    let same = wanted.is_some_and(|id| found.split_whitespace().next() == Some(id.trim()));
+    Ok((ours && !same).then_some(home))
+}
+
+/// Notes in both places that they belong together.
+fn bind(home: &Path, dir: &Path) -> Result<(), EmbeddedError> {
+    let (id_file, belongs_to) = (dir.join(ID), home.join(BELONGS_TO));
+    let failed = |path: &Path| io(format!("cannot write {}", path.display()));
+    let id = match fs::read_to_string(&id_file) {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => {
+            let mut id = [0; 16];
+            getrandom::fill(&mut id).map_err(|error| failed(&id_file)(error.into()))?;
+            hex::encode(id)
+        }
+    };
+    // The place first: a kill in between leaves one that belongs to no folder, and is begun anew.
+    write_whole(&belongs_to, &format!("{id} {}\n", dir.display())).map_err(failed(&belongs_to))?;
+    write_whole(&id_file, &format!("{id}\n")).map_err(failed(&id_file))
+}
+
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    fs::rename(new, path)
 }
 
 /// Whom root lets the server of this folder run as: the owner of the data, where there is some already.

@@ -1,6 +1,6 @@
 use crate::{
     EmbeddedError, READY_POLL, START_TIMEOUT, TAKE_OVER_TIMEOUT, io, must_exist, not_up,
-    place::{Account, Place, home_of},
+    place::{Account, Place, forsaken_home, home_of},
     until_ready,
 };
 use nix::unistd::{Uid, User};
@@ -64,7 +64,12 @@ impl Postgres {
     pub async fn start(settings: &PostgresSettings) -> Result<Self, EmbeddedError> {
         must_exist(settings.install_dir.join("bin/postgres"), SETTING)?;
         must_exist(settings.install_dir.join("bin/initdb"), SETTING)?;
-        let place = Place::prepare(&settings.dir, &settings.install_dir)?;
+        let dir = &settings.dir;
+        fs::create_dir_all(dir).map_err(io(format!("cannot make {}", dir.display())))?;
+        if let Some(home) = forsaken_home(dir)? {
+            remove_forsaken(&home, dir).await?;
+        }
+        let place = Place::prepare(dir, &settings.install_dir)?;
         let alone = FolderLock::take(&place.home)?;
         let log = place.home.join("postgres.log");
         let url = url(&place.sockets, ADMIN, ADMIN);
@@ -121,13 +126,8 @@ impl Postgres {
             return;
         };
         // Where somebody holds the lock, it is theirs.
-        let Ok(_alone) = FolderLock::take(&home) else {
-            return;
-        };
-        for (pid_file, signal) in [(INITDB_PID, Signal::SIGKILL), (PID, Signal::SIGINT)] {
-            if let Some(process) = Process::adopt(&home.join(pid_file)) {
-                process.stop(signal, STOP_GRACE).await;
-            }
+        if let Ok(_alone) = FolderLock::take(&home) {
+            end_servers(&home).await;
         }
     }
 
@@ -219,6 +219,23 @@ impl Postgres {
     pub async fn stop(self) {
         self.process.stop(Signal::SIGINT, STOP_GRACE).await;
     }
+}
+
+async fn end_servers(home: &Path) {
+    for (pid_file, signal) in [(INITDB_PID, Signal::SIGKILL), (PID, Signal::SIGINT)] {
+        if let Some(process) = Process::adopt(&home.join(pid_file)) {
+            process.stop(signal, STOP_GRACE).await;
+        }
+    }
+}
+
+/// Removes the data of a folder that is gone: nobody has the keys to what is in it any more.
+async fn remove_forsaken(home: &Path, dir: &Path) -> Result<(), EmbeddedError> {
+    tracing::warn!(folder = %home.display(), "it holds the data of an earlier {}; it is removed", dir.display());
+    let _alone = FolderLock::take(home)?;
+    end_servers(home).await;
+    until_unused(&home.join("data")).await?;
+    fs::remove_dir_all(home).map_err(io(format!("cannot remove {}", home.display())))
 }
 
 async fn answers(url: &str) -> Result<(), String> {

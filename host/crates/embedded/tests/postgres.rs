@@ -260,17 +260,14 @@ async fn an_ordinary_user_runs_it_too() {
     until_gone(starter.server_pid).await;
 }
 
-#[tokio::test]
-async fn root_keeps_it_elsewhere_where_its_folder_is_out_of_reach() {
-    if !Uid::effective().is_root() {
-        return; // Whoever else starts it can reach it.
-    }
-    let private = tempfile::tempdir().unwrap();
+/// Settings for a folder below the project's that only root can enter, and that folder.
+fn out_of_reach() -> (tempfile::TempDir, PostgresSettings) {
+    let private = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let install_dir = private.path().join("tools");
     let copied = std::process::Command::new("cp")
         .arg("-a")
-        .arg(tools().join("postgres"))
+        .arg(tools().join("postgres").canonicalize().unwrap())
         .arg(&install_dir)
         .status()
         .unwrap();
@@ -279,17 +276,63 @@ async fn root_keeps_it_elsewhere_where_its_folder_is_out_of_reach() {
         install_dir,
         ..settings(private.path())
     };
+    (private, settings)
+}
+
+/// As `make clean-tools` does, for tools of one's own.
+fn clean(tools: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../scripts/bootstrap");
+    let cleaned = std::process::Command::new(script)
+        .arg("clean")
+        .env("TSUNAMI_TOOLS_DIR", tools)
+        .output()
+        .unwrap();
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    String::from_utf8_lossy(&cleaned.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn root_keeps_it_elsewhere_where_its_folder_is_out_of_reach() {
+    if !Uid::effective().is_root() {
+        return; // Whoever else starts it can reach it.
+    }
+    let (private, settings) = out_of_reach();
     let server = Postgres::start(&settings).await.unwrap();
     let data = server.data_dir().to_owned();
+    let home = data.parent().unwrap();
     assert!(data.starts_with("/var/tmp"), "{}", data.display());
+    let url = server.url("postgres", "postgres");
+    connect(&url)
+        .await
+        .execute("create table kept as select 1::bigint as one")
+        .await
+        .unwrap();
     let first = server.pid();
     server.stop().await;
     let server = Postgres::start(&settings).await.unwrap();
     assert_ne!(server.pid(), first);
+    assert_eq!(number(&url, "select one from kept").await, 1);
+
+    // While its folder is there, so is the data; also with the server of a run that was killed.
+    let second = server.pid();
+    drop(server);
+    assert!(clean(&private.path().join("none")).contains("keeps"));
+    assert!(data.exists());
+
+    // A folder with the same path is another one.
+    fs::remove_dir_all(&settings.dir).unwrap();
+    let server = Postgres::start(&settings).await.unwrap();
+    until_gone(second).await;
+    let begun_anew = "select count(*) from pg_class where relname = 'kept'";
+    assert_eq!(number(&url, begun_anew).await, 0);
     server.stop().await;
-    let home = data.parent().unwrap();
-    fs::remove_dir_all(format!("{}-programs", home.display())).unwrap();
-    fs::remove_dir_all(home).unwrap();
+
+    // And when the folder is gone for good, all of it goes.
+    let programs = format!("{}-programs", home.display());
+    assert!(Path::new(&programs).exists());
+    fs::remove_dir_all(&settings.dir).unwrap();
+    clean(&settings.install_dir);
+    assert!(!home.exists() && !Path::new(&programs).exists());
 }
 
 #[tokio::test]
