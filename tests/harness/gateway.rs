@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 use tempfile::TempDir;
 
@@ -34,11 +34,18 @@ impl Gateway {
 
     /// With settings of the environment on top.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut gateway = Self::at_rest(settings);
+        gateway.start_host().await;
+        gateway
+    }
+
+    /// A folder and a port, and nothing that runs yet.
+    pub fn at_rest(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("tsunami-test-")
             .tempdir()
             .expect("a folder");
-        let mut gateway = Self {
+        Self {
             folder,
             settings: SETTINGS
                 .iter()
@@ -47,9 +54,7 @@ impl Gateway {
                 .collect(),
             port: free_port(),
             host: None,
-        };
-        gateway.start_host().await;
-        gateway
+        }
     }
 
     /// Starts `tsunami dev` and waits until it says that it is ready.
@@ -106,6 +111,18 @@ impl Gateway {
         let pid = Pid::from_raw(i32::try_from(host.id()).expect("a pid"));
         let _ = kill(pid, Signal::SIGTERM);
         let _ = host.wait();
+    }
+
+    /// Waits until the host has ended by itself, or because it was asked to.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let host = &mut self.host;
+        let status = eventually("the host ends", || {
+            let status = host.as_mut().expect("it ran").try_wait();
+            async move { status.expect("it is our child") }
+        })
+        .await;
+        self.host = None;
+        status
     }
 
     pub fn pid(&self) -> i32 {

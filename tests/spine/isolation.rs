@@ -4,7 +4,10 @@ use crate::{CANARY, Stories, Theatre, World, shared};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tsunami_tests::{
     api::{Answer, Api},
     company::{Company, sending, text},
@@ -17,6 +20,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "another_tenant_finds_nothing_by_any_operation",
         nothing_is_found,
+    );
+    shared(
+        stories,
+        theatre,
+        "an_id_of_another_tenant_in_a_body_is_as_one_of_nobody",
+        ids_of_others,
     );
     shared(
         stories,
@@ -43,7 +52,10 @@ pub struct Operation {
 }
 
 pub async fn operations(api: &Api) -> Vec<Operation> {
-    let document = api.get("//openapi.json").await.ok();
+    operations_of(&api.get("//openapi.json").await.ok())
+}
+
+fn operations_of(document: &Value) -> Vec<Operation> {
     let paths = document["paths"].as_object().expect("paths").clone();
     let mut all = Vec::new();
     for (path, operations) in paths {
@@ -89,7 +101,8 @@ pub fn body_of(operation: &str) -> Value {
 
 /// For a tenant's key, these do not exist.
 fn is_operators(path: &str) -> bool {
-    path.starts_with("/tenants") || path.starts_with("/operator-")
+    path.trim_start_matches('/').starts_with("tenants")
+        || path.trim_start_matches('/').starts_with("operator-")
 }
 
 pub async fn ask(api: &Api, operation: &Operation, path: &str) -> Answer {
@@ -168,7 +181,7 @@ async fn nothing_is_found(world: Arc<World>) {
             }
             continue;
         };
-        if collection.starts_with("operator-") {
+        if is_operators(collection) {
             let path = operation
                 .path
                 .replace("{id}", &uuid::Uuid::nil().to_string());
@@ -201,15 +214,7 @@ async fn nothing_is_found(world: Arc<World>) {
             operation.id
         );
     }
-    // Ids of another tenant inside a body.
-    let mut task = sending("not my agent");
-    task["agent_id"] = json!(belongings["agents"]);
-    let answer = intruder.owner.post("/agent-tasks", &task).await;
-    assert!(answer.status.is_client_error(), "{}", answer.text);
-    assert_eq!(
-        world.slack.count("not mine") + world.slack.count("not my agent"),
-        0
-    );
+    assert_eq!(world.slack.count("not mine"), 0);
     // All of it is still there, and as it was.
     for (collection, id) in &belongings {
         world
@@ -226,6 +231,162 @@ async fn nothing_is_found(world: Arc<World>) {
         .await
         .ok();
     assert_eq!(instance["status"], "running");
+}
+
+/// Every place for an id but the path, by operation: in the body by its pointer, in the query by its name.
+fn places_of_ids(document: &Value) -> BTreeSet<(String, String)> {
+    let mut places = BTreeSet::new();
+    let paths = document["paths"].as_object().expect("paths");
+    for operation in paths
+        .values()
+        .flat_map(|path| path.as_object().expect("operations").values())
+    {
+        let id = text(&operation["operationId"]);
+        let content = operation["requestBody"]["content"].as_object();
+        for body in content.into_iter().flat_map(|content| content.values()) {
+            let mut found = BTreeSet::new();
+            pointers_of_ids(document, &body["schema"], "", &mut found);
+            places.extend(found.into_iter().map(|pointer| (id.clone(), pointer)));
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let name = text(&parameter["name"]);
+            if parameter["in"] == "query" && name.ends_with("_id") {
+                places.insert((id.clone(), name));
+            }
+        }
+    }
+    places
+}
+
+/// The pointers of the fields below a schema that hold an id. What is named within itself is followed four deep.
+fn pointers_of_ids(document: &Value, schema: &Value, at: &str, found: &mut BTreeSet<String>) {
+    const DEPTH_MAX: usize = 4;
+    if at.matches('/').count() > DEPTH_MAX {
+        return;
+    }
+    if let Some(name) = schema["$ref"].as_str() {
+        let named = document.pointer(name.trim_start_matches('#'));
+        return pointers_of_ids(document, named.expect("the schema is described"), at, found);
+    }
+    for kind in ["allOf", "oneOf", "anyOf"] {
+        for part in schema[kind].as_array().into_iter().flatten() {
+            pointers_of_ids(document, part, at, found);
+        }
+    }
+    if schema["items"].is_object() {
+        pointers_of_ids(document, &schema["items"], &format!("{at}/-"), found);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let pointer = format!("{at}/{name}");
+        if name.ends_with("_id") || name.ends_with("_ids") {
+            found.insert(pointer.clone());
+        }
+        pointers_of_ids(document, field, &pointer, found);
+    }
+}
+
+/// A place for an id of one's own tenant, and what belongs to another that is put there.
+struct Place {
+    operation: &'static str,
+    pointer: &'static str,
+    belongs_to: &'static str,
+    /// One's own thing in the path, where there is one.
+    own: String,
+    body: Value,
+}
+
+async fn ids_of_others(world: Arc<World>) {
+    let belongings = belongings(&world).await;
+    let intruder = Company::found(&world.gateway, "borrower").await;
+    let created = |path: &'static str, body: Value| {
+        let intruder = &intruder;
+        async move { text(&intruder.owner.post(path, &body).await.ok()["id"]) }
+    };
+    let agent = created("/agents", json!({ "name": "mole" })).await;
+    let task = created("/agent-tasks", json!({ "objective": "my own" })).await;
+    let place = |operation, pointer, belongs_to, own: &str, body| Place {
+        operation,
+        pointer,
+        belongs_to,
+        own: own.to_owned(),
+        body,
+    };
+    let places = [
+        place(
+            "create_task",
+            "/agent_id",
+            "agents",
+            "",
+            sending("not my agent"),
+        ),
+        place(
+            "relate_agents",
+            "/to_agent_id",
+            "agents",
+            &agent,
+            body_of("relate_agents"),
+        ),
+        place("create_key", "/user_id", "users", "", body_of("create_key")),
+        place(
+            "approve_task",
+            "/approval_id",
+            "approvals",
+            &task,
+            json!({}),
+        ),
+        place("reject_task", "/approval_id", "approvals", &task, json!({})),
+        place("list_tasks", "agent_id", "agents", "", Value::Null),
+        place(
+            "list_policy_decisions",
+            "call_id",
+            "skill-calls",
+            "",
+            Value::Null,
+        ),
+    ];
+    let document = world.acme.owner.get("//openapi.json").await.ok();
+    let known: BTreeSet<_> = places
+        .iter()
+        .map(|place| (place.operation.to_owned(), place.pointer.to_owned()))
+        .collect();
+    assert_eq!(
+        places_of_ids(&document),
+        known,
+        "a place for an id is new, or gone"
+    );
+    let operations = operations_of(&document);
+    for place in &places {
+        let operation = operations.iter().find(|known| known.id == place.operation);
+        let operation = operation.expect("it is described");
+        let path = operation.path.replace("{id}", &place.own);
+        let ask = async |id: &str| {
+            let request = intruder.owner.request(operation.method.clone(), &path);
+            let Some(name) = place.pointer.strip_prefix('/') else {
+                return Api::send(request.query(&[(place.pointer, id)])).await;
+            };
+            let mut body = place.body.clone();
+            body[name] = json!(id);
+            Api::send(request.json(&body)).await
+        };
+        let theirs = ask(&belongings[place.belongs_to]).await;
+        let nobodys = ask("00000000-0000-7000-8000-000000000000").await;
+        let what = (place.operation, place.pointer);
+        // What belongs to others looks like what is not there at all.
+        let seen = |answer: &Answer| (answer.status, answer.json()["detail"].clone());
+        assert_eq!(seen(&theirs), seen(&nobodys), "{what:?}");
+        match operation.method {
+            Method::GET => assert_eq!(theirs.json()["items"], json!([]), "{what:?}"),
+            _ => assert!(theirs.status.is_client_error(), "{what:?} {}", theirs.text),
+        }
+    }
+    // A component is named by its digest, and is its owner's all the same.
+    let policy = world.acme.owner.get("/policies").await.ok();
+    let digest = json!({ "digest": policy["items"][0]["digest"] });
+    let answer = intruder.owner.post("/policies", &digest).await;
+    assert!(answer.status.is_client_error(), "{}", answer.text);
+    assert_eq!(world.slack.count("not my agent"), 0);
+    let path = format!("/approvals/{}", belongings["approvals"]);
+    assert_eq!(world.acme.owner.get(&path).await.ok()["status"], "pending");
 }
 
 async fn keys_are_asked_for(world: Arc<World>) {
@@ -306,23 +467,24 @@ const OF_NO_TENANT: [&str; 6] = [
     "tenants",
 ];
 
+/// Tables that may hold nothing at a given moment: what is in them is taken out at once, or comes with other stories.
+const MAY_BE_EMPTY: [&str; 2] = ["outbox", "policy_decisions"];
+
 async fn forgotten_where(world: Arc<World>) {
+    one_row_of_each(&world).await;
     let intruder = Company::found(&world.gateway, "forgetful").await;
-    let mut owner = world.gateway.database("postgres").await;
-    let tables: Vec<(String, bool, i64)> = sqlx::query(
-        "select c.relname::text, exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id'), 0::int8
+    let mut superuser = world.gateway.database("postgres").await;
+    let tables: Vec<(String, bool)> = sqlx::query_as(
+        "select c.relname::text, exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id')
          from pg_class c join pg_namespace n on n.oid = c.relnamespace
          where n.nspname = 'public' and c.relkind in ('r', 'p') order by 1",
     )
-    .fetch_all(&mut owner)
+    .fetch_all(&mut superuser)
     .await
-    .expect("the tables")
-    .iter()
-    .map(|row| (row.get(0), row.get(1), row.get(2)))
-    .collect();
+    .expect("the tables");
     let mut app = world.gateway.database("tsunami_app").await;
     let mut of_tenants = 0;
-    for (table, has_tenant, _) in &tables {
+    for (table, has_tenant) in &tables {
         if !has_tenant {
             assert!(
                 OF_NO_TENANT.contains(&table.as_str()),
@@ -331,26 +493,37 @@ async fn forgotten_where(world: Arc<World>) {
             continue;
         }
         of_tenants += 1;
-        let all = format!(
-            "select count(*) from {table} where tenant_id <> '{}'",
-            intruder.id
-        );
-        let there = count(&mut owner, &all)
+        let others = format!("from {table} where tenant_id <> '{}'", intruder.id);
+        let there = count(&mut superuser, &format!("select count(*) {others}"))
             .await
             .expect("the superuser sees all");
-        app.execute("begin").await.expect("a transaction");
-        let tenant = format!("set local tsunami.tenant_id = '{}'", intruder.id);
-        app.execute(AssertSqlSafe(tenant))
-            .await
-            .expect("the tenant is set");
+        assert!(
+            there > 0 || MAY_BE_EMPTY.contains(&table.as_str()),
+            "nobody has anything in {table}: nothing is shown by that"
+        );
+        let mut intrusion = Intrusion {
+            app: &mut app,
+            tenant: &intruder.id,
+        };
         // Where the role may read the table at all.
-        if let Ok(seen) = count(&mut app, &all).await {
+        if let Ok(seen) = intrusion.count(&format!("select count(*) {others}")).await {
             assert_eq!(
                 seen, 0,
                 "{table} shows {seen} of the {there} rows of others"
             );
         }
-        app.execute("rollback").await.expect("the end");
+        for change in [
+            format!(
+                "update {table} set tenant_id = tenant_id where tenant_id <> '{}'",
+                intruder.id
+            ),
+            format!("delete {others}"),
+        ] {
+            intrusion.changes_nothing(&change).await;
+        }
+        if let Some(copy) = copy_of_a_row(&mut superuser, table, &others).await {
+            intrusion.is_refused(&copy).await;
+        }
         // And without a tenant: nothing, or an error.
         let seen = count(&mut app, &format!("select count(*) from {table}")).await;
         assert!(
@@ -359,6 +532,13 @@ async fn forgotten_where(world: Arc<World>) {
         );
     }
     assert!(of_tenants > 12, "there are more tables than that");
+    // What is one's own cannot be given to another tenant either.
+    let mut intrusion = Intrusion {
+        app: &mut app,
+        tenant: &intruder.id,
+    };
+    let give = format!("update api_keys set tenant_id = '{}'", world.acme.id);
+    intrusion.is_refused(&give).await;
     assert!(
         count(&mut app, "select count(*) from operator_keys")
             .await
@@ -368,13 +548,112 @@ async fn forgotten_where(world: Arc<World>) {
         "select bool_or(r.rolsuper or r.rolbypassrls or exists (select from pg_class c where c.relowner = r.oid))
          from pg_roles r where rolname = 'tsunami_app'",
     )
-    .fetch_one(&mut owner)
+    .fetch_one(&mut superuser)
     .await
     .expect("the role");
     assert!(
         !powers,
         "the application's role owns tables, or may bypass row-level security"
     );
+}
+
+/// Something of acme's in each table.
+async fn one_row_of_each(world: &World) {
+    belongings(world).await;
+    let acme = &world.acme;
+    let task = acme.ask_to_send("a row of each").await;
+    acme.task_is(&task, &["completed"]).await;
+    let colleague = json!({ "name": format!("colleague of {task}") });
+    let request = acme.owner.request(Method::POST, "/agents").json(&colleague);
+    let colleague = Api::send(request.header("idempotency-key", &task))
+        .await
+        .ok();
+    let agents = acme.owner.get("/agents").await.ok();
+    let first = agents["items"]
+        .as_array()
+        .expect("agents")
+        .last()
+        .expect("an agent");
+    let relation = json!({ "to_agent_id": colleague["id"], "relationship_type": "collaborates_with", "trust": 0.5 });
+    let path = format!("/agents/{}/relationships", text(&first["id"]));
+    let request = acme.owner.request(Method::PUT, &path).json(&relation);
+    assert!(Api::send(request).await.status.is_success());
+}
+
+/// An insert of a row like one that is there, of all its columns that may be given.
+async fn copy_of_a_row(superuser: &mut PgConnection, table: &str, others: &str) -> Option<String> {
+    let columns: String = sqlx::query_scalar(
+        "select string_agg(quote_ident(attname), ', ') from pg_attribute
+         where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = '' and attidentity = ''",
+    )
+    .bind(table)
+    .fetch_one(&mut *superuser)
+    .await
+    .expect("the columns");
+    let row = format!("select quote_literal(to_jsonb(one)) from (select * {others} limit 1) one");
+    let row: Option<String> = sqlx::query_scalar(AssertSqlSafe(row))
+        .fetch_optional(superuser)
+        .await
+        .expect("a row");
+    let row = row?;
+    Some(format!(
+        "insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, {row}::jsonb)"
+    ))
+}
+
+/// The application's role, in transactions of a tenant that the rows are not of.
+struct Intrusion<'a> {
+    app: &'a mut PgConnection,
+    tenant: &'a str,
+}
+
+impl Intrusion<'_> {
+    async fn begin(&mut self) {
+        let begin = format!("begin; set local tsunami.tenant_id = '{}'", self.tenant);
+        let begun = sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *self.app);
+        begun.await.expect("a transaction");
+    }
+
+    async fn rollback(&mut self) {
+        self.app.execute("rollback").await.expect("the end");
+    }
+
+    async fn count(&mut self, query: &str) -> Result<i64, sqlx::Error> {
+        self.begin().await;
+        let counted = count(self.app, query).await;
+        self.rollback().await;
+        counted
+    }
+
+    async fn change(&mut self, statement: &str) -> Result<u64, sqlx::Error> {
+        self.begin().await;
+        let changed = self.app.execute(AssertSqlSafe(statement.to_owned())).await;
+        self.rollback().await;
+        changed.map(|done| done.rows_affected())
+    }
+
+    /// It finds no row, or the role may not do it at all.
+    async fn changes_nothing(&mut self, statement: &str) {
+        match self.change(statement).await {
+            Ok(rows) => assert_eq!(rows, 0, "{statement}"),
+            Err(error) => is_forbidden(&error, statement),
+        }
+    }
+
+    async fn is_refused(&mut self, statement: &str) {
+        match self.change(statement).await {
+            Ok(rows) => panic!("{rows} rows: {statement}"),
+            Err(error) => is_forbidden(&error, statement),
+        }
+    }
+}
+
+#[track_caller]
+fn is_forbidden(error: &sqlx::Error, statement: &str) {
+    /// `insufficient_privilege`: of the role, or by the row-level security.
+    const FORBIDDEN: &str = "42501";
+    let code = error.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some(FORBIDDEN), "{statement}: {error}");
 }
 
 async fn count(connection: &mut PgConnection, query: &str) -> Result<i64, sqlx::Error> {

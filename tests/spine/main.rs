@@ -12,6 +12,8 @@ mod main_job;
 mod outages;
 mod policies;
 mod secrets;
+mod spellings;
+mod start;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -123,6 +125,7 @@ fn main() {
         killed::stories,
         instance_killed::stories,
         outages::stories,
+        start::stories,
     ] {
         of(&mut stories, &theatre);
     }

@@ -1,27 +1,36 @@
 //! A credential is nowhere but in the vault, sealed, and on its way to the service.
 
-use crate::{CANARY, Stories, Theatre, World, isolation::operations, shared};
+use crate::{
+    CANARY, Stories, Theatre, World,
+    isolation::operations,
+    shared,
+    spellings::{self, Spellings},
+};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
 use tsunami_tests::{company::text, processes};
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(stories, theatre, "a_credential_is_found_nowhere", nowhere);
+    shared(
+        stories,
+        theatre,
+        "what_a_task_says_is_found_nowhere_in_temporal",
+        nowhere_in_temporal,
+    );
 }
 
 /// The part that no mask and no prefix shows.
-const SECRET_PART: &str = "CANARYsecretCANARY";
+static SECRET: LazyLock<Spellings> = LazyLock::new(|| Spellings::of("CANARYsecretCANARY"));
+/// What a task says, and so does go through Temporal. Its spellings differ.
+const TOLD: &str = "toldTOLD \"in\" confidence / \u{fc}ber Temporal? toldTOLD";
 
 fn shows(text: &str) -> bool {
-    let base64_of_part = [
-        "Q0FOQVJZc2VjcmV0Q0FOQV",
-        "NBTkFSWXNlY3JldENBTkFSW",
-        "DQU5BUllzZWNyZXRDQU5BU",
-    ];
-    text.contains(SECRET_PART)
-        || base64_of_part.iter().any(|part| text.contains(part))
-        || text.contains(&hex(SECRET_PART))
+    SECRET.are_in(text.as_bytes())
 }
 
 fn hex(text: &str) -> String {
@@ -29,10 +38,7 @@ fn hex(text: &str) -> String {
 }
 
 async fn nowhere(world: Arc<World>) {
-    assert!(
-        shows(CANARY) && shows("eG94Yi1DQU5BUllzZWNyZXRDQU5BUlk="),
-        "the search finds what it must not"
-    );
+    spellings::are_found();
     act(&world).await;
     let acme = &world.acme;
     for operation in operations(&acme.owner).await {
@@ -66,13 +72,13 @@ async fn nowhere(world: Arc<World>) {
         .execute(&mut database)
         .await
         .expect("all is on the disk");
-    let mut searched = 0;
-    search(world.gateway.folder(), &mut searched);
+    let (searched, found) = files_that_show(world.gateway.folder(), &SECRET);
     let database_url = world.gateway.database_url("postgres");
     assert!(
         searched > 500,
         "only {searched} files were searched, for {database_url}"
     );
+    assert!(found.is_empty(), "in the files {found:?}");
     processes_show_nothing(&world).await;
 }
 
@@ -108,7 +114,7 @@ async fn act(world: &World) {
             .body(body);
         let refused = tsunami_tests::api::Api::send(request).await;
         assert!(refused.status.is_client_error());
-        assert!(!refused.text.contains(SECRET_PART), "{}", refused.text);
+        assert!(!shows(&refused.text), "{}", refused.text);
     }
     // A plugin that tells everything it is given, and a check that panics with the value.
     acme.install("hostile").await;
@@ -162,26 +168,60 @@ async fn tables_that_show(database: &mut PgConnection) -> Vec<String> {
     found
 }
 
-fn search(folder: &Path, searched: &mut usize) {
+/// How many files lie below a folder, and which of them show it.
+fn files_that_show(folder: &Path, what: &Spellings) -> (usize, Vec<PathBuf>) {
+    let (mut searched, mut found) = (0, Vec::new());
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let (path, kind) = (entry.path(), entry.file_type());
         match kind {
-            Ok(kind) if kind.is_dir() => search(&path, searched),
+            Ok(kind) if kind.is_dir() => {
+                let below = files_that_show(&path, what);
+                searched += below.0;
+                found.extend(below.1);
+            }
             Ok(kind) if kind.is_file() => {
                 let Ok(bytes) = std::fs::read(&path) else {
                     continue; // It was removed meanwhile.
                 };
-                *searched += 1;
-                let finder = |needle: &str| {
-                    bytes
-                        .windows(needle.len())
-                        .any(|part| part == needle.as_bytes())
-                };
-                assert!(!finder(SECRET_PART), "in the file {}", path.display());
+                searched += 1;
+                if what.are_in(&bytes) {
+                    found.push(path);
+                }
             }
             _ => {}
         }
     }
+    (searched, found)
+}
+
+/// The text of a failure passes from an activity to the workflow and on to the next activity: what the task says in the
+/// end was there. Twice: the service's word for it, and the objective of a task that was handed on.
+async fn nowhere_in_temporal(world: Arc<World>) {
+    let acme = &world.acme;
+    let refusal = json!({ "ok": false, "error": TOLD }).to_string();
+    world.slack.answer_next(200, vec![], refusal);
+    let refused = acme.ask_to_send("refused, and told so").await;
+    let handed_on =
+        json!({ "objective": "hand it on", "plan": { "delegate": [{ "objective": TOLD }] } });
+    let handed_on = acme.owner.post("/agent-tasks", &handed_on).await.ok();
+    let handed_on = text(&handed_on["id"]);
+    for task in [&refused, &handed_on] {
+        let failed = acme.task_is(task, &["failed"]).await;
+        let told = text(&failed["error"]["message"]);
+        assert!(told.contains(TOLD), "it did not go through: {told}");
+    }
+    let temporal = world.gateway.data_dir().join("temporal");
+    // Their ids are there, in clear: what is searched is where it would be.
+    for task in [&refused, &handed_on] {
+        let (_, found) = files_that_show(&temporal, &Spellings::of(task));
+        assert!(
+            !found.is_empty(),
+            "the search finds nothing in {}",
+            temporal.display()
+        );
+    }
+    let (_, found) = files_that_show(&temporal, &Spellings::of(TOLD));
+    assert!(found.is_empty(), "in the files {found:?}");
 }
 
 /// No process has it as an argument or in its environment; an instance's token is in that instance's alone.
