@@ -4,7 +4,10 @@ use crate::{
     page::PageRequest,
 };
 use sqlx::Result;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+
+/// `last_used_at` is written at most this often; [`touch`] says the same to those who come at once.
+const USE_NOTED_EVERY: Duration = Duration::minutes(1);
 
 pub struct CredentialRow {
     pub id: CredentialId,
@@ -30,6 +33,11 @@ impl CredentialRow {
         } else {
             &self.status
         }
+    }
+
+    /// Noted to the minute, so that a busy credential does not cost a write each call.
+    pub fn use_is_unnoted(&self, now: OffsetDateTime) -> bool {
+        self.last_used_at.is_none_or(|at| now - at > USE_NOTED_EVERY)
     }
 }
 
@@ -84,7 +92,7 @@ pub async fn latest(
     .await
 }
 
-/// Noted to the minute, so that a busy credential does not cost a write each call.
+/// Notes a use, unless somebody who came at the same time has done it.
 pub async fn touch(
     tx: &mut TenantTx,
     config: SkillConfigId,
