@@ -6,7 +6,7 @@ use crate::{
 use sqlx::Result;
 use time::{Duration, OffsetDateTime};
 
-/// `last_used_at` is written at most this often; [`touch`] says the same to those who come at once.
+/// `last_used_at` is written about this often.
 const USE_NOTED_EVERY: Duration = Duration::minutes(1);
 
 pub struct CredentialRow {
@@ -92,7 +92,7 @@ pub async fn latest(
     .await
 }
 
-/// Notes a use, unless somebody who came at the same time has done it.
+/// Notes a use. Where somebody is at it, nothing is to be noted, nor waited for.
 pub async fn touch(
     tx: &mut TenantTx,
     config: SkillConfigId,
@@ -100,9 +100,9 @@ pub async fn touch(
     now: OffsetDateTime,
 ) -> Result<()> {
     sqlx::query!(
-        "update skill_credentials set last_used_at = $3::timestamptz
-         where skill_config_id = $1 and credential_key = any($2) and status = 'active'
-           and (last_used_at is null or last_used_at < $3::timestamptz - interval '1 minute')",
+        "update skill_credentials set last_used_at = $3 where id in (
+             select id from skill_credentials where skill_config_id = $1 and credential_key = any($2) and status = 'active'
+             for update skip locked)",
         config.uuid(),
         keys,
         now
