@@ -37,7 +37,8 @@ impl CredentialRow {
 
     /// Noted to the minute, so that a busy credential does not cost a write each call.
     pub fn use_is_unnoted(&self, now: OffsetDateTime) -> bool {
-        self.last_used_at.is_none_or(|at| now - at > USE_NOTED_EVERY)
+        self.last_used_at
+            .is_none_or(|at| now - at > USE_NOTED_EVERY)
     }
 }
 
