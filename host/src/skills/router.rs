@@ -50,7 +50,8 @@ pub const POLICY_DENIED: &str = "policy_denied";
 /// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
-/// Writes a call down, or finds the one that bears the same key.
+/// Writes a call down, or finds the one that bears the same key. [`Db::tenant_followed`](crate::db::Db::tenant_followed)
+/// will do for it: nothing comes of a call before [`advance`] has committed.
 ///
 /// # Errors
 /// 422 where the key came before with another call.
@@ -94,7 +95,8 @@ impl Prepared {
 /// # Errors
 /// What stopped it before anything was sent. The call is as it was, and may be advanced again.
 pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
-    let mut tx = app.db().tenant(tenant).await?;
+    // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
+    let mut tx = app.db().tenant_followed(tenant).await?;
     let row = store::lock_call(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))?;
@@ -108,7 +110,7 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
     } else {
         let decided = decided(app, &mut tx, row, &prepared).await?;
         if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
-            tx.commit().await?;
+            tx.commit_to_disk().await?;
             app.outbox_wake().notify_one();
             return Ok(Advanced { call: id, outcome });
         }
@@ -124,15 +126,13 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
         .open_for_call(&mut tx, app, prepared.config.id, &action.credentials)
         .await?
         .map_err(|unusable| Problem::conflict(unusable.code(), unusable.to_string()))?;
-    if begun {
+    let (row, replies) = if begun {
         store::extend_lease(&mut tx, id, LEASE).await?;
+        (row, store::requests(&mut tx, id).await?)
     } else {
-        begin(app, &mut tx, &row, &prepared, &opened).await?;
-    }
-    let row = store::call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
-    let replies = store::requests(&mut tx, id).await?;
+        let row = begin(app, &mut tx, &row, &prepared, &opened).await?;
+        (row, Vec::new())
+    };
     tx.commit().await?;
     let mut run = Run {
         app,
@@ -369,19 +369,18 @@ async fn begin(
     row: &CallRow,
     prepared: &Prepared,
     opened: &[Opened],
-) -> Result<(), Problem> {
+) -> Result<CallRow, Problem> {
     if row.rate_counted_at.is_none()
         && let Some(limit) = configs::rate_limit(&prepared.config)
     {
-        let counted = store::count_use(
+        let room = store::room_for_use(
             tx,
             prepared.config.id,
-            row.id,
             limit.max_actions,
             Duration::from_secs(limit.per_seconds),
         )
         .await?;
-        if let Err(wait) = counted {
+        if let Err(wait) = room {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
@@ -400,8 +399,7 @@ async fn begin(
         credentials_used: json!(masks),
         lease: LEASE,
     };
-    store::begin(tx, row.id, begin).await?;
-    Ok(())
+    Ok(store::begin(tx, row.id, begin).await?)
 }
 
 /// Steps 6 and 7 of one call.
@@ -538,7 +536,10 @@ impl Run<'_> {
             // Before anything leaves: whoever comes after us finds that it may have.
             let mut tx = self.app.db().tenant(self.tenant).await?;
             store::sending(&mut tx, self.row.id, seq, &rendered.digest, &journal).await?;
-            store::extend_lease(&mut tx, self.row.id, LEASE).await?;
+            if seq > 0 {
+                // The first one leaves right after the lease was taken.
+                store::extend_lease(&mut tx, self.row.id, LEASE).await?;
+            }
             tx.commit().await?;
         }
         let journal_id = earlier
@@ -688,7 +689,8 @@ impl Run<'_> {
             Ok(text) => kept["body_base64"] = json!(BASE64_STANDARD.encode(text)),
             Err(bytes) => kept["body_base64"] = json!(BASE64_STANDARD.encode(bytes.into_bytes())),
         }
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+        // If this is lost, the instance's journal gives the reply again.
+        let mut tx = self.app.db().tenant_followed(self.tenant).await?;
         store::replied(&mut tx, self.row.id, seq, &kept).await?;
         if self.row.retry_unknown {
             store::retry_used(&mut tx, self.row.id).await?;
