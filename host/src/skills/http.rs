@@ -12,7 +12,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission, Role},
     extract::{IdempotencyKey, IfMatch, Json, Path, Query, etag},
-    id::{ApprovalId, SkillCallId, SkillConfigId, TaskId, TraceId},
+    id::{ApprovalId, SkillCallId, SkillConfigId, TaskId, TenantId, TraceId},
     page::{Page, PageQuery, PageRequest},
     problem::{Problem, ProblemBody},
     traces::{self, TraceStep},
@@ -133,6 +133,7 @@ async fn call_skill(
     Json(body): Json<CallBody>,
 ) -> Result<Response, Problem> {
     caller.require(Permission::Act)?;
+    let repeatable = key.is_some();
     let request = CallRequest {
         idempotency_key: format!(
             "direct:{}",
@@ -149,7 +150,7 @@ async fn call_skill(
         let shown: DryRun = dry_run(&app, caller.tenant, &request).await?;
         return Ok(Json(shown).into_response());
     }
-    let mut tx = app.db().tenant(caller.tenant).await?;
+    let mut tx = app.db().tenant_followed(caller.tenant).await?;
     let row = router::submit(&mut tx, &request).await?;
     tx.commit().await?;
     // It goes on though the client hangs up: what is sent must be noted.
@@ -157,7 +158,10 @@ async fn call_skill(
         let (app, tenant) = (app.clone(), caller.tenant);
         async move { router::advance(&app, tenant, row.id).await }
     });
-    let advanced = run.await.map_err(|e| Problem::internal(&e))??;
+    let advanced = match run.await.map_err(|e| Problem::internal(&e))? {
+        Ok(advanced) => advanced,
+        Err(problem) => return Err(refused(&app, caller.tenant, row.id, repeatable, problem).await),
+    };
     if let Outcome::Waiting { .. } = advanced.outcome {
         take_further(&app, caller.tenant, row.id).await?;
     }
@@ -168,6 +172,26 @@ async fn call_skill(
             .ok_or_else(|| Problem::not_found("skill call"))?,
     );
     answer(call, &advanced.outcome)
+}
+
+/// A call that is refused before it begins is in the trace too, and ends. One that may be made again with the same key
+/// ("come again") stays for that.
+async fn refused(
+    app: &App,
+    tenant: TenantId,
+    call: SkillCallId,
+    repeatable: bool,
+    problem: Problem,
+) -> Problem {
+    let comes_again = problem.is_unavailable() || problem.retry_after().is_some();
+    let ends = problem.status().is_client_error() || comes_again;
+    if !ends || (comes_again && repeatable) {
+        return problem;
+    }
+    if let Err(error) = router::refuse(app, tenant, call, &problem).await {
+        tracing::warn!(%call, %error, "a refused call could not be ended");
+    }
+    problem.with("call_id", call)
 }
 
 /// A person came with a key of their own; anything else is a program.

@@ -86,26 +86,27 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
     Ok(updated.rows_affected() == 1)
 }
 
-/// Counts a use of the skill, unless that would be one too many. The lock of the skill's row makes two at once
-/// count one after the other. Gives how long until the next use, where there is none now.
-pub async fn count_use(
+/// Whether there is room for one use more of the skill; [`begin`] counts it. The lock of the skill's row makes two at
+/// once look one after the other. Gives how long until the next use, where there is none now.
+pub async fn room_for_use(
     tx: &mut TenantTx,
     config: SkillConfigId,
-    call: SkillCallId,
     max: i64,
     per: Duration,
-) -> Result<std::result::Result<i64, Duration>> {
-    let (config, call) = (config.uuid(), call.uuid());
+) -> Result<std::result::Result<(), Duration>> {
+    let config = config.uuid();
     sqlx::query!(
         "select 1 as one from skill_configs where id = $1 for update",
         config
     )
     .fetch_one(&mut **tx)
     .await?;
+    // Not `clock_timestamp()`: it may be another one for each row, so no index is used by it. This statement begins when
+    // the lock is held.
     let window = sqlx::query!(
         r#"select count(*) as "used!", extract(epoch from min(at) + make_interval(secs => $2) - clock_timestamp())::float8 as frees
            from (select rate_counted_at as at from skill_calls
-                 where skill_config_id = $1 and rate_counted_at > clock_timestamp() - make_interval(secs => $2)
+                 where skill_config_id = $1 and rate_counted_at > statement_timestamp() - make_interval(secs => $2)
                  order by rate_counted_at desc limit $3) used"#,
         config,
         per.as_secs_f64(),
@@ -118,10 +119,7 @@ pub async fn count_use(
             window.frees.unwrap_or(1.0).max(0.1),
         )));
     }
-    sqlx::query!("update skill_calls set rate_counted_at = clock_timestamp(), skill_config_id = $2 where id = $1", call, config)
-        .execute(&mut **tx)
-        .await?;
-    Ok(Ok(max - window.used - 1))
+    Ok(Ok(()))
 }
 
 pub struct CallRow {
@@ -145,7 +143,6 @@ pub struct CallRow {
     pub policy_verdict: Option<Value>,
     pub detached: bool,
     pub attempts: i32,
-    pub retry_unknown: bool,
     pub rate_counted_at: Option<OffsetDateTime>,
     pub credentials_used: Value,
     pub output: Option<Value>,
@@ -164,14 +161,17 @@ impl CallRow {
 
 macro_rules! call_query {
     ($where:literal $(, $arg:expr)*) => {
+        call_query!("select " => " from skill_calls where " + $where $(, $arg)*)
+    };
+    // What stands before the columns, and after them.
+    ($before:literal => $after:literal $(+ $more:literal)? $(, $arg:expr)*) => {
         sqlx::query_as!(
             CallRow,
-            r#"select id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
+            $before + r#"id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
                       actor_context, policy_verdict,
-                      detached, attempts, retry_unknown, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at
-               from skill_calls where "# + $where
+                      detached, attempts, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
             $(, $arg)*
         )
     };
@@ -191,9 +191,10 @@ pub async fn submit(
             (Some(task.uuid()), Some(step), agent.map(AgentId::uuid))
         }
     };
-    sqlx::query!(
+    let inserted = call_query!(
         "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12) on conflict on constraint skill_calls_idempotency do nothing",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12) on conflict on constraint skill_calls_idempotency do nothing
+         returning " => "",
         id.uuid(),
         tenant.uuid(),
         task,
@@ -207,8 +208,11 @@ pub async fn submit(
         request.params,
         serde_json::to_value(&request.who).ok()
     )
-    .execute(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
+    if let Some(row) = inserted {
+        return Ok(row);
+    }
     call_query!("idempotency_key = $1", request.idempotency_key)
         .fetch_one(&mut **tx)
         .await
@@ -246,11 +250,12 @@ pub struct Begin<'a> {
     pub lease: Duration,
 }
 
-pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<()> {
-    sqlx::query!(
+/// Begins a call, and counts it: also where there is no limit, so that a new one holds at once.
+pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<CallRow> {
+    call_query!(
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
                 started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7)
-         where id = $1",
+         where id = $1 returning " => "",
         id.uuid(),
         begin.config.uuid(),
         begin.instance.uuid(),
@@ -259,9 +264,8 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
         begin.credentials_used,
         begin.lease.as_secs_f64()
     )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .fetch_one(&mut **tx)
+    .await
 }
 
 /// Says that the call is being worked on.
@@ -274,6 +278,31 @@ pub async fn extend_lease(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Whether this attempt of the call is still the one under way; it stays so until the transaction ends. A process that
+/// was thought dead and comes back finds here that another has taken the call further.
+pub async fn holds(tx: &mut TenantTx, id: SkillCallId, attempt: i32) -> Result<bool> {
+    let held = sqlx::query!(
+        "select 1 as one from skill_calls where id = $1 and attempts = $2 and status = 'running' for update",
+        id.uuid(),
+        attempt
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(held.is_some())
+}
+
+/// Takes up a call whose lease has run out; `None` where somebody else was faster. Gives how often it was taken up.
+pub async fn take_up(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<Option<i32>> {
+    sqlx::query_scalar!(
+        "update skill_calls set leased_until = now() + make_interval(secs => $2), taken_up = taken_up + 1
+         where id = $1 and status = 'running' and leased_until < now() returning taken_up",
+        id.uuid(),
+        lease.as_secs_f64()
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
 pub async fn await_approval(
@@ -322,7 +351,7 @@ pub async fn outcome_unknown(
 ) -> Result<bool> {
     let error = serde_json::to_value(error).ok();
     let done = sqlx::query!(
-        "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null, retry_unknown = false where id = $1 and status = 'running'",
+        "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null where id = $1 and status = 'running'",
         id.uuid(),
         error
     )
@@ -331,11 +360,18 @@ pub async fn outcome_unknown(
     Ok(done.rows_affected() == 1)
 }
 
-/// A person said: send it again.
+/// A person said: send it again. The request without a reply is a new one, with an id of its own, and may leave once:
+/// if nobody knows what becomes of it, a person is asked again.
 pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     sqlx::query!(
-        "update skill_calls set status = 'running', retry_unknown = true, error = null, leased_until = now() + interval '2 minutes'
+        "update skill_calls set status = 'running', attempts = attempts + 1, error = null, leased_until = now() + interval '2 minutes'
          where id = $1 and status = 'outcome_unknown'",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "delete from skill_call_requests where call_id = $1 and reply is null",
         id.uuid()
     )
     .execute(&mut **tx)
@@ -343,7 +379,8 @@ pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of the attempt happened: the call begins anew, with other ids for its requests.
+/// Nothing of the attempt happened: the call begins anew, with other ids for its requests. To be called by whoever
+/// [`holds`] the attempt.
 pub async fn next_attempt(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     sqlx::query!(
         "update skill_calls set attempts = attempts + 1 where id = $1",
@@ -379,26 +416,17 @@ pub async fn release_calls_of(tx: &mut TenantTx, task: TaskId) -> Result<()> {
     Ok(())
 }
 
-pub async fn retry_used(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
-    sqlx::query!(
-        "update skill_calls set retry_unknown = false where id = $1",
-        id.uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
 pub struct RequestRow {
     pub seq: i32,
     pub journal_id: Option<String>,
     pub reply: Option<Value>,
+    pub sent_at: OffsetDateTime,
 }
 
 pub async fn requests(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<RequestRow>> {
     sqlx::query_as!(
         RequestRow,
-        "select seq, journal_id, reply from skill_call_requests where call_id = $1 order by seq",
+        "select seq, journal_id, reply, sent_at from skill_call_requests where call_id = $1 order by seq",
         call.uuid()
     )
     .fetch_all(&mut **tx)
@@ -438,6 +466,42 @@ pub async fn replied(tx: &mut TenantTx, call: SkillCallId, seq: i32, reply: &Val
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Ends the tenant's calls that were written down long ago and never begun: the process died, or the client was told
+/// to come again and did not.
+pub async fn forget_queued(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    error: &CallFailure,
+) -> Result<bool> {
+    let error = serde_json::to_value(error).ok();
+    let done = sqlx::query!(
+        "update skill_calls set status = 'failed', error = $2, finished_at = now()
+         where id = $1 and status = 'queued' and task_id is null",
+        id.uuid(),
+        error
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Calls that were made over the API and never begun, older than this.
+pub async fn never_begun(
+    tx: &mut SystemTx,
+    older_than: Duration,
+    limit: i64,
+) -> Result<Vec<(TenantId, SkillCallId)>> {
+    let rows = sqlx::query!(
+        r#"select tenant_id as "tenant: TenantId", id as "id: SkillCallId" from skill_calls
+           where status = 'queued' and task_id is null and created_at < now() - make_interval(secs => $1) order by created_at limit $2"#,
+        older_than.as_secs_f64(),
+        limit
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.tenant, row.id)).collect())
 }
 
 /// Calls that were made over the API and that nobody works on any more.

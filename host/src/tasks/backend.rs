@@ -55,7 +55,7 @@ pub async fn submit(
                 },
                 origin,
             };
-            let mut tx = app.db().tenant(request.tenant).await?;
+            let mut tx = app.db().tenant_followed(request.tenant).await?;
             let row = router::submit(&mut tx, &call).await?;
             tx.commit().await?;
             Ok(row.id)
