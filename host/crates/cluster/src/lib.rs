@@ -22,7 +22,7 @@ pub struct InstanceSpec {
     pub name: String,
     /// The gateway's shared token.
     pub gateway_token: SecretString,
-    /// The control plane's device, which the bridge lets in.
+    /// The control plane's device, which the bridge lets in: 64 lower-case hexadecimal digits.
     pub device_id: String,
     pub device_scopes: Vec<String>,
 }
@@ -119,9 +119,40 @@ fn check_name(name: &str) -> Result<(), ClusterError> {
     )))
 }
 
+/// Refuses an id that the bridge does not take: given one, the gateway would refuse its whole configuration, and not
+/// say why.
+fn check_device_id(id: &str) -> Result<(), ClusterError> {
+    const DIGITS: usize = 64;
+    let fits = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+    if id.len() == DIGITS && id.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(ClusterError::Permanent(format!(
+        "device_id `{id}` is no id of a device: it must be {DIGITS} lower-case hexadecimal digits"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::check_name;
+    use super::{check_device_id, check_name};
+
+    #[test]
+    fn a_device_id_is_what_the_bridge_takes() {
+        check_device_id(&"0f".repeat(32)).unwrap();
+        for bad in [
+            "",
+            "d1",
+            &"0F".repeat(32),
+            &"0g".repeat(32),
+            &"0f".repeat(33),
+        ] {
+            let error = check_device_id(bad).unwrap_err().to_string();
+            assert!(error.contains("device_id"), "{error}");
+        }
+        // Its own word for it.
+        let schema = include_str!("../../../../plugins/openclaw-bridge/openclaw.plugin.json");
+        assert!(schema.contains(r#""pattern": "^[0-9a-f]{64}$""#));
+    }
 
     #[test]
     fn a_name_cannot_leave_its_folder() {

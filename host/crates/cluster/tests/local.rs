@@ -223,15 +223,49 @@ fn start_elsewhere(dir: &Path) -> (Child, i32, String) {
 #[tokio::test]
 async fn a_gateway_that_refuses_its_configuration_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster =
-        LocalCluster::new(scripted(dir.path(), "echo Unrecognized key; exit 78")).unwrap();
+    let script = "case \"$*\" in *'config validate') echo 'it is a.b.c' >&2; exit 1;; esac; echo Something is wrong; exit 78";
+    let cluster = LocalCluster::new(scripted(dir.path(), script)).unwrap();
     cluster.install(&spec()).await.unwrap();
     let error = cluster.wait_ready(NAME, PATIENCE).await.unwrap_err();
     assert!(
-        matches!(&error, ClusterError::Permanent(why) if why.contains("Unrecognized key")),
+        matches!(&error, ClusterError::Permanent(why) if why.contains("Something is wrong") && why.contains("it is a.b.c")),
         "{error}"
     );
     cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_openclaw_refuses_is_named_by_its_place() {
+    let _one = GATEWAY.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::new(settings(dir.path())).unwrap();
+    let no_scope = InstanceSpec {
+        device_scopes: vec![String::new()],
+        ..spec()
+    };
+    cluster.install(&no_scope).await.unwrap();
+    let error = cluster.wait_ready(NAME, PATIENCE).await.unwrap_err();
+    assert!(
+        matches!(&error, ClusterError::Permanent(why) if why.contains("approvedDevices.0.scopes.0")),
+        "{error}"
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_device_that_the_bridge_would_not_take_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::new(scripted(dir.path(), "exec sleep 600")).unwrap();
+    let other = InstanceSpec {
+        device_id: "D1".repeat(32),
+        ..spec()
+    };
+    let error = cluster.install(&other).await.unwrap_err();
+    assert!(
+        matches!(&error, ClusterError::Permanent(why) if why.contains("device_id")),
+        "{error}"
+    );
+    assert_eq!(cluster.status(NAME).await.phase, Phase::Gone);
 }
 
 #[tokio::test]

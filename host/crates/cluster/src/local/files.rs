@@ -131,9 +131,9 @@ impl Home {
             ("OPENCLAW_OFFLINE", "1".into()),
             ("OPENCLAW_SKIP_CHANNELS", "1".into()),
         ];
+        let port = port.to_string();
         let mut args: Vec<OsString> = vec![settings.openclaw_dir.join("openclaw.mjs").into()];
-        args.extend(["gateway", "run", "--bind", "loopback", "--port"].map(OsString::from));
-        args.push(port.to_string().into());
+        args.extend(["gateway", "run", "--bind", "loopback", "--port", &port].map(OsString::from));
         Spec {
             name: spec.name.clone(),
             program: settings.node.clone(),
@@ -146,6 +146,16 @@ impl Home {
             pid_file: self.pid_file(),
             run_as: None,
         }
+    }
+
+    /// OpenClaw's own look at the configuration, in the gateway's environment.
+    pub fn validation(&self, port: u16, spec: &InstanceSpec, settings: &LocalSettings) -> Spec {
+        let mut process = self.process(port, spec, settings);
+        process.args.truncate(1);
+        process
+            .args
+            .extend(["config", "validate"].map(OsString::from));
+        process
     }
 }
 

@@ -4,7 +4,7 @@ mod files;
 mod keeper;
 mod probe;
 
-use crate::{Cluster, ClusterError, InstanceSpec, Phase, Status, check_name};
+use crate::{Cluster, ClusterError, InstanceSpec, Phase, Status, check_device_id, check_name};
 use files::Home;
 use keeper::{Keeper, STOP_GRACE};
 use probe::Probe;
@@ -13,6 +13,7 @@ use std::{
     collections::HashMap,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,6 +34,11 @@ const HELPERS_TIMEOUT: Duration = Duration::from_secs(5);
 const LOG_LINES_SHOWN: usize = 5;
 /// OpenClaw ends with this code where it refuses its configuration: starting it again does not help.
 const EXIT_CONFIG_REFUSED: Exit = Exit::Code(78);
+/// Until OpenClaw must have said what is wrong with it; it takes 5 to 10 s.
+const VALIDATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines and characters of that.
+const COMPLAINT_LINES_MAX: usize = 10;
+const COMPLAINT_CHARS_MAX: usize = 2000;
 
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
@@ -300,6 +306,40 @@ impl Inner {
         }
     }
 
+    /// What OpenClaw says is wrong with an instance's configuration: the gateway itself only says that something is.
+    async fn complaint(&self, name: &str) -> String {
+        let home = self.home(name);
+        let Some(validate) = lock(&self.gateways)
+            .get(name)
+            .map(|gateway| home.validation(gateway.port, &gateway.spec, &self.settings))
+        else {
+            return String::new();
+        };
+        let mut command = tokio::process::Command::new(&validate.program);
+        command
+            .args(&validate.args)
+            .env_clear()
+            .envs(validate.env)
+            .current_dir(&validate.dir)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        match tokio::time::timeout(VALIDATE_TIMEOUT, command.output()).await {
+            Ok(Ok(said)) => {
+                let text = [said.stdout, said.stderr].concat();
+                let text = String::from_utf8_lossy(&text);
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                let lines: Vec<_> = lines.take(COMPLAINT_LINES_MAX).collect();
+                lines
+                    .join(" | ")
+                    .chars()
+                    .take(COMPLAINT_CHARS_MAX)
+                    .collect()
+            }
+            Ok(Err(error)) => format!("`openclaw config validate` cannot be run: {error}"),
+            Err(_) => "`openclaw config validate` gave no answer".to_owned(),
+        }
+    }
+
     fn log_end(&self, name: &str) -> String {
         last_lines(&self.home(name).log(), LOG_LINES_SHOWN).join(" | ")
     }
@@ -309,6 +349,7 @@ impl Inner {
 impl Cluster for LocalCluster {
     async fn install(&self, spec: &InstanceSpec) -> Result<String, ClusterError> {
         check_name(&spec.name)?;
+        check_device_id(&spec.device_id)?;
         let _turn = self.0.turn(&spec.name).await;
         self.0.install(spec).await
     }
@@ -364,8 +405,9 @@ impl Cluster for LocalCluster {
             let runs = seen.process.is_some_and(|process| process.is_running());
             if !runs && seen.exit == Some(EXIT_CONFIG_REFUSED) {
                 return Err(ClusterError::Permanent(format!(
-                    "{name} refuses its configuration: {}",
-                    self.0.log_end(name)
+                    "{name} refuses its configuration: {} | {}",
+                    self.0.log_end(name),
+                    self.0.complaint(name).await
                 )));
             }
             if Instant::now() > deadline {

@@ -3,8 +3,9 @@
 use std::{
     env,
     ffi::OsString,
+    fs::Permissions,
     net::TcpListener,
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -115,7 +116,7 @@ fn config(home: &Path, port: u16, device: &DeviceIdentity) -> serde_json::Value 
         "plugins": {
             "allow": ["openclaw-bridge"],
             "slots": {"memory": "none"},
-            "load": {"paths": [repository().join("plugins/openclaw-bridge")]},
+            "load": {"paths": [bridge_in(home)]},
             "entries": {"openclaw-bridge": {"enabled": true, "config": {
                 "approvedDevices": [{"deviceId": device.id(), "scopes": ["operator.read", "operator.write"]}]
             }}}
@@ -125,6 +126,24 @@ fn config(home: &Path, port: u16, device: &DeviceIdentity) -> serde_json::Value 
         "skills": {"allowBundled": []},
         "cron": {"enabled": false}
     })
+}
+
+/// A copy of the bridge that nobody else may write to: OpenClaw loads nothing else, and says nothing of it, wherever the
+/// project lies.
+fn bridge_in(home: &Path) -> PathBuf {
+    let copy = home.join("openclaw-bridge");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    for entry in std::fs::read_dir(repository().join("plugins/openclaw-bridge")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            let file = copy.join(entry.file_name());
+            // By its content: a copy would keep who may write to it.
+            std::fs::write(&file, std::fs::read(entry.path()).unwrap()).unwrap();
+            std::fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+        }
+    }
+    copy
 }
 
 fn spawn(home: &Path, port: u16) -> Child {
