@@ -5,11 +5,21 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 use toml::{Table, Value};
 
 /// The prefix of the environment variables that override settings.
 pub const ENV_PREFIX: &str = "TSUNAMI_";
+
+/// Seconds that one outside request may take, at most. The bridge takes 300 (`MAX_TIMEOUT_MS`). A call is taken up by
+/// another process when its lease of 120 s is over (`skills::router`), and within that the instance is asked for its
+/// journal (10 s) and the request is made and answered (its time, and 5 s).
+const REQUEST_TIMEOUT_SECONDS_MAX: u32 = 100;
+/// Bytes of one outside reply, at most: what the bridge takes (`MAX_RESPONSE_BYTES`), as its answer must fit a frame.
+const REPLY_BYTES_MAX: u32 = 16 << 20;
 
 /// A text that `config show` masks.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -160,9 +170,9 @@ settings! {
         /// Hosts on a private network or on this machine that a plugin's settings may point at;
         /// `host` or `host:port`. All others are refused there.
         private_network_hosts: Vec<String> = Vec::new(),
-        /// Seconds until one outside request is given up.
+        /// Seconds until one outside request is given up, 100 at most.
         request_timeout_seconds: u32 = 30,
-        /// Bytes of one outside reply, at most.
+        /// Bytes of one outside reply, at most; 16,777,216 at most.
         reply_bytes_max: u32 = 4 << 20,
         /// Outside requests that one call may make.
         steps_max: u32 = 32,
@@ -292,6 +302,7 @@ impl Config {
                 "skills.request_timeout_seconds",
                 self.skills.request_timeout_seconds,
             ),
+            ("skills.reply_bytes_max", self.skills.reply_bytes_max),
             ("skills.steps_max", self.skills.steps_max),
             (
                 "tasks.retry_initial_seconds",
@@ -305,6 +316,25 @@ impl Config {
                 return Err(setting_error(
                     name,
                     "it is 0; it must be at least 1".to_owned(),
+                ));
+            }
+        }
+        for (name, value, max) in [
+            (
+                "skills.request_timeout_seconds",
+                self.skills.request_timeout_seconds,
+                REQUEST_TIMEOUT_SECONDS_MAX,
+            ),
+            (
+                "skills.reply_bytes_max",
+                self.skills.reply_bytes_max,
+                REPLY_BYTES_MAX,
+            ),
+        ] {
+            if value > max {
+                return Err(setting_error(
+                    name,
+                    format!("it is {value}; it must be at most {max}"),
                 ));
             }
         }
@@ -351,6 +381,31 @@ impl Config {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 pub fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The environment, for [`Config::load`]. What is no text is somebody else's; a setting that is none is refused.
+pub fn environment() -> Result<std::vec::IntoIter<(String, String)>, ConfigError> {
+    texts(std::env::vars_os())
+}
+
+fn texts(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<std::vec::IntoIter<(String, String)>, ConfigError> {
+    let mut texts = Vec::new();
+    for (name, value) in variables {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match (value.into_string(), setting_of_variable(&name)) {
+            (Ok(value), _) => texts.push((name, value)),
+            (Err(_), None) => {}
+            (Err(_), Some(setting)) => {
+                let problem = "its value is not UTF-8".to_owned();
+                return Err(setting_error(&setting.join("."), problem));
+            }
+        }
+    }
+    Ok(texts.into_iter())
 }
 
 /// `TSUNAMI_DATABASE__URL` -> `database.url`. Variables without `__` are the program's own.
@@ -461,6 +516,45 @@ mod tests {
         assert_eq!(config.skills.private_network_hosts, ["127.0.0.1:9"]);
         assert!(!config.show().contains("hunter2"));
         assert!(config.show().contains("postgres://app:****@db/t"));
+    }
+
+    #[test]
+    fn what_the_bridge_or_a_lease_cannot_bear_is_refused_by_name() {
+        let refused = |name: &str, value: &str| {
+            let text = load(&[(name, value)]).unwrap_err().to_string();
+            text.contains("must be at most") && text.contains(name)
+        };
+        for (name, most, more) in [
+            ("TSUNAMI_SKILLS__REQUEST_TIMEOUT_SECONDS", "100", "101"),
+            ("TSUNAMI_SKILLS__REPLY_BYTES_MAX", "16777216", "16777217"),
+        ] {
+            load(&[(name, most)]).unwrap();
+            assert!(refused(name, more), "{name}");
+        }
+        // The bridge's own limits, which ours must not exceed.
+        let limits = include_str!("../../plugins/openclaw-bridge/limits.js");
+        assert!(limits.contains("MAX_RESPONSE_BYTES = 16 * MIB;"));
+        assert!(limits.contains("MAX_TIMEOUT_MS = 300 * SECOND;"));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_passed_over_unless_it_is_a_setting() {
+        use std::os::unix::ffi::OsStringExt;
+        let variable = |name: &[u8], value: &[u8]| {
+            let texts = [name, value].map(|bytes| OsString::from_vec(bytes.to_vec()));
+            let [name, value] = texts;
+            [(name, value)].into_iter()
+        };
+        let bad = b"caf\xe9";
+        assert_eq!(texts(variable(b"LANG", b"C")).unwrap().count(), 1);
+        assert_eq!(texts(variable(b"OTHER", bad)).unwrap().count(), 0);
+        assert_eq!(texts(variable(bad, b"x")).unwrap().count(), 0);
+        let error = texts(variable(b"TSUNAMI_DATABASE__URL", bad)).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("database.url") && error.contains("UTF-8"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -167,15 +167,22 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::WorkerCrashed => true,
-        // class 08 connection, 53 resources, 57P shutting down or starting, 25P03/57014 time-outs, 40 serialization
+        // class 08 connection, 53 resources, 57P shutting down or starting, 25P03 a time-out between statements,
+        // 40 serialization
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-            code.starts_with("08")
-                || code.starts_with("53")
-                || code.starts_with("57P")
-                || code.starts_with("40")
+            ["08", "53", "57P", "25P03", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
         }),
         _ => false,
     }
+}
+
+/// Whether a statement ran into [`STATEMENT_TIMEOUT`]: the server is there, and has too much to do.
+pub fn is_timed_out(error: &sqlx::Error) -> bool {
+    const QUERY_CANCELED: &str = "57014";
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some(QUERY_CANCELED)
 }
 
 /// The name of the constraint that a write ran into, so that it can be turned into a sentence.

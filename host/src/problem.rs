@@ -202,6 +202,11 @@ impl From<sqlx::Error> for Problem {
             tracing::warn!(%error, "the database cannot be reached");
             return Self::unavailable("The database", RETRY_AFTER_DEFAULT);
         }
+        if crate::db::is_timed_out(&error) {
+            tracing::warn!(%error, "the database took too long");
+            let what = "What this request needs of the database, within its time,";
+            return Self::unavailable(what, RETRY_AFTER_DEFAULT);
+        }
         Self::internal(&error)
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     agents,
     app::App,
     drain::drain_after,
-    extract::Json,
+    extract::{IDEMPOTENCY_KEY_CHARS_MAX, Json},
     instances, plugins, policies,
     problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
@@ -37,7 +37,7 @@ const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 #[openapi(
     info(title = "ServiceTsunami Skills Gateway", description = "Lets a company's AI agents act on outside services under the company's own rules."),
     modifiers(&BearerKey),
-    components(schemas(ProblemBody)),
+    components(schemas(ProblemBody, tasks::DelegatedTask)),
     security(("api_key" = [])),
 )]
 struct ApiDoc;
@@ -97,7 +97,7 @@ fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
             let Some(operation) = operation else { continue };
             for (status, description) in refusals {
                 let content = ContentBuilder::new()
-                    .schema(Some(Ref::from_schema_name("ProblemBody")))
+                    .schema(Some(Ref::from_schema_name("Problem")))
                     .build();
                 let response = ResponseBuilder::new()
                     .description(description)
@@ -128,20 +128,22 @@ fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
 }
 
 /// The header that an operation reads beside the key.
-fn header_of(operation: &str) -> Option<(&'static str, &'static str)> {
+fn header_of(operation: &str) -> Option<(&'static str, String)> {
     match operation {
         "create_task" | "create_agent" | "create_user" | "create_key" | "deploy_instance"
         | "install_plugin" | "store_credential" | "call_skill" => Some((
             "Idempotency-Key",
-            "Any text of 1 to 255 visible ASCII characters. The same key with the same body is done once.",
+            format!(
+                "Any text of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters. The same key with the same body is done once."
+            ),
         )),
         "update_config" | "update_policy" | "update_operator_policy" => Some((
             "If-Match",
-            "The `ETag` that was read: refused if it changed meanwhile.",
+            "The `ETag` that was read: refused if it changed meanwhile.".to_owned(),
         )),
         "read_trace" => Some((
             "Last-Event-ID",
-            "With `Accept: text/event-stream`: where the stream goes on.",
+            "With `Accept: text/event-stream`: where the stream goes on.".to_owned(),
         )),
         _ => None,
     }
@@ -257,5 +259,33 @@ async fn bound(
             Duration::from_secs(5),
         )
         .into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_of_the_description_leads_somewhere() {
+        let document = serde_json::to_value(super::openapi()).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 100, "{}", found.len());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap_or(reference);
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
     }
 }

@@ -60,6 +60,16 @@ pub enum TenantCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Make a tenant an owner's key anew, where it was lost; prints it, once.
+    OwnerKey {
+        /// Its id or its slug.
+        tenant: String,
+        /// How the tenant's people see the key in their list.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Subcommand)]
@@ -147,20 +157,30 @@ pub enum InstanceCommand {
     },
     Stop {
         id: String,
+        #[command(flatten)]
+        output: Output,
     },
     Start {
         id: String,
+        #[command(flatten)]
+        output: Output,
     },
     Restart {
         id: String,
+        #[command(flatten)]
+        output: Output,
     },
     Destroy {
         id: String,
+        #[command(flatten)]
+        output: Output,
     },
     Logs {
         id: String,
         #[arg(long, default_value_t = 100)]
         lines: usize,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -179,6 +199,8 @@ pub enum CredCommand {
     },
     Revoke {
         id: String,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -202,6 +224,8 @@ pub enum PluginCommand {
     },
     Remove {
         id: String,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -251,7 +275,34 @@ async fn tenant(command: TenantCommand, api: &Api) -> anyhow::Result<()> {
             api.all("/tenants").await?,
             &["id", "slug", "name", "created_at"],
         ),
+        TenantCommand::OwnerKey {
+            tenant,
+            name,
+            output,
+        } => {
+            let id = match uuid::Uuid::parse_str(&tenant) {
+                Ok(_) => tenant,
+                Err(_) => id_of_tenant(api, &tenant).await?.with_context(|| {
+                    format!("no tenant has the slug `{tenant}`; `tsunami tenant list` shows all")
+                })?,
+            };
+            let body = name.map_or(json!({}), |name| json!({ "name": name }));
+            let made = api
+                .post(&format!("/tenants/{id}/owner-keys"), &body)
+                .await?;
+            if !output.json {
+                eprintln!("an owner's key, shown this once:");
+            }
+            show(&output, &made, |v| text(&v["secret"]))
+        }
     }
+}
+
+/// The tenant with this slug, if there is one.
+pub async fn id_of_tenant(api: &Api, slug: &str) -> anyhow::Result<Option<String>> {
+    let tenants = api.all("/tenants").await?;
+    let found = tenants.iter().find(|tenant| tenant["slug"] == slug);
+    Ok(found.map(|tenant| text(&tenant["id"])))
 }
 
 async fn agent(command: AgentCommand, api: &Api) -> anyhow::Result<()> {
@@ -492,33 +543,45 @@ async fn instance(command: InstanceCommand, api: &Api) -> anyhow::Result<()> {
             api.all("/instances").await?,
             &["id", "name", "status", "version", "error"],
         ),
-        InstanceCommand::Stop { id } => change_instance(api, &id, "stop", "stopped").await,
-        InstanceCommand::Start { id } => change_instance(api, &id, "start", "running").await,
-        InstanceCommand::Restart { id } => change_instance(api, &id, "restart", "running").await,
-        InstanceCommand::Destroy { id } => {
-            api.delete(&format!("/instances/{id}")).await?;
-            wait_for_instance(api, &id, &["destroyed"])
-                .await
-                .map(|_| println!("destroyed"))
+        InstanceCommand::Stop { id, output } => {
+            change_instance(api, &id, "stop", "stopped", &output).await
         }
-        InstanceCommand::Logs { id, lines } => {
+        InstanceCommand::Start { id, output } => {
+            change_instance(api, &id, "start", "running", &output).await
+        }
+        InstanceCommand::Restart { id, output } => {
+            change_instance(api, &id, "restart", "running", &output).await
+        }
+        InstanceCommand::Destroy { id, output } => {
+            api.delete(&format!("/instances/{id}")).await?;
+            let destroyed = wait_for_instance(api, &id, &["destroyed"]).await?;
+            show(&output, &destroyed, |v| text(&v["status"]))
+        }
+        InstanceCommand::Logs { id, lines, output } => {
             let logs = api
                 .get(&format!("/instances/{id}/logs?lines={lines}"))
                 .await?;
-            for line in logs["lines"].as_array().into_iter().flatten() {
-                println!("{}", text(line));
-            }
-            Ok(())
+            show(&output, &logs, |v| {
+                let lines = v["lines"].as_array().into_iter().flatten();
+                lines.map(text).collect::<Vec<_>>().join("\n")
+            })
         }
     }
 }
 
-async fn change_instance(api: &Api, id: &str, what: &str, until: &str) -> anyhow::Result<()> {
+async fn change_instance(
+    api: &Api,
+    id: &str,
+    what: &str,
+    until: &str,
+    output: &Output,
+) -> anyhow::Result<()> {
     api.post(&format!("/instances/{id}/{what}"), &json!({}))
         .await?;
     let instance = wait_for_instance(api, id, &[until]).await?;
-    println!("{} {}", text(&instance["name"]), text(&instance["status"]));
-    Ok(())
+    show(output, &instance, |v| {
+        format!("{} {}", text(&v["name"]), text(&v["status"]))
+    })
 }
 
 /// Shows progress until the instance is where it should be.
@@ -563,10 +626,9 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
             api.all("/skill-creds").await?,
             &["id", "skill", "key", "last_4", "status", "last_used_at"],
         ),
-        CredCommand::Revoke { id } => {
+        CredCommand::Revoke { id, output } => {
             let revoked = api.delete(&format!("/skill-creds/{id}")).await?;
-            println!("{}", text(&revoked["status"]));
-            Ok(())
+            show(&output, &revoked, |v| text(&v["status"]))
         }
     }
 }
@@ -589,10 +651,9 @@ async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
             &api.get(&format!("/plugins/{id}")).await?,
             plugin_card,
         ),
-        PluginCommand::Remove { id } => {
-            api.delete(&format!("/plugins/{id}")).await?;
-            println!("removed");
-            Ok(())
+        PluginCommand::Remove { id, output } => {
+            let removed = api.delete(&format!("/plugins/{id}")).await?;
+            show(&output, &removed, |_| "removed".to_owned())
         }
     }
 }

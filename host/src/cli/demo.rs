@@ -6,7 +6,7 @@
 
 use super::{
     api::Api,
-    commands::{follow_task, text, timeline, wait_for_instance},
+    commands::{follow_task, id_of_tenant, text, timeline, wait_for_instance},
     dev::{DevArgs, Stack, write_private},
     serve::Stop,
 };
@@ -23,6 +23,8 @@ use std::{
 /// Where `scripts/plugins` puts Slack.
 const SLACK: &str = "plugins/target/wasm32-wasip2/release/slack.wasm";
 const RECORDER_TOKEN: &str = "xoxb-000000000000-000000000000-demo000000000000000a3f2";
+/// Of the demo's tenant.
+const SLUG: &str = "acme";
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 pub async fn demo(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
@@ -143,7 +145,8 @@ async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The demo's tenant, made on the first run.
+/// The demo's tenant, made on the first run. Where that one was killed before it had written the key down, or the key
+/// is not valid any more, there is a new key.
 async fn tenant(stack: &Stack) -> anyhow::Result<Api> {
     let key_file = stack.data_dir().join("demo-owner-key");
     let operator = Api::new(&stack.url(), &stack.operator_key)?;
@@ -154,11 +157,19 @@ async fn tenant(stack: &Stack) -> anyhow::Result<Api> {
             return Ok(owner);
         }
     }
-    println!("2. Creating a tenant, Acme, and an agent.");
-    let created = operator
-        .post("/tenants", &json!({ "name": "Acme", "slug": "acme" }))
-        .await?;
-    let key = text(&created["owner_key"]);
+    let key = match id_of_tenant(&operator, SLUG).await? {
+        Some(id) => {
+            println!("2. Using the tenant of an earlier run, with a new key.");
+            let name = json!({ "name": "demo" });
+            let path = format!("/tenants/{id}/owner-keys");
+            text(&operator.post(&path, &name).await?["secret"])
+        }
+        None => {
+            println!("2. Creating a tenant, Acme, and an agent.");
+            let new = json!({ "name": "Acme", "slug": SLUG });
+            text(&operator.post("/tenants", &new).await?["owner_key"])
+        }
+    };
     write_private(&key_file, &key)?;
     Ok(operator.with_key(&key))
 }

@@ -3,7 +3,11 @@
 //! Public for the benchmark (`tests/src/bin/bench`), which has the same [`Stack`] in its own process.
 
 use super::serve::{self, Stop};
-use crate::{app::App, config::Config, db, telemetry, tenants, worker};
+use crate::{
+    app::App,
+    config::{Config, environment},
+    db, telemetry, tenants, worker,
+};
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::{
@@ -84,7 +88,7 @@ impl Site {
         let data_dir = args.data_dir.canonicalize()?;
         let lock = FolderLock::take(&data_dir)?;
         let provided = provided(args, &data_dir);
-        let config = Config::load_over(provided.clone(), file, std::env::vars())?;
+        let config = Config::load_over(provided.clone(), file, environment()?)?;
         let install_dir = crate::config::env_var("TSUNAMI_POSTGRES_BIN")
             .and_then(|bin| Path::new(&bin).parent().map(Path::to_owned))
             .unwrap_or_else(|| args.tools_dir.join("postgres"));
@@ -114,7 +118,7 @@ impl Site {
         provide(&mut table, "database", urls);
         provide(&mut table, "temporal", [("url", temporal.url())]);
         let file = self.config_file.as_deref();
-        Ok(Config::load_over(table, file, std::env::vars())?)
+        Ok(Config::load_over(table, file, environment()?)?)
     }
 
     /// Starts everything but the worker and the API. What it has started is found by [`Site::end_all`], wherever this

@@ -8,7 +8,7 @@ mod doctor;
 mod policy;
 mod serve;
 
-use crate::config::{Config, env_var};
+use crate::config::{Config, env_var, environment};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{
     io::{ErrorKind, Write},
@@ -90,7 +90,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let load = || Config::load(cli.config.as_deref(), std::env::vars());
+    let load = || Config::load(cli.config.as_deref(), environment()?);
     // One TLS provider for everything; a second call finds it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
@@ -123,5 +123,39 @@ fn answer(text: &[u8]) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands without commands of their own, by their names from `command` on.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, bool)>) {
+        let path = format!("{path} {}", command.get_name());
+        if !command.has_subcommands() {
+            let takes_json = command.get_arguments().any(|arg| arg.get_id() == "json");
+            found.push((path, takes_json));
+            return;
+        }
+        for below in command.get_subcommands() {
+            leaves(below, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_operation_of_the_api_can_be_asked_to_answer_in_json() {
+        let cli = Cli::command();
+        let mut found = Vec::new();
+        // `skill` answers in nothing else.
+        for slice in [
+            "tenant", "agent", "task", "instance", "cred", "plugin", "policy",
+        ] {
+            let command = cli.find_subcommand(slice).expect("the command");
+            leaves(command, "tsunami", &mut found);
+        }
+        assert!(found.len() > 25, "{found:?}");
+        let without: Vec<_> = found.iter().filter(|(_, takes_json)| !takes_json).collect();
+        assert!(without.is_empty(), "{without:?}");
     }
 }

@@ -19,6 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_tenant, list_tenants))
+        .routes(routes!(create_owner_key))
         .routes(routes!(get_own_tenant))
         .routes(routes!(create_user, list_users))
         .routes(routes!(get_user))
@@ -90,20 +91,58 @@ async fn create_tenant(
             _ => e.into(),
         })?;
     let key = keys::NewKey::generate(keys::Kind::Tenant);
-    store::insert_first_key(
-        &mut tx,
-        row.id,
-        ApiKeyId::fresh(),
-        &key,
-        &format!("operator {}", operator.name),
-    )
-    .await?;
+    let by = format!("operator {}", operator.name);
+    store::insert_owner_key(&mut tx, row.id, "first owner", &key, &by).await?;
     tx.commit().await?;
     Ok((
         StatusCode::CREATED,
         Json(CreatedTenant {
             tenant: row.into(),
             owner_key: key.text().to_owned(),
+        }),
+    ))
+}
+
+#[derive(Deserialize, ToSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct NewOwnerKey {
+    /// How the tenant's people see it in their list; 1 to 200 characters.
+    pub name: Option<String>,
+}
+
+/// Make a tenant an owner's key anew
+///
+/// For operators, where the first one was lost. The answer holds the key itself, once. The tenant's people see it in
+/// their list, with the operator who made it, and can revoke it.
+#[utoipa::path(post, path = "/tenants/{id}/owner-keys", tag = "tenants", params(("id" = TenantId, Path)), request_body = NewOwnerKey,
+    responses((status = 201, body = CreatedApiKey), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn create_owner_key(
+    State(app): State<App>,
+    operator: Operator,
+    Path(tenant): Path<TenantId>,
+    Json(new): Json<NewOwnerKey>,
+) -> Result<(StatusCode, Json<CreatedApiKey>), Problem> {
+    let name = new.name.as_deref().unwrap_or("owner, made anew");
+    Problem::check_length("/name", name, 1, 200)?;
+    let key = keys::NewKey::generate(keys::Kind::Tenant);
+    let by = format!("operator {}", operator.name);
+    let mut tx = app.db().system().await?;
+    store::insert_owner_key(&mut tx, tenant, name, &key, &by)
+        .await
+        .map_err(|e| match violated_constraint(&e) {
+            Some("api_keys_tenant_id_fkey") => Problem::not_found("tenant"),
+            _ => e.into(),
+        })?;
+    let row = store::find_key(&mut tx, &key.prefix)
+        .await?
+        .ok_or_else(|| Problem::internal(&"a key vanished"))?;
+    tx.commit().await?;
+    tracing::warn!(%tenant, operator = operator.name, operator_key = %operator.key, key = key.prefix, "an operator made an owner's key");
+    Ok((
+        StatusCode::CREATED,
+        Json(CreatedApiKey {
+            api_key: row.into(),
+            secret: Some(key.text().to_owned()),
         }),
     ))
 }

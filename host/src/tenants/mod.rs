@@ -5,7 +5,8 @@
 //! come with. Everything else in the product belongs to exactly one tenant.
 //!
 //! ## Life
-//! An operator creates a tenant and gets the first owner's key, once. Owners and admins create users
+//! An operator creates a tenant and gets the first owner's key, once; where it is lost, an operator makes another, which
+//! the tenant's people see. Owners and admins create users
 //! and keys; a key ends by expiry or revocation, and does so on the very next request.
 //!
 //! ## Always true

@@ -193,19 +193,20 @@ pub async fn insert_key(tx: &mut TenantTx, new: KeyInsert<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The first key of a tenant that was just made: the tenant has nobody yet who could make it.
-pub async fn insert_first_key(
+/// An owner's key of a tenant where nobody could make it: it was just made, or its last key is lost.
+pub async fn insert_owner_key(
     tx: &mut SystemTx,
     tenant: TenantId,
-    id: ApiKeyId,
+    name: &str,
     key: &NewKey,
     created_by: &str,
 ) -> Result<()> {
     sqlx::query!(
         "insert into api_keys (id, tenant_id, name, prefix, secret_sha256, roles, created_by)
-         values ($1, $2, 'first owner', $3, $4, array['owner'], $5)",
-        id.uuid(),
+         values ($1, $2, $3, $4, $5, array['owner'], $6)",
+        ApiKeyId::fresh().uuid(),
         tenant.uuid(),
+        name,
         key.prefix,
         key.secret_sha256.as_slice(),
         created_by
