@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
-import ts from "typescript";
+import { TypedLines } from "./services-types.mjs";
 
 const BASE = "https://slack.com/api/";
 const UPLOADS = "https://files.slack.com/";
@@ -22,8 +22,7 @@ type OfJson<A> = NonNullable<A>;
 
 const requests = JSON.parse(await text(process.stdin));
 const found = [];
-let source = PRELUDE;
-const at = []; // line of the source -> request
+const lines = new TypedLines(PRELUDE);
 
 for (const request of requests) {
   if (request.url.startsWith(UPLOADS)) continue; // bytes, no arguments
@@ -35,23 +34,16 @@ for (const request of requests) {
   const method = url.pathname.split("/").at(-1);
   const type = `${method.split(".").map(capitalised).join("")}Arguments`;
   const wrap = request.content_type?.startsWith("application/json") ? "OfJson" : "OfText";
-  const name = `request${at.length}`;
-  source += `export const ${name}: ${wrap}<slack.${type}> = ${JSON.stringify(argumentsOf(request, url))};\n`;
-  at[source.split("\n").length - 2] = request;
+  lines.add(`${wrap}<slack.${type}>`, argumentsOf(request, url), request);
 }
 
-for (const diagnostic of compile(source)) {
-  const line = diagnostic.file?.getLineAndCharacterOfPosition(diagnostic.start).line;
-  const message = ts.flattenDiagnosticMessageText(diagnostic.messageText, " ");
-  if (at[line] === undefined) found.push(`slack: the check itself: ${message}`);
-  else report(at[line], message);
-}
+for (const [request, message] of lines.faults()) report(request, message);
 
 if (found.length > 0 || requests.length === 0) {
   console.error(found.join("\n") || "slack: no request to check");
   process.exit(1);
 }
-console.log(`slack: ${at.filter(Boolean).length} calls have the arguments of ${client.name} ${client.version} (Node)`);
+console.log(`slack: ${lines.count} calls have the arguments of ${client.name} ${client.version} (Node)`);
 
 function report(request, what) {
   found.push(`slack: ${request.action}, \`${request.example}\`: ${request.method} ${request.url}: ${what}`);
@@ -65,25 +57,4 @@ function argumentsOf(request, url) {
   if (request.content_type?.startsWith("application/json")) return JSON.parse(request.body);
   const fields = request.method === "GET" ? url.searchParams : new URLSearchParams(request.body);
   return Object.fromEntries([...fields].map(([name, value]) => [name, value.startsWith("[") ? JSON.parse(value) : value]));
-}
-
-/** What the compiler says of the source, which lies beside this file but nowhere on disk. */
-function compile(source) {
-  const path = new URL("./requests.ts", import.meta.url).pathname;
-  const options = {
-    strict: true,
-    noEmit: true,
-    skipLibCheck: true,
-    types: [],
-    module: ts.ModuleKind.NodeNext,
-    moduleResolution: ts.ModuleResolutionKind.NodeNext,
-    target: ts.ScriptTarget.ES2022,
-  };
-  const host = ts.createCompilerHost(options);
-  const { getSourceFile, fileExists, readFile } = host;
-  host.getSourceFile = (name, ...rest) => (name === path ? ts.createSourceFile(name, source, options.target) : getSourceFile(name, ...rest));
-  host.fileExists = (name) => name === path || fileExists(name);
-  host.readFile = (name) => (name === path ? source : readFile(name));
-  const program = ts.createProgram([path], options, host);
-  return ts.getPreEmitDiagnostics(program, program.getSourceFile(path));
 }
