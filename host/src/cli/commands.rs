@@ -184,6 +184,10 @@ pub enum CredCommand {
 
 #[derive(Subcommand)]
 pub enum PluginCommand {
+    /// Begin a plugin: a project that builds, passes its tests and conforms.
+    New(super::kit::New),
+    /// Check whether a component keeps the contract, and what to mend.
+    Check(super::kit::Check),
     /// Install a plugin from its file.
     Install {
         file: PathBuf,
@@ -573,6 +577,8 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
 
 async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
     match command {
+        PluginCommand::New(new) => super::kit::new(&new),
+        PluginCommand::Check(check) => super::kit::check_file(&check),
         PluginCommand::Install { file, output } => {
             let bytes =
                 std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
