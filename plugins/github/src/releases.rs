@@ -150,7 +150,7 @@ pub struct RunWorkflow {
     #[schemars(length(min = 1, max = 200))]
     r#ref: String,
     /// What the workflow asks for.
-    #[schemars(length(max = 25))]
+    #[schemars(extend("maxProperties" = 25))]
     inputs: Option<BTreeMap<String, String>>,
 }
 

@@ -179,7 +179,7 @@ pub struct QueryDataSource {
     data_source_id: Id,
     /// As Notion writes it: `{"property": "Status", "status": {"equals": "Done"}}`; several under `and` or `or`. See
     /// <https://developers.notion.com/reference/filter-data-source-entries>.
-    #[schemars(length(min = 1, max = 10))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 10))]
     filter: Option<Map<String, Value>>,
     /// The first one counts most.
     #[schemars(length(min = 1, max = 10))]

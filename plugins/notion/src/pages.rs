@@ -139,6 +139,7 @@ pub struct CreatePage {
     #[schemars(length(min = 1, max = 200_000))]
     markdown: Option<String>,
     /// Of a row, by their names.
+    #[schemars(extend("maxProperties" = 100))]
     properties: Option<BTreeMap<String, NewValue>>,
     /// An emoji.
     #[schemars(length(min = 1, max = 20))]
@@ -177,6 +178,7 @@ pub struct UpdatePage {
     #[schemars(length(min = 1, max = 2000))]
     title: Option<String>,
     /// By their names; those that are not named stay.
+    #[schemars(extend("maxProperties" = 100))]
     properties: Option<BTreeMap<String, NewValue>>,
     /// An emoji.
     #[schemars(length(min = 1, max = 20))]

@@ -60,7 +60,8 @@ pub fn skill() -> Skill {
                 .risk(Risk::Write)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Remind a channel", json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 })),
+                .example("Remind a channel", json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 }))
+                .example("Into a thread", json!({ "channel": "C024BE91L", "text": "Any news?", "post_at": 1_800_000_000, "thread_ts": "1401383885.000061" })),
         )
         .action(
             action("cancel_scheduled_message", msg::cancel_scheduled_message)
@@ -176,7 +177,8 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
                 .example("Private ones and groups", json!({ "types": ["private_channel", "mpim"] }))
-                .example("The first hundred", json!({ "limit": 100, "exclude_archived": true })),
+                .example("The first hundred", json!({ "limit": 100, "exclude_archived": true }))
+                .example("The next hundred", json!({ "limit": 100, "exclude_archived": true, "cursor": "dGVhbTpDMDYxRkE1UEI=" })),
         )
         .action(
             action("get_channel", ch::get_channel)
@@ -193,7 +195,8 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("The first page", json!({ "channel": "C024BE91L", "limit": 100 })),
+                .example("The first page", json!({ "channel": "C024BE91L", "limit": 100 }))
+                .example("The next page", json!({ "channel": "C024BE91L", "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
         )
         .action(
             action("read_history", msg::read_history)
@@ -202,7 +205,7 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Since a message", json!({ "channel": "C024BE91L", "oldest": "1401383885.000061" }))
+                .example("Between two messages, the next page", json!({ "channel": "C024BE91L", "oldest": "1401383885.000061", "latest": "1401383999.000200", "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" }))
                 .example("The last twenty", json!({ "channel": "C024BE91L", "limit": 20 })),
         )
         .action(
@@ -212,7 +215,8 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("A thread", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
+                .example("A thread", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" }))
+                .example("The next page of it", json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "limit": 50, "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" })),
         )
         .action(
             action("find_user_by_email", people::find_user_by_email)
@@ -234,7 +238,8 @@ pub fn skill() -> Skill {
                 .summary("The members of the workspace, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
-                .example("The first page", json!({ "limit": 100 })),
+                .example("The first page", json!({ "limit": 100 }))
+                .example("The next page", json!({ "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
         )
 }
 
@@ -252,7 +257,9 @@ pub fn credentials() -> Vec<Credential> {
                 "groups:read",
                 "groups:history",
                 "groups:write",
+                "im:history",
                 "im:write",
+                "mpim:history",
                 "mpim:write",
                 "files:write",
                 "reactions:write",
