@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 PARTS ?=
 
-.PHONY: help demo test check fmt lint generate bench deny clean-tools
+.PHONY: help demo test services check fmt lint generate bench deny clean-tools
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -13,6 +13,9 @@ demo: ## run the main job on this machine; installs what is missing
 
 test: ## run all tests; installs what is missing (PARTS="bridge lint": only these)
 	@scripts/test $(PARTS)
+
+services: ## hold the adapters' requests against what their services publish
+	@scripts/services
 
 check: ## does it compile? in seconds
 	@SQLX_OFFLINE=true cargo check --locked --workspace --all-targets
