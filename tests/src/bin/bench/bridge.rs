@@ -209,7 +209,7 @@ async fn through_router(site: &Site) -> anyhow::Result<()> {
         origin: Origin::Direct,
     };
     let refused = |problem| anyhow::anyhow!("the router refuses: {problem}");
-    let mut tx = site.app.db().tenant(site.tenant).await?;
+    let mut tx = site.app.db().tenant_followed(site.tenant).await?;
     let row = router::submit(&mut tx, &request).await.map_err(refused)?;
     tx.commit().await?;
     let advanced = router::advance(&site.app, site.tenant, row.id).await;
