@@ -82,6 +82,7 @@ ids! {
     PluginVersionId, InstallationId,
     InstanceId,
     SkillConfigId, SkillCallId, ApprovalId,
+    PolicyId, PolicyDecisionId,
 }
 
 #[cfg(test)]

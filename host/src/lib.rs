@@ -28,6 +28,7 @@ pub mod worker;
 pub mod agents;
 pub mod instances;
 pub mod plugins;
+pub mod policies;
 pub mod skills;
 pub mod tasks;
 pub mod tenants;

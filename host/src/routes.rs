@@ -5,7 +5,7 @@ use crate::{
     app::App,
     drain::drain_after,
     extract::Json,
-    instances, plugins,
+    instances, plugins, policies,
     problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
@@ -64,6 +64,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(tasks::http::routes())
         .merge(instances::http::routes())
         .merge(plugins::http::routes())
+        .merge(policies::http::routes())
         .merge(skills::http::routes())
         .merge(vault::http::routes());
     OpenApiRouter::with_openapi(ApiDoc::openapi()).nest("/api/v1", v1)
@@ -134,7 +135,7 @@ fn header_of(operation: &str) -> Option<(&'static str, &'static str)> {
             "Idempotency-Key",
             "Any text of 1 to 255 visible ASCII characters. The same key with the same body is done once.",
         )),
-        "update_config" => Some((
+        "update_config" | "update_policy" | "update_operator_policy" => Some((
             "If-Match",
             "The `ETag` that was read: refused if it changed meanwhile.",
         )),

@@ -7,14 +7,18 @@ use std::{
 };
 
 /// What each slice may use besides the ground.
-const EDGES: [(&str, &[&str]); 8] = [
+const EDGES: [(&str, &[&str]); 9] = [
     ("tenants", &[]),
     ("traces", &[]),
     ("agents", &["tenants"]),
     ("plugins", &["tenants"]),
+    ("policies", &["plugins"]),
     ("vault", &["plugins", "tenants"]),
     ("instances", &["vault", "tenants"]),
-    ("skills", &["instances", "plugins", "traces", "vault"]),
+    (
+        "skills",
+        &["instances", "plugins", "policies", "traces", "vault"],
+    ),
     ("tasks", &["agents", "skills", "tenants", "traces"]),
 ];
 

@@ -96,6 +96,8 @@ async fn any_step() {
     idle(&scene).await;
     unknown_and_done(&scene).await;
     unknown_and_again(&scene).await;
+    unknown_twice(&scene).await;
+    revoked_meanwhile(&scene).await;
     reading_is_asked_again(&scene).await;
 }
 
@@ -135,6 +137,66 @@ async fn unknown_and_again(scene: &Scene) {
     scene.company.owner.post(&path, &resolved).await.ok();
     scene.company.task_is(&task, &["completed"]).await;
     assert_eq!(scene.slack.count(message), 2, "as the person said");
+}
+
+/// A person has it sent again, and again nobody can know: it is not sent a third time by itself.
+async fn unknown_twice(scene: &Scene) {
+    let message = "unknown, and unknown again";
+    scene.slack.hold();
+    let task = scene.company.ask_to_send(message).await;
+    scene.kill_in_flight(message, 0).await;
+    let call = unknown_call(scene, &task).await;
+    let path = format!("/skill-calls/{call}/resolve");
+    scene.slack.hold();
+    let again = json!({ "resolution": "try_again" });
+    scene.company.owner.post(&path, &again).await.ok();
+    scene.kill_in_flight(message, 1).await;
+    eventually("it is unknown again", || async {
+        let call = scene
+            .company
+            .owner
+            .get(&format!("/skill-calls/{call}"))
+            .await
+            .ok();
+        (call["status"] == "outcome_unknown").then_some(())
+    })
+    .await;
+    assert_eq!(scene.slack.count(message), 2, "never again by itself");
+    let done = json!({ "resolution": "done" });
+    scene.company.owner.post(&path, &done).await.ok();
+    scene.company.task_is(&task, &["completed"]).await;
+    assert_eq!(scene.slack.count(message), 2);
+}
+
+/// What was sent was sent, also where it could not be sent any more: the call does not claim that it failed.
+async fn revoked_meanwhile(scene: &Scene) {
+    let message = "revoked meanwhile";
+    let owner = &scene.company.owner;
+    scene.slack.hold();
+    let task = scene.company.ask_to_send(message).await;
+    eventually("the request arrives", || async {
+        (scene.slack.count(message) == 1).then_some(())
+    })
+    .await;
+    let credentials = owner.get("/skill-creds").await.ok();
+    let items = credentials["items"].as_array().cloned().unwrap_or_default();
+    let active = items.iter().find(|one| one["status"] == "active");
+    let id = text(&active.expect("a credential")["id"]);
+    owner.delete(&format!("/skill-creds/{id}")).await.ok();
+    scene.kill_instance().await;
+    scene.slack.release();
+    let call = unknown_call(scene, &task).await;
+    scene
+        .company
+        .store_credential("slack", "bot_token", CANARY)
+        .await;
+    let done = json!({ "resolution": "done" });
+    owner
+        .post(&format!("/skill-calls/{call}/resolve"), &done)
+        .await
+        .ok();
+    scene.company.task_is(&task, &["completed"]).await;
+    assert_eq!(scene.slack.count(message), 1);
 }
 
 /// The call whose outcome is unknown; the task says so, and what to do.

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tsunami_tests::{
     api::{Answer, Api},
     company::{Company, sending, text},
+    component,
 };
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
@@ -78,9 +79,17 @@ pub fn body_of(operation: &str) -> Value {
         "update_config" => json!({ "enabled": false }),
         "store_credential" => json!({ "skill": "slack", "key": "bot_token", "value": CANARY }),
         "call_skill" => json!({ "params": { "channel": "#finance", "text": "not mine" } }),
-        "install_plugin" => Value::Null,
+        "create_policy" | "create_operator_policy" => json!({ "digest": "0".repeat(64) }),
+        "update_policy" | "update_operator_policy" => json!({ "enabled": false }),
+        "replay_policy" => json!({ "digest": "0".repeat(64), "since": "2026-01-01T00:00:00Z" }),
+        "install_plugin" | "add_policy_component" | "add_operator_policy_component" => Value::Null,
         other => panic!("the operation `{other}` is new: say in isolation.rs what body it takes"),
     }
+}
+
+/// For a tenant's key, these do not exist.
+fn is_operators(path: &str) -> bool {
+    path.starts_with("/tenants") || path.starts_with("/operator-")
 }
 
 pub async fn ask(api: &Api, operation: &Operation, path: &str) -> Answer {
@@ -113,6 +122,13 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         .post("/api-keys", &body_of("create_key"))
         .await
         .ok();
+    let brought = acme
+        .owner
+        .upload("/policies/components", component("policy_probe"))
+        .await
+        .ok();
+    let policy = json!({ "digest": brought["digest"], "enabled": false });
+    acme.owner.post("/policies", &policy).await.ok();
     let mut found = BTreeMap::new();
     for list in [
         "agent-tasks",
@@ -121,6 +137,7 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         "approvals",
         "instances",
         "plugins",
+        "policies",
         "skill-calls",
         "skill-configs",
         "skill-creds",
@@ -151,6 +168,14 @@ async fn nothing_is_found(world: Arc<World>) {
             }
             continue;
         };
+        if collection.starts_with("operator-") {
+            let path = operation
+                .path
+                .replace("{id}", &uuid::Uuid::nil().to_string());
+            let answer = ask(&intruder.owner, &operation, &path).await;
+            assert_eq!(answer.problem(404), "not_found", "{}", operation.id);
+            continue;
+        }
         let id = belongings.get(collection).unwrap_or_else(|| {
             panic!("`{collection}` is new: say in isolation.rs what acme has of it")
         });
@@ -215,7 +240,7 @@ async fn keys_are_asked_for(world: Arc<World>) {
             .replace("{skill}", "slack")
             .replace("{action}", "send_message");
         // An operator runs the gateway and sees nothing inside a tenant; for a tenant's key, its operations do not exist.
-        let is_operators = path == "/tenants";
+        let is_operators = is_operators(&path);
         for api in [&nobody, &guess, &nobody.with_key("nonsense")] {
             if is_operators && api.key.starts_with("tsk_") {
                 continue;
@@ -244,7 +269,7 @@ async fn auditor(world: Arc<World>) {
         .ok();
     let auditor = world.gateway.anybody().with_key(&text(&key["secret"]));
     for operation in operations(&auditor).await {
-        if operation.path == "/tenants" {
+        if is_operators(&operation.path) {
             continue;
         }
         let path = operation
@@ -272,9 +297,11 @@ async fn auditor(world: Arc<World>) {
 }
 
 /// Tables that hold nothing of one tenant. A new one is named here, or it has a `tenant_id`.
-const OF_NO_TENANT: [&str; 4] = [
+const OF_NO_TENANT: [&str; 6] = [
     "_sqlx_migrations",
     "operator_keys",
+    "operator_policies",
+    "policy_components",
     "plugin_versions",
     "tenants",
 ];

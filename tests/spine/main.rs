@@ -10,6 +10,7 @@ mod isolation;
 mod killed;
 mod main_job;
 mod outages;
+mod policies;
 mod secrets;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -115,6 +116,7 @@ fn main() {
         main_job::stories,
         isolation::stories,
         hostile::stories,
+        policies::stories,
         bad_input::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,

@@ -38,6 +38,9 @@ pub enum ApiCommand {
     /// Plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Routing policies: what may go ahead, and what a person must agree to.
+    #[command(subcommand)]
+    Policy(super::policy::PolicyCommand),
     /// Calls of skills.
     #[command(subcommand)]
     Skill(SkillCommand),
@@ -227,6 +230,7 @@ pub async fn run(command: ApiCommand, api: &Api) -> anyhow::Result<()> {
         ApiCommand::Instance(command) => instance(command, api).await,
         ApiCommand::Cred(command) => cred(command, api).await,
         ApiCommand::Plugin(command) => plugin(command, api).await,
+        ApiCommand::Policy(command) => super::policy::run(command, api).await,
         ApiCommand::Skill(command) => skill(command, api).await,
     }
 }
@@ -648,7 +652,7 @@ async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(
+pub fn show(
     output: &Output,
     value: &Value,
     readable: impl FnOnce(&Value) -> String,
@@ -664,7 +668,7 @@ fn show(
     Ok(())
 }
 
-fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
+pub fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
     show(output, &Value::Array(items), |items| {
         let mut table = Table::new();
         table

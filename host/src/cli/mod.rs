@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 pub mod dev;
 mod doctor;
+mod policy;
 mod serve;
 
 use crate::config::{Config, env_var};

@@ -64,11 +64,28 @@ pub struct PluginAction {
     /// JSON Schema of the parameters.
     pub params_schema: serde_json::Value,
     pub output_schema: serde_json::Value,
-    pub examples: Vec<serde_json::Value>,
+    pub examples: Vec<ActionExample>,
     pub credentials: Vec<String>,
     /// What a tenant may restrict, and where it stands in the parameters.
     pub scopes: Vec<ActionScope>,
+    /// Whether it may be repeated without a second effect.
     pub idempotent: bool,
+    /// Set where it answers a page at a time.
+    pub pagination: Option<ActionPagination>,
+}
+
+/// Parameters that the action takes.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct ActionExample {
+    pub title: String,
+    pub params: serde_json::Value,
+}
+
+/// Where the place in a long list stands: put what is at `next` of the output at `cursor` of the parameters.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct ActionPagination {
+    pub cursor: String,
+    pub next: String,
 }
 
 #[derive(Serialize, Deserialize, ToSchema, Debug)]
@@ -197,7 +214,18 @@ fn present(row: store::InstallationRow) -> InstalledPlugin {
             risk: risk_name(action.risk).to_owned(),
             params_schema: parse(&action.params_schema),
             output_schema: parse(&action.output_schema),
-            examples: action.examples.iter().map(|text| parse(text)).collect(),
+            examples: action
+                .examples
+                .iter()
+                .map(|example| ActionExample {
+                    title: example.title.clone(),
+                    params: parse(&example.params),
+                })
+                .collect(),
+            pagination: action.pagination.as_ref().map(|p| ActionPagination {
+                cursor: p.cursor.clone(),
+                next: p.next.clone(),
+            }),
             credentials: action.credentials.clone(),
             scopes: action
                 .scopes
@@ -215,15 +243,15 @@ fn present(row: store::InstallationRow) -> InstalledPlugin {
         skill: row.skill_name,
         title: manifest
             .as_ref()
-            .map(|m| m.title.clone())
+            .map(|m| m.about.title.clone())
             .unwrap_or_default(),
         summary: manifest
             .as_ref()
-            .map(|m| m.summary.clone())
+            .map(|m| m.about.summary.clone())
             .unwrap_or_default(),
         version: manifest
             .as_ref()
-            .map(|m| m.version.clone())
+            .map(|m| m.about.version.clone())
             .unwrap_or_default(),
         hosts: manifest
             .as_ref()

@@ -77,7 +77,7 @@ struct Checked {
 }
 
 /// Loads a component away from the async threads: compiling takes tenths of a second.
-async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
+pub async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
     let host = app.plugin_host().clone();
     tokio::task::spawn_blocking(move || host.load(&bytes))
         .await
@@ -121,8 +121,11 @@ async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
     let described = call(app, &plugin, Plugin::describe).await.flatten();
     let manifest = described.map_err(|e| failed("describe", &e))?.value;
     let fields = if plugin.kinds().credentials {
-        let fields = call(app, &plugin, Plugin::fields).await.flatten();
-        fields.map_err(|e| failed("fields", &e))?.value
+        let schema = call(app, &plugin, Plugin::credentials).await.flatten();
+        schema
+            .map_err(|e| failed("credential-schema.describe", &e))?
+            .value
+            .fields
     } else {
         Vec::new()
     };

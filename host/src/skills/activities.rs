@@ -1,11 +1,12 @@
 //! Taking a call further, as a workflow's step.
 
 use super::{
-    Outcome, router, store,
+    CallFailure, Outcome, router, store,
     workflow::{Input, WORKFLOW_TYPE, Waits},
 };
 use crate::{
     app::App,
+    db::TenantTx,
     id::{SkillCallId, TenantId, TraceId},
     outbox,
     problem::{Problem, RETRY_AFTER_DEFAULT},
@@ -16,6 +17,10 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use time::OffsetDateTime;
 
+/// Until another may take up a call that a workflow has.
+const LEASE: Duration = Duration::from_secs(120);
+/// A call that was written down and did not begin within this never will.
+const QUEUED_MAX: Duration = Duration::from_secs(3600);
 /// How often calls that nobody works on are looked for.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(10);
 const RECLAIM_BATCH: i64 = 50;
@@ -51,12 +56,26 @@ impl SkillActivities {
             {
                 router::give_up(&self.app, input.tenant, input.call, &problem)
                     .await
-                    .map(|_| Waits::ForNothing)
+                    .map(|outcome| waits_for(&self.app, input.call, &outcome))
             }
             Err(problem) => Err(problem),
         };
+        let waits = match waits {
+            // While it waits here, nobody else has to take it up.
+            Ok(Waits::ForAWhile { pause }) => keep(&self.app, &input, pause)
+                .await
+                .map(|()| Waits::ForAWhile { pause }),
+            other => other,
+        };
         retry_or_fail(&ctx, &self.app, waits)
     }
+}
+
+/// Holds the call for as long as its workflow sleeps, and some.
+async fn keep(app: &App, input: &Input, pause: Duration) -> Result<(), Problem> {
+    let mut tx = app.db().tenant(input.tenant).await?;
+    store::extend_lease(&mut tx, input.call, pause + LEASE).await?;
+    Ok(tx.commit().await?)
 }
 
 /// What a workflow has to wait for before it takes the call further.
@@ -95,24 +114,36 @@ pub async fn reclaim(app: App) {
 async fn reclaim_once(app: &App) -> Result<(), Problem> {
     let abandoned = store::abandoned(&mut app.db().system().await?, RECLAIM_BATCH).await?;
     for (tenant, call) in abandoned {
-        take_further(app, tenant, call).await?;
+        let mut tx = app.db().tenant(tenant).await?;
+        if let Some(times) = store::take_up(&mut tx, call, LEASE).await? {
+            see_through(app, tx, call, &format!("call-{call}-{times}")).await?;
+        }
+    }
+    let system = &mut app.db().system().await?;
+    for (tenant, call) in store::never_begun(system, QUEUED_MAX, RECLAIM_BATCH).await? {
+        let mut tx = app.db().tenant(tenant).await?;
+        let why = "The call did not begin within an hour after it was written down: the gateway ended, or nobody came again. Nothing was sent.";
+        store::forget_queued(&mut tx, call, &CallFailure::new("never_begun", why)).await?;
+        tx.commit().await?;
     }
     Ok(())
 }
 
-/// Has a workflow see a call through.
+/// Has a workflow see a call through that this process cannot.
 pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
-    store::extend_lease(&mut tx, call, Duration::from_secs(120)).await?;
-    let id = format!("call-{call}-{}", TraceId::fresh());
-    outbox::push(
-        &mut tx,
-        outbox::Kind::Start,
-        &id,
-        WORKFLOW_TYPE,
-        super::workflow_input(app, tenant, call),
-    )
-    .await?;
+    store::extend_lease(&mut tx, call, LEASE).await?;
+    see_through(app, tx, call, &format!("call-{call}-{}", TraceId::fresh())).await
+}
+
+async fn see_through(
+    app: &App,
+    mut tx: TenantTx,
+    call: SkillCallId,
+    workflow: &str,
+) -> Result<(), Problem> {
+    let input = super::workflow_input(app, tx.tenant(), call);
+    outbox::push(&mut tx, outbox::Kind::Start, workflow, WORKFLOW_TYPE, input).await?;
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(())

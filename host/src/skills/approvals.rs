@@ -2,7 +2,7 @@
 
 use super::{
     CallFailure, CallStatus,
-    router::{Prepared, record, workflow_of},
+    router::{self, Prepared, record, workflow_of},
     store::{self, ApprovalRow, CallRow},
     workflow,
 };
@@ -12,6 +12,7 @@ use crate::{
     db::TenantTx,
     id::{ApprovalId, SkillCallId, TaskId},
     outbox,
+    policies::Asks,
     problem::Problem,
     traces::StepType,
 };
@@ -48,15 +49,20 @@ pub(super) async fn take_up(
     tx: &mut TenantTx,
     row: &CallRow,
     prepared: &Prepared,
+    asks: &Asks,
 ) -> Result<Taken, Problem> {
     let Some(id) = row.approval_id else {
-        return ask(app, tx, row, prepared).await;
+        return ask(app, tx, row, prepared, asks).await;
     };
     let approval = store::lock_approval(tx, id)
         .await?
         .ok_or_else(|| Problem::internal(&"an approval vanished"))?;
     let now = app.clock().now();
     match approval.status.as_str() {
+        "approved" if !is_enough(&approval, asks) => {
+            let why = "A policy asks for more now than it did when this was approved: other roles, or a second person. Ask again.";
+            refuse(app, tx, row, &approval, "approval_stale", why).await
+        }
         "approved" if approval.fingerprint != fingerprint(row, prepared) => {
             let why = "What was approved has changed since: the action's plugin, settings or instance are other ones. Ask again.";
             refuse(app, tx, row, &approval, "approval_stale", why).await
@@ -87,11 +93,23 @@ pub(super) async fn take_up(
     }
 }
 
+/// Whether who approved had to be all that is asked for now.
+fn is_enough(approval: &ApprovalRow, asks: &Asks) -> bool {
+    let had = role_sets(approval);
+    asks.role_sets.iter().all(|set| had.contains(set))
+        && (approval.second_person || !asks.second_person)
+}
+
+fn role_sets(approval: &ApprovalRow) -> Vec<Vec<String>> {
+    serde_json::from_value(approval.role_sets.clone()).unwrap_or_default()
+}
+
 async fn ask(
     app: &App,
     tx: &mut TenantTx,
     row: &CallRow,
     prepared: &Prepared,
+    asks: &Asks,
 ) -> Result<Taken, Problem> {
     let (id, config) = (ApprovalId::fresh(), &prepared.config);
     let expires_at = app.clock().now() + Duration::seconds(config.approval_ttl_seconds.into());
@@ -100,14 +118,22 @@ async fn ask(
         "instance": prepared.instance.name, "plugin_digest": prepared.installed.plugin.digest(),
     });
     let workflow = workflow_of(row);
+    let reason = match asks.reasons.is_empty() {
+        true => "The skill's configuration asks for an approval of this action.".to_owned(),
+        false => asks.reasons.join("; "),
+    };
+    let on_behalf_of = router::who(row).map_or_else(|| row.actor.clone(), |who| who.on_behalf_of);
     let new = store::NewApproval {
         id,
+        role_sets: &json!(asks.role_sets),
+        second_person: asks.second_person,
+        on_behalf_of: &on_behalf_of,
         task: row.task_id,
         call: row.id,
         workflow_id: &workflow,
         fingerprint: &fingerprint(row, prepared),
         request: &request,
-        reason: "The skill's configuration asks for an approval of this action.",
+        reason: &reason,
         roles: &config.approver_roles,
         requested_by: &row.actor,
         expires_at,
@@ -116,6 +142,8 @@ async fn ask(
     store::await_approval(tx, row.id, id).await?;
     let mut details = request;
     details["approval_id"] = json!(id);
+    details["reason"] = json!(reason);
+    details["policies"] = row.policy_verdict.clone().unwrap_or_default();
     details["expires_at"] = json!(
         expires_at
             .format(&time::format_description::well_known::Rfc3339)
@@ -338,6 +366,30 @@ fn check(
                 "This approval is for the roles {}.",
                 approval.roles.join(", ")
             ),
+        ));
+    }
+    for set in role_sets(approval) {
+        if !caller
+            .roles
+            .iter()
+            .any(|role| set.iter().any(|wanted| wanted == role.as_str()))
+        {
+            return Err(Problem::forbidden(
+                "missing_role",
+                format!(
+                    "A policy asks for an approval by one of the roles {}.",
+                    set.join(", ")
+                ),
+            ));
+        }
+    }
+    if approval.second_person
+        && decision.approve
+        && approval.on_behalf_of.as_deref() == Some(&caller.name)
+    {
+        return Err(Problem::forbidden(
+            "second_person_needed",
+            "A policy asks for a second person: somebody else than who asked for the call has to approve it.",
         ));
     }
     let same = matches!(

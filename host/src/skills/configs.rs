@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
-use tsunami_plugin_host::adapter::Action;
+use tsunami_plugin_host::{adapter::Action, types::ScopeValue};
 
 /// Violations that one answer lists.
 const VIOLATIONS_SHOWN_MAX: usize = 20;
@@ -152,6 +152,28 @@ async fn violations_of(
             message: error.to_string(),
         })
         .collect())
+}
+
+/// The values that the action's scopes point at.
+pub fn scope_values(action: &Action, params: &Value) -> Vec<ScopeValue> {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let mut all = Vec::new();
+    for scope in &action.scopes {
+        let values = match params.pointer(&scope.pointer) {
+            None => continue,
+            Some(Value::Array(values)) => values.iter().map(text).collect(),
+            Some(value) => vec![text(value)],
+        };
+        all.extend(values.into_iter().map(|value| ScopeValue {
+            scope: scope.name.clone(),
+            value,
+        }));
+    }
+    all
 }
 
 /// Each value that a scope points at must be one that the tenant allows.

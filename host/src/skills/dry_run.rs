@@ -3,12 +3,12 @@
 use super::{
     CallRequest, configs,
     render::{self, Place},
-    store,
+    router, store,
 };
-use crate::{app::App, id::TenantId, instances, plugins, problem::Problem, vault};
+use crate::{app::App, id::TenantId, instances, plugins, policies, problem::Problem, vault};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tsunami_plugin_host::adapter::{self, Request, Step};
+use tsunami_plugin_host::adapter::{self, Step};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,10 @@ pub struct DryRun {
     /// What would stop it.
     pub problems: Vec<Value>,
     pub requires_approval: bool,
+    /// What each policy says, and why.
+    pub policies: Value,
+    /// The reasons for which a person would be asked.
+    pub approval_reasons: Vec<String>,
     pub instance: Option<String>,
     pub plugin_digest: Option<String>,
     /// By their masks.
@@ -36,6 +40,8 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         would_run: false,
         problems: Vec::new(),
         requires_approval: false,
+        policies: Value::Null,
+        approval_reasons: Vec::new(),
         instance: None,
         plugin_digest: None,
         credentials: Vec::new(),
@@ -43,10 +49,14 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         llm_model: None,
         estimated_cost_micro_usd: 0,
     };
-    match instances::for_call(app, &mut tx).await {
-        Ok(instance) => out.instance = Some(instance.name),
-        Err(problem) => out.stopped_by(&problem),
-    }
+    let instance = match instances::for_call(app, &mut tx).await {
+        Ok(instance) => Some(instance),
+        Err(problem) => {
+            out.stopped_by(&problem);
+            None
+        }
+    };
+    out.instance = instance.as_ref().map(|instance| instance.name.clone());
     let (config, installed) = (
         store::config(&mut tx, &call.skill).await?,
         plugins::installed(app, &mut tx, &call.skill).await?,
@@ -68,6 +78,22 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         out.stopped_by(&problem);
         return Ok(out);
     }
+    let facts = router::facts(
+        app,
+        &config,
+        action,
+        &call.params,
+        Some(call.who.clone()),
+        instance.as_ref(),
+    );
+    let verdict = policies::evaluate(app, &mut tx, facts).await?.verdict;
+    out.requires_approval |= !verdict.asks.reasons.is_empty();
+    for reason in &verdict.denials {
+        out.problems
+            .push(json!({ "code": router::POLICY_DENIED, "detail": reason }));
+    }
+    out.approval_reasons = verdict.asks.reasons;
+    out.policies = verdict.shown;
     let mut references = Vec::new();
     for (key, shown) in vault::masks(&mut tx, app, config.id, &action.credentials).await? {
         match shown {
@@ -93,7 +119,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         plugin.next(&invocation, &[])
     });
     match asked.await.flatten().map(|called| called.value) {
-        Ok(Ok(Step::Perform(Request::Http(request)))) => {
+        Ok(Ok(Step::Perform(request))) => {
             let place = Place {
                 manifest,
                 settings: &config.settings,

@@ -1,7 +1,7 @@
 //! `/skills/{skill}/{action}`, `/skill-calls`, `/skill-configs` and `/approvals`.
 
 use super::{
-    CallFailure, CallRequest, CallStatus, Origin, Outcome,
+    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind,
     activities::take_further,
     approvals::{self, Decision, Resolution, Which},
     configs::{self, RateLimit},
@@ -12,7 +12,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission, Role},
     extract::{IdempotencyKey, IfMatch, Json, Path, Query, etag},
-    id::{ApprovalId, SkillCallId, SkillConfigId, TaskId, TraceId},
+    id::{ApprovalId, SkillCallId, SkillConfigId, TaskId, TenantId, TraceId},
     page::{Page, PageQuery, PageRequest},
     problem::{Problem, ProblemBody},
     traces::{self, TraceStep},
@@ -75,6 +75,8 @@ pub struct SkillCall {
     pub plugin_digest: Option<String>,
     /// By their masks: `bot_token:****a3f2`.
     pub credentials_used: Value,
+    /// What the policies said of it; null where it did not come before them.
+    pub policies: Option<Value>,
     pub output: Option<Value>,
     pub summary: Option<String>,
     pub error: Option<CallFailure>,
@@ -102,6 +104,7 @@ impl From<store::CallRow> for SkillCall {
             approval_id: row.approval_id,
             plugin_digest: row.plugin_digest,
             credentials_used: row.credentials_used,
+            policies: row.policy_verdict,
             output: row.output,
             summary: row.summary,
             error: row.error.and_then(|json| serde_json::from_value(json).ok()),
@@ -130,6 +133,7 @@ async fn call_skill(
     Json(body): Json<CallBody>,
 ) -> Result<Response, Problem> {
     caller.require(Permission::Act)?;
+    let repeatable = key.is_some();
     let request = CallRequest {
         idempotency_key: format!(
             "direct:{}",
@@ -139,6 +143,7 @@ async fn call_skill(
         action,
         params: Value::Object(body.params),
         actor: caller.name.clone(),
+        who: who(&caller),
         origin: Origin::Direct,
     };
     if query.dry_run {
@@ -153,7 +158,10 @@ async fn call_skill(
         let (app, tenant) = (app.clone(), caller.tenant);
         async move { router::advance(&app, tenant, row.id).await }
     });
-    let advanced = run.await.map_err(|e| Problem::internal(&e))??;
+    let advanced = match run.await.map_err(|e| Problem::internal(&e))? {
+        Ok(advanced) => advanced,
+        Err(problem) => return Err(refused(&app, caller.tenant, row.id, repeatable, problem).await),
+    };
     if let Outcome::Waiting { .. } = advanced.outcome {
         take_further(&app, caller.tenant, row.id).await?;
     }
@@ -164,6 +172,47 @@ async fn call_skill(
             .ok_or_else(|| Problem::not_found("skill call"))?,
     );
     answer(call, &advanced.outcome)
+}
+
+/// A call that is refused before it begins is in the trace too, and ends. One that may be made again with the same key
+/// ("come again") stays for that.
+async fn refused(
+    app: &App,
+    tenant: TenantId,
+    call: SkillCallId,
+    repeatable: bool,
+    problem: Problem,
+) -> Problem {
+    let comes_again = problem.is_unavailable() || problem.retry_after().is_some();
+    let ends = problem.status().is_client_error() || comes_again;
+    if !ends || (comes_again && repeatable) {
+        return problem;
+    }
+    if let Err(error) = router::refuse(app, tenant, call, &problem).await {
+        tracing::warn!(%call, %error, "a refused call could not be ended");
+    }
+    problem.with("call_id", call)
+}
+
+/// A person came with a key of their own; anything else is a program.
+fn who(caller: &Caller) -> Who {
+    Who {
+        kind: match caller.user {
+            Some(_) => WhoKind::Person,
+            None => WhoKind::System,
+        },
+        id: caller
+            .user
+            .map_or_else(|| caller.key.to_string(), |user| user.to_string()),
+        roles: caller
+            .roles
+            .iter()
+            .map(|role| role.as_str().to_owned())
+            .collect(),
+        trust: 1.0,
+        delegation_depth: 0,
+        on_behalf_of: caller.name.clone(),
+    }
 }
 
 fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
@@ -182,6 +231,10 @@ fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
                     .with("call_id", call.id),
             )
         }
+        Outcome::Failed(failure) if failure.code == router::POLICY_DENIED => Err(
+            Problem::forbidden(router::POLICY_DENIED, failure.message.as_str())
+                .with("call_id", call.id),
+        ),
         Outcome::Failed(failure) => Err(Problem::new(
             StatusCode::BAD_GATEWAY,
             "call_failed",
@@ -465,7 +518,13 @@ pub struct Approval {
     /// SHA-256 of it; the call goes on only while it is this.
     pub fingerprint: String,
     pub reason: String,
+    /// Who may approve; empty for whoever may approve at all.
     pub roles: Vec<String>,
+    /// What policies ask for: one role of each list.
+    #[schema(value_type = Vec<Vec<String>>)]
+    pub role_sets: Value,
+    /// Whether a policy asks for somebody else than whoever asked.
+    pub second_person: bool,
     pub requested_by: String,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -491,6 +550,8 @@ impl From<store::ApprovalRow> for Approval {
             fingerprint: hex::encode(row.fingerprint),
             reason: row.reason,
             roles: row.roles,
+            role_sets: row.role_sets,
+            second_person: row.second_person,
             requested_by: row.requested_by,
             expires_at: row.expires_at,
             decided_by: row.decided_by,

@@ -74,7 +74,45 @@ pub struct CallRequest {
     pub params: Value,
     /// Who asked, as traces name them.
     pub actor: String,
+    /// The same, as policies see them.
+    pub who: Who,
     pub origin: Origin,
+}
+
+/// Who calls, as policies are told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Who {
+    pub kind: WhoKind,
+    pub id: String,
+    pub roles: Vec<String>,
+    /// 0 to 1 for an agent; 1 for whoever came with a key.
+    pub trust: f64,
+    /// How many tasks up the chain of delegation it began.
+    pub delegation_depth: u32,
+    /// Whoever stands behind it: who created the task, or made the call. Such a person is not a second one.
+    pub on_behalf_of: String,
+}
+
+impl Who {
+    /// Of a call from before it was written down who made it.
+    fn nobody() -> Self {
+        Self {
+            kind: WhoKind::System,
+            id: String::new(),
+            roles: Vec::new(),
+            trust: 0.0,
+            delegation_depth: 0,
+            on_behalf_of: String::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhoKind {
+    Person,
+    Agent,
+    System,
 }
 
 impl CallRequest {

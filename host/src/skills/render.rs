@@ -26,6 +26,8 @@ const HEADERS_RESERVED: [&str; 6] = [
 ];
 /// Headers of one request.
 const HEADERS_MAX: usize = 64;
+/// Fields of one `multipart/form-data` body.
+const FORM_FIELDS_MAX: usize = 64;
 
 /// Where requests of this call may go, and with what.
 pub struct Place<'a> {
@@ -63,7 +65,41 @@ struct Text {
     shown: String,
 }
 
-pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Rendered, String> {
+impl Text {
+    fn plain(text: &str) -> Self {
+        Self {
+            real: Zeroizing::new(text.to_owned()),
+            shown: text.to_owned(),
+        }
+    }
+}
+
+/// A body likewise. Bytes that are no text are shown by their length and SHA-256.
+#[derive(Default)]
+struct Content {
+    content_type: String,
+    real: Zeroizing<Vec<u8>>,
+    shown: String,
+}
+
+impl Content {
+    fn push(&mut self, text: &Text) {
+        self.real.extend_from_slice(text.real.as_bytes());
+        self.shown.push_str(&text.shown);
+    }
+    fn push_plain(&mut self, text: &str) {
+        self.real.extend_from_slice(text.as_bytes());
+        self.shown.push_str(text);
+    }
+    fn push_bytes(&mut self, bytes: &[u8]) {
+        self.real.extend_from_slice(bytes);
+        let digest = hex::encode(Sha256::digest(bytes));
+        self.shown
+            .push_str(&format!("{{{{{} bytes, sha256 {digest}}}}}", bytes.len()));
+    }
+}
+
+pub fn render(wanted: &adapter::Request, place: &Place<'_>) -> Result<Rendered, String> {
     let mut pen = Pen {
         credentials: place.credentials,
         secrets: Vec::new(),
@@ -79,11 +115,8 @@ pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Render
         .as_ref()
         .map(|body| pen.body(body))
         .transpose()?;
-    if let Some(body) = &wanted.body {
-        headers.push((
-            "content-type".to_owned(),
-            pen.text(&[Part::Text(body.content_type.clone())], Encoding::Plain)?,
-        ));
+    if let Some(body) = &body {
+        headers.push(("content-type".to_owned(), Text::plain(&body.content_type)));
     }
     if headers.len() > HEADERS_MAX {
         return Err(format!(
@@ -95,7 +128,7 @@ pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Render
         "method": method(wanted.method),
         "url": url.shown,
         "headers": headers.iter().map(|(name, value)| json!([name, value.shown])).collect::<Vec<_>>(),
-        "body": body.as_ref().map(|text| text.shown.clone()),
+        "body": body.as_ref().map(|body| body.shown.clone()),
     });
     Ok(Rendered {
         digest: hex::encode(Sha256::digest(shown.to_string())),
@@ -106,7 +139,7 @@ pub fn render(wanted: &adapter::HttpRequest, place: &Place<'_>) -> Result<Render
                 .into_iter()
                 .map(|(name, value)| (name, secret(value.real)))
                 .collect(),
-            body: body.map(|text| text.real.as_bytes().to_vec().into()),
+            body: body.map(|mut body| std::mem::take(&mut *body.real).into()),
         },
         shown,
         secrets: pen.secrets,
@@ -163,6 +196,9 @@ impl Pen<'_> {
                     text.real.push_str(literal);
                     text.shown.push_str(literal);
                 }
+                Part::Bytes(_) => {
+                    return Err("the plugin puts bytes where only text may stand".to_owned());
+                }
                 Part::Credential(key) => {
                     let value = self.value(key)?;
                     text.real.push_str(&encode(&value, encoding));
@@ -190,7 +226,7 @@ impl Pen<'_> {
         }
     }
 
-    fn url(&mut self, wanted: &adapter::HttpRequest) -> Result<Text, String> {
+    fn url(&mut self, wanted: &adapter::Request) -> Result<Text, String> {
         let mut url = self.text(&wanted.url, Encoding::Percent)?;
         for field in &wanted.query {
             let joiner = if url.shown.contains('?') { '&' } else { '?' };
@@ -235,24 +271,113 @@ impl Pen<'_> {
         Ok(value)
     }
 
-    fn body(&mut self, body: &adapter::Body) -> Result<Text, String> {
-        if body.content_type.chars().any(char::is_control) {
-            return Err("the plugin sets a content type with a control character".to_owned());
+    fn body(&mut self, body: &adapter::Body) -> Result<Content, String> {
+        match body {
+            adapter::Body::Content(content) => {
+                let mut out = Content {
+                    content_type: content_type(&content.content_type)?.to_owned(),
+                    ..Content::default()
+                };
+                self.parts(&content.parts, encoding_of(&content.content_type), &mut out)?;
+                Ok(out)
+            }
+            adapter::Body::Form(fields) => self.form(fields),
         }
-        let kind = body
-            .content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        let encoding = match kind.as_str() {
-            "application/x-www-form-urlencoded" => Encoding::Percent,
-            kind if kind == "application/json" || kind.ends_with("+json") => Encoding::Json,
-            _ => Encoding::Plain,
-        };
-        self.text(&body.content, encoding)
     }
+
+    fn parts(
+        &mut self,
+        parts: &[Part],
+        encoding: Encoding,
+        out: &mut Content,
+    ) -> Result<(), String> {
+        for part in parts {
+            match part {
+                Part::Bytes(bytes) => out.push_bytes(bytes),
+                part => out.push(&self.text(std::slice::from_ref(part), encoding)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// `multipart/form-data` (RFC 7578). The boundary follows from the content, so that a request that is made again
+    /// is the same, and stands nowhere in it.
+    fn form(&mut self, fields: &[adapter::FormField]) -> Result<Content, String> {
+        if fields.len() > FORM_FIELDS_MAX {
+            return Err(format!(
+                "the plugin fills in {} form fields; a request may have {FORM_FIELDS_MAX}",
+                fields.len()
+            ));
+        }
+        let mut written = Vec::new();
+        let mut digest = Sha256::new();
+        for field in fields {
+            let mut head = format!(
+                "Content-Disposition: form-data; name=\"{}\"",
+                quoted(&field.name)
+            );
+            if let Some(name) = &field.file_name {
+                head.push_str(&format!("; filename=\"{}\"", quoted(name)));
+            }
+            if let Some(kind) = &field.content_type {
+                head.push_str(&format!("\r\nContent-Type: {}", content_type(kind)?));
+            }
+            let mut content = Content::default();
+            self.parts(&field.parts, Encoding::Plain, &mut content)?;
+            digest.update(head.as_bytes());
+            digest.update(content.shown.as_bytes());
+            written.push((head, content));
+        }
+        let mut boundary = format!("tsunami-{}", &hex::encode(digest.finalize())[..32]);
+        while written
+            .iter()
+            .any(|(_, content)| contains(&content.real, boundary.as_bytes()))
+        {
+            boundary.push('-');
+        }
+        let mut out = Content {
+            content_type: format!("multipart/form-data; boundary={boundary}"),
+            ..Content::default()
+        };
+        for (head, content) in &written {
+            out.push_plain(&format!("--{boundary}\r\n{head}\r\n\r\n"));
+            out.real.extend_from_slice(&content.real);
+            out.shown.push_str(&content.shown);
+            out.push_plain("\r\n");
+        }
+        out.push_plain(&format!("--{boundary}--\r\n"));
+        Ok(out)
+    }
+}
+
+fn content_type(text: &str) -> Result<&str, String> {
+    match text.chars().any(char::is_control) || !text.contains('/') {
+        true => Err(format!(
+            "the plugin sets the content type `{}`, which is none",
+            text.escape_default()
+        )),
+        false => Ok(text),
+    }
+}
+
+fn encoding_of(content_type: &str) -> Encoding {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    match kind.trim().to_ascii_lowercase().as_str() {
+        "application/x-www-form-urlencoded" => Encoding::Percent,
+        kind if kind == "application/json" || kind.ends_with("+json") => Encoding::Json,
+        _ => Encoding::Plain,
+    }
+}
+
+/// A name within quotation marks in a form's header, escaped as the HTML standard has it for `multipart/form-data`.
+fn quoted(name: &str) -> String {
+    name.replace('\r', "%0D")
+        .replace('\n', "%0A")
+        .replace('"', "%22")
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    memchr::memmem::find(haystack, needle).is_some()
 }
 
 fn encode(value: &str, encoding: Encoding) -> Zeroizing<String> {
@@ -362,11 +487,7 @@ impl Place<'_> {
 }
 
 /// Takes the secrets out of what came back, once more: the instance has done it already.
-pub fn mask(bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
-    let mut text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(not_text) => return not_text.into_bytes(),
-    };
+pub fn mask(mut bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
     for secret in secrets.iter().filter(|s| s.len() >= 4) {
         for form in [
             secret.to_string(),
@@ -376,12 +497,24 @@ pub fn mask(bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
             hex::encode(secret.as_bytes()),
             hex::encode_upper(secret.as_bytes()),
         ] {
-            if text.contains(&form) {
-                text = text.replace(&form, "[redacted]");
+            if contains(&bytes, form.as_bytes()) {
+                bytes = replaced(&bytes, form.as_bytes());
             }
         }
     }
-    text.into_bytes()
+    bytes
+}
+
+fn replaced(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = 0;
+    for at in memchr::memmem::find_iter(bytes, secret) {
+        out.extend_from_slice(&bytes[rest..at]);
+        out.extend_from_slice(b"[redacted]");
+        rest = at + secret.len();
+    }
+    out.extend_from_slice(&bytes[rest..]);
+    out
 }
 
 #[cfg(test)]
@@ -393,9 +526,15 @@ mod tests {
     fn manifest() -> Manifest {
         Manifest {
             skill: "s".into(),
-            title: "S".into(),
-            summary: String::new(),
-            version: "1.0.0".into(),
+            about: tsunami_plugin_host::types::About {
+                title: "S".into(),
+                summary: "S".into(),
+                version: "1.0.0".into(),
+                licence: "MIT".into(),
+                categories: vec!["test".into()],
+                homepage: None,
+                readme: String::new(),
+            },
             actions: vec![],
             hosts: vec!["api.example.com".into(), "*.tenant.example".into()],
             host_settings: vec!["/base_url".into()],
@@ -415,8 +554,8 @@ mod tests {
         vec![Part::Text(t.into())]
     }
 
-    fn get(url: Vec<Part>) -> adapter::HttpRequest {
-        adapter::HttpRequest {
+    fn get(url: Vec<Part>) -> adapter::Request {
+        adapter::Request {
             method: Method::Get,
             url,
             query: vec![],
@@ -426,7 +565,7 @@ mod tests {
     }
 
     fn rendered(
-        request: &adapter::HttpRequest,
+        request: &adapter::Request,
         settings: &Value,
         private: &[String],
     ) -> Result<Rendered, String> {
@@ -501,14 +640,14 @@ mod tests {
             name: "q".into(),
             value: vec![Part::Text("a&b=".into()), Part::Credential("token".into())],
         }];
-        request.body = Some(adapter::Body {
+        request.body = Some(adapter::Body::Content(adapter::Content {
             content_type: "application/json".into(),
-            content: vec![
+            parts: vec![
                 Part::Text("{\"t\":\"".into()),
                 Part::Credential("token".into()),
                 Part::Text("\"}".into()),
             ],
-        });
+        }));
         let out = rendered(&request, &json!({}), &[]).unwrap();
         assert_eq!(
             out.request.url.expose_secret(),
@@ -521,6 +660,54 @@ mod tests {
         );
         assert!(!out.shown.to_string().contains("s3cret"));
         assert_eq!(out.secrets.len(), 1);
+    }
+
+    #[test]
+    fn a_form_carries_files_as_they_are_and_nothing_in_it_ends_a_part() {
+        let field = |name: &str, file: Option<&str>, parts| adapter::FormField {
+            name: name.into(),
+            file_name: file.map(Into::into),
+            content_type: file.map(|_| "application/octet-stream".into()),
+            parts,
+        };
+        let fields = vec![
+            field("a\"\r\nx: y", None, text("1\r\n--")),
+            field("f", Some("b.bin"), vec![Part::Bytes(vec![0, 255, 13, 10])]),
+        ];
+        let mut request = get(text("https://api.example.com/"));
+        request.body = Some(adapter::Body::Form(fields));
+        let (first, again) = (
+            rendered(&request, &json!({}), &[]).unwrap(),
+            rendered(&request, &json!({}), &[]).unwrap(),
+        );
+        assert_eq!(first.digest, again.digest);
+        let kind = first.request.headers[0].1.expose_secret().to_owned();
+        let boundary = kind.strip_prefix("multipart/form-data; boundary=").unwrap();
+        let body = first.request.body.unwrap();
+        let expected = [
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"a%22%0D%0Ax: y\"\r\n\r\n1\r\n--\r\n").into_bytes(),
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"f\"; filename=\"b.bin\"\r\nContent-Type: application/octet-stream\r\n\r\n").into_bytes(),
+            vec![0, 255, 13, 10],
+            format!("\r\n--{boundary}--\r\n").into_bytes(),
+        ]
+        .concat();
+        assert_eq!(body.expose_secret(), expected);
+        assert!(
+            first.shown["body"]
+                .as_str()
+                .unwrap()
+                .contains("4 bytes, sha256")
+        );
+    }
+
+    #[test]
+    fn bytes_stand_in_bodies_only() {
+        let mut request = get(text("https://api.example.com/"));
+        request.headers = vec![adapter::Field {
+            name: "x".into(),
+            value: vec![Part::Bytes(b"a".to_vec())],
+        }];
+        assert!(rendered(&request, &json!({}), &[]).is_err());
     }
 
     #[test]
@@ -618,6 +805,11 @@ mod tests {
         assert_eq!(
             mask(echo.into_bytes(), &secrets),
             b"[redacted] [redacted] [redacted]"
+        );
+        let binary = [&[255, 0][..], "s3cret/\"+é".as_bytes(), &[254]].concat();
+        assert_eq!(
+            mask(binary, &secrets),
+            [&[255, 0][..], b"[redacted]", &[254]].concat()
         );
     }
 }

@@ -5,7 +5,8 @@
 //! request that comes twice.
 
 use super::{
-    Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, approvals, configs,
+    Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind, approvals,
+    configs,
     render::{self, Place, Rendered},
     store::{self, CallRow, ConfigRow},
 };
@@ -15,11 +16,13 @@ use crate::{
     id::{SkillCallId, TenantId},
     instances::{self, Reachable},
     plugins::{self, Installed},
+    policies::{self, Strictness, chain::Evaluated},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     traces::{self, NewStep, StepType, Subject},
     vault::{self, Opened},
 };
 use axum::http::StatusCode;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::{
@@ -28,8 +31,9 @@ use std::{
 };
 use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
 use tsunami_plugin_host::{
-    LogLine,
-    adapter::{self, Action, Failure, Reply, Request, Step},
+    LogLine, PluginError,
+    adapter::{self, Action, Failure, Reply, Step},
+    policy,
 };
 use zeroize::Zeroizing;
 
@@ -37,10 +41,16 @@ use zeroize::Zeroizing;
 const LEASE: Duration = Duration::from_secs(120);
 /// Attempts at reaching the instance before the call waits.
 const REACH_ATTEMPTS: u32 = 2;
+/// How often a plugin that used up its time is called again before the call ends.
+const PLUGIN_REPEATS_MAX: u32 = 3;
+/// How old a request may be that the instance's journal is asked about: it forgets after 7 days.
+const JOURNAL_TRUSTED_FOR: time::Duration = time::Duration::days(6);
 /// The longest pause that a service may ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long the instance may take to say which journal it keeps.
 const STATUS_WAIT: Duration = Duration::from_secs(10);
+/// The code of a call that a policy stopped.
+pub const POLICY_DENIED: &str = "policy_denied";
 /// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
@@ -59,6 +69,12 @@ pub async fn submit(tx: &mut TenantTx, request: &CallRequest) -> Result<CallRow,
         ));
     }
     Ok(row)
+}
+
+/// A call, and what the policies said of it.
+struct Decided {
+    row: CallRow,
+    evaluated: Evaluated,
 }
 
 /// What a call needs, checked.
@@ -93,11 +109,17 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
     }
     let begun = row.status() == CallStatus::Running;
     let prepared = prepare(app, &mut tx, &row, begun).await?;
-    if !begun && let Some(outcome) = gate(app, &mut tx, &row, &prepared).await? {
-        tx.commit_to_disk().await?;
-        app.outbox_wake().notify_one();
-        return Ok(Advanced { call: id, outcome });
-    }
+    let row = if begun {
+        row
+    } else {
+        let decided = decided(app, &mut tx, row, &prepared).await?;
+        if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
+            tx.commit_to_disk().await?;
+            app.outbox_wake().notify_one();
+            return Ok(Advanced { call: id, outcome });
+        }
+        decided.row
+    };
     // Step 5: the credentials that the action names, and nothing else.
     let action = prepared
         .action(&row.action)
@@ -126,6 +148,7 @@ pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Adv
         began: Instant::now(),
         log: Vec::new(),
         requests_made: 0,
+        may_have_acted: false,
     };
     let outcome = run.carry_out(replies).await?;
     Ok(Advanced { call: id, outcome })
@@ -217,18 +240,96 @@ fn unknown_action(prepared: &Prepared, row: &CallRow) -> Problem {
     )
 }
 
-/// Step 3: whether a person must agree first. Also where an approval is taken up, once, if it is still for this.
+/// Who made the call, where that was written down.
+pub(super) fn who(row: &CallRow) -> Option<Who> {
+    serde_json::from_value(row.actor_context.clone()?).ok()
+}
+
+/// What policies are told of a call.
+pub(super) fn facts(
+    app: &App,
+    config: &ConfigRow,
+    action: &Action,
+    params: &Value,
+    who: Option<Who>,
+    instance: Option<&Reachable>,
+) -> policies::Facts {
+    let who = who.unwrap_or_else(Who::nobody);
+    let instances = instance.map(|instance| policy::Instance {
+        id: instance.id.to_string(),
+        labels: vec![("name".to_owned(), instance.name.clone())],
+        in_flight: 0,
+        latency_p50_ms: None,
+    });
+    policies::Facts {
+        skill: config.skill_name.clone(),
+        action: action.name.clone(),
+        risk: action.risk,
+        params: params.clone(),
+        scopes: configs::scope_values(action, params),
+        actor: policy::Actor {
+            kind: match who.kind {
+                WhoKind::Person => policy::ActorKind::Person,
+                WhoKind::Agent => policy::ActorKind::Agent,
+                WhoKind::System => policy::ActorKind::System,
+            },
+            id: who.id,
+            roles: who.roles,
+            trust: who.trust,
+            delegation_depth: who.delegation_depth,
+        },
+        instances: instances.into_iter().collect(),
+        window_seconds: configs::rate_limit(config).map_or(3600, |limit| limit.per_seconds),
+        now_ms: app.clock().now_unix_ms(),
+    }
+}
+
+/// Step 3, the policies: asks the chain, and writes down what it said.
+async fn decided(
+    app: &App,
+    tx: &mut TenantTx,
+    row: CallRow,
+    prepared: &Prepared,
+) -> Result<Decided, Problem> {
+    let action = prepared
+        .action(&row.action)
+        .ok_or_else(|| unknown_action(prepared, &row))?;
+    let facts = facts(
+        app,
+        &prepared.config,
+        action,
+        &row.params,
+        who(&row),
+        Some(&prepared.instance),
+    );
+    let evaluated = policies::evaluate(app, tx, facts).await?;
+    policies::chain::record(tx, row.id, &evaluated).await?;
+    let row = CallRow {
+        policy_verdict: Some(evaluated.verdict.shown.clone()),
+        ..row
+    };
+    Ok(Decided { row, evaluated })
+}
+
+/// Step 3, people: whether one must agree first. Also where an approval is taken up, once, if it is still for this.
 async fn gate(
     app: &App,
     tx: &mut TenantTx,
-    row: &CallRow,
+    decided: &Decided,
     prepared: &Prepared,
 ) -> Result<Option<Outcome>, Problem> {
-    let config = &prepared.config;
-    if !config.requires_approval && !config.approval_actions.contains(&row.action) {
+    let (row, config) = (&decided.row, &prepared.config);
+    let verdict = &decided.evaluated.verdict;
+    if verdict.strictness == Strictness::Deny {
+        return denied(tx, row, &verdict.denials).await.map(Some);
+    }
+    let configured = config.requires_approval || config.approval_actions.contains(&row.action);
+    // Who was asked decides, also where nobody would be asked any more.
+    let was_asked = row.approval_id.is_some();
+    if !configured && !was_asked && verdict.strictness == Strictness::Allow {
         return Ok(None);
     }
-    match approvals::take_up(app, tx, row, prepared).await? {
+    match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
         approvals::Taken::Granted => Ok(None),
         approvals::Taken::Waiting {
             approval,
@@ -239,6 +340,31 @@ async fn gate(
         })),
         approvals::Taken::Refused(failure) => Ok(Some(Outcome::Failed(failure))),
     }
+}
+
+/// A policy said no: the call ends, with its reason.
+async fn denied(tx: &mut TenantTx, row: &CallRow, reasons: &[String]) -> Result<Outcome, Problem> {
+    let failure = CallFailure::new(
+        POLICY_DENIED,
+        format!("A policy denies the call: {}.", reasons.join("; ")),
+    )
+    .cleaned();
+    if store::finish(tx, row.id, CallStatus::Rejected, None, None, Some(&failure)).await? {
+        let details = json!({
+            "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "denied",
+            "policies": row.policy_verdict, "error": failure,
+        });
+        record(
+            tx,
+            row,
+            StepType::SkillCall,
+            "skill_call:denied",
+            details,
+            None,
+        )
+        .await?;
+    }
+    Ok(Outcome::Failed(failure))
 }
 
 /// The call is on its way: the rate limit is counted, and what it runs with is written down.
@@ -293,6 +419,8 @@ struct Run<'a> {
     log: Vec<LogLine>,
     /// In this attempt, the one under way included.
     requests_made: usize,
+    /// Whether a request that could change something has left, or may have. From then on the call does not simply fail.
+    may_have_acted: bool,
 }
 
 /// What became of one request.
@@ -317,6 +445,7 @@ impl Run<'_> {
         });
         let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
         let mut replies: Vec<Reply> = Vec::new();
+        let mut slow = 0;
         loop {
             let (asked, given) = (invocation.clone(), std::mem::take(&mut replies));
             let called = plugins::call(self.app, &self.prepared.installed.plugin, move |plugin| {
@@ -334,9 +463,14 @@ impl Run<'_> {
                 Err(error) if error.is_transient() => {
                     return Ok(waiting(error.to_string(), RETRY_AFTER_DEFAULT));
                 }
+                // It is a pure function: on a busy machine it may only have had no turn.
+                Err(PluginError::Timeout(_)) if slow < PLUGIN_REPEATS_MAX => {
+                    slow += 1;
+                    continue;
+                }
                 Err(error) => {
                     return self
-                        .fail(CallFailure::new(
+                        .stop(CallFailure::new(
                             "plugin_failed",
                             format!("The plugin failed: {error}."),
                         ))
@@ -345,15 +479,12 @@ impl Run<'_> {
             };
             let request = match step {
                 Ok(Step::Finish(outcome)) => return self.succeed(&outcome).await,
-                Ok(Step::Perform(Request::Http(request))) => request,
-                Ok(Step::Perform(_)) => {
-                    return self.fail(CallFailure::new("unsupported_request", "The plugin asks for a kind of request that this gateway does not carry out.")).await;
-                }
+                Ok(Step::Perform(request)) => request,
                 Err(failure) => return self.fail_as(failure).await,
             };
             if replies.len() >= steps_max {
                 return self
-                    .fail(CallFailure::new(
+                    .stop(CallFailure::new(
                         "too_many_steps",
                         format!("The plugin asks for more than {steps_max} requests in one call."),
                     ))
@@ -366,7 +497,10 @@ impl Run<'_> {
                 .find(|r| usize::try_from(r.seq) == Ok(seq))
                 .and_then(|r| r.reply.take())
             {
-                Some(reply) => Sent::Reply(reply),
+                Some(reply) => {
+                    self.note_leaving(&request);
+                    Sent::Reply(reply)
+                }
                 None => {
                     self.perform(&request, i32::try_from(seq).unwrap_or(i32::MAX), &known)
                         .await?
@@ -384,10 +518,19 @@ impl Run<'_> {
 
     async fn perform(
         &mut self,
-        request: &adapter::HttpRequest,
+        request: &adapter::Request,
         seq: i32,
         known: &[store::RequestRow],
     ) -> Result<Sent, Problem> {
+        let earlier = known.iter().find(|r| r.seq == seq);
+        if let Some(earlier) = earlier {
+            self.note_leaving(request);
+            if self.app.clock().now() - earlier.sent_at > JOURNAL_TRUSTED_FOR {
+                let why =
+                    "it was sent so long ago that the instance has forgotten what became of it";
+                return self.unknown(why).await.map(Sent::Stop);
+            }
+        }
         let settings = self.row.settings.clone().unwrap_or_else(|| json!({}));
         let place = Place {
             manifest: &self.prepared.installed.manifest,
@@ -399,7 +542,7 @@ impl Run<'_> {
             Ok(rendered) => rendered,
             Err(why) => {
                 return Ok(Sent::Stop(
-                    self.fail(CallFailure::new(
+                    self.stop(CallFailure::new(
                         "request_refused",
                         format!("The gateway refuses the request: {why}."),
                     ))
@@ -413,10 +556,12 @@ impl Run<'_> {
                 RETRY_AFTER_DEFAULT,
             )));
         };
-        let earlier = known.iter().find(|r| r.seq == seq);
         if earlier.is_none() {
             // Before anything leaves: whoever comes after us finds that it may have.
             let mut tx = self.app.db().tenant(self.tenant).await?;
+            if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
+                return Ok(Sent::Stop(taken_over()));
+            }
             store::sending(&mut tx, self.row.id, seq, &rendered.digest, &journal).await?;
             if seq > 0 {
                 // The first one leaves right after the lease was taken.
@@ -427,8 +572,16 @@ impl Run<'_> {
         let journal_id = earlier
             .and_then(|r| r.journal_id.clone())
             .unwrap_or(journal);
-        self.send(seq, rendered, journal_id, earlier.is_some())
+        let acted_before = self.may_have_acted;
+        self.note_leaving(request);
+        self.send(seq, rendered, journal_id, earlier.is_some(), acted_before)
             .await
+    }
+
+    /// A request that could change something is about to leave, or left before.
+    fn note_leaving(&mut self, request: &adapter::Request) {
+        let reads = matches!(request.method, adapter::Method::Get | adapter::Method::Head);
+        self.may_have_acted |= !reads && !self.action.idempotent;
     }
 
     /// The journal of the instance's disk, known since the first call over this connection.
@@ -467,6 +620,7 @@ impl Run<'_> {
         rendered: Rendered,
         journal_id: String,
         resend: bool,
+        acted_before: bool,
     ) -> Result<Sent, Problem> {
         let limits = &self.app.config().skills;
         let Rendered {
@@ -481,7 +635,7 @@ impl Run<'_> {
             digest,
             resend,
             journal_id: Some(journal_id),
-            retry_unknown: self.row.retry_unknown,
+            retry_unknown: false,
             timeout: Duration::from_secs(limits.request_timeout_seconds.into()),
             max_response_bytes: limits.reply_bytes_max,
             private_network,
@@ -512,6 +666,7 @@ impl Run<'_> {
                     return self.unknown(&error.to_string()).await.map(Sent::Stop);
                 }
                 (advice, ExecuteError::NotSent { .. }) => {
+                    self.may_have_acted = acted_before;
                     let message =
                         format!("The service was not reached, and nothing was sent: {error}.");
                     let failure = CallFailure {
@@ -522,13 +677,15 @@ impl Run<'_> {
                         Duration::from_secs(self.app.config().tasks.retry_initial_seconds.into());
                     let stopped = match advice {
                         Advice::SendAgain => self.try_later(failure, pause).await,
-                        _ => self.fail(failure).await,
+                        _ => self.stop(failure).await,
                     };
                     return stopped.map(Sent::Stop);
                 }
                 (Advice::GiveUp, _) => {
+                    // Refused before it was performed, unless it was there before.
+                    self.may_have_acted = acted_before || execute.resend;
                     return self
-                        .fail(CallFailure::new(
+                        .stop(CallFailure::new(
                             "instance_refused",
                             format!("The OpenClaw instance refused the request: {error}."),
                         ))
@@ -563,15 +720,18 @@ impl Run<'_> {
             .iter()
             .map(|(name, value)| (name.clone(), text(value.clone().into_bytes())))
             .collect();
-        // jsonb holds no U+0000.
-        let body = text(reply.body.clone().unwrap_or_default()).replace('\0', "\u{fffd}");
-        let kept = json!({ "status": reply.status, "headers": headers, "body": body, "truncated": reply.truncated || reply.body.is_none() });
+        let body = render::mask(reply.body.clone().unwrap_or_default(), secrets);
+        let mut kept = json!({ "status": reply.status, "headers": headers, "truncated": reply.truncated || reply.body.is_none() });
+        // jsonb holds no U+0000, and no bytes.
+        match String::from_utf8(body) {
+            Ok(text) if !text.contains('\0') => kept["body"] = json!(text),
+            Ok(text) => kept["body_base64"] = json!(BASE64_STANDARD.encode(text)),
+            Err(bytes) => kept["body_base64"] = json!(BASE64_STANDARD.encode(bytes.into_bytes())),
+        }
         // If this is lost, the instance's journal gives the reply again.
         let mut tx = self.app.db().tenant_followed(self.tenant).await?;
-        store::replied(&mut tx, self.row.id, seq, &kept).await?;
-        if self.row.retry_unknown {
-            store::retry_used(&mut tx, self.row.id).await?;
-            self.row.retry_unknown = false;
+        if store::holds(&mut tx, self.row.id, self.row.attempts).await? {
+            store::replied(&mut tx, self.row.id, seq, &kept).await?;
         }
         tx.commit().await?;
         Ok(kept)
@@ -580,16 +740,15 @@ impl Run<'_> {
     async fn succeed(&mut self, outcome: &adapter::Outcome) -> Result<Outcome, Problem> {
         if outcome.output.len() > OUTPUT_BYTES_MAX {
             return self
-                .fail(CallFailure::new(
+                .stop(CallFailure::new(
                     "output_too_large",
                     format!("The plugin's output is larger than {OUTPUT_BYTES_MAX} bytes."),
                 ))
                 .await;
         }
-        let text = outcome.output.replace("\\u0000", "\u{fffd}");
-        let Ok(output) = serde_json::from_str::<Value>(&text) else {
+        let Ok(output) = serde_json::from_str::<Value>(&outcome.output).map(without_nul) else {
             return self
-                .fail(CallFailure::new(
+                .stop(CallFailure::new(
                     "plugin_failed",
                     "The plugin's output is no JSON.",
                 ))
@@ -602,6 +761,9 @@ impl Run<'_> {
             .take(500)
             .collect();
         let mut tx = self.app.db().tenant(self.tenant).await?;
+        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
+            return Ok(taken_over());
+        }
         if store::finish(
             &mut tx,
             self.row.id,
@@ -622,8 +784,20 @@ impl Run<'_> {
         Ok(Outcome::Succeeded { output, summary })
     }
 
+    /// Ends a call that cannot go on. Where it may have changed something, it does not claim that it failed.
+    async fn stop(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
+        if self.may_have_acted {
+            return self.unknown(failure.message.trim_end_matches('.')).await;
+        }
+        self.fail(failure).await
+    }
+
+    /// Ends a call of which it is known that it did not succeed: nothing left, or the service said no.
     async fn fail(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
         let mut tx = self.app.db().tenant(self.tenant).await?;
+        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
+            return Ok(taken_over());
+        }
         if store::finish(
             &mut tx,
             self.row.id,
@@ -675,10 +849,12 @@ impl Run<'_> {
                 }
                 failure
             }
-            Failure::UnexpectedReply(what) => CallFailure::new(
-                "unexpected_reply",
-                format!("The service answered in a way that the plugin does not know: {what}."),
-            ),
+            Failure::UnexpectedReply(what) => {
+                let message =
+                    format!("The service answered in a way that the plugin does not know: {what}.");
+                let failure = CallFailure::new("unexpected_reply", message);
+                return self.stop(failure.cleaned()).await;
+            }
         };
         self.fail(failure.cleaned()).await
     }
@@ -689,7 +865,7 @@ impl Run<'_> {
             "The service answered with status {}, and its answer is larger than what is kept of one. Where the action changes something, look at the service before it is called again.",
             reply["status"]
         );
-        self.fail(CallFailure::new("reply_too_large", message))
+        self.stop(CallFailure::new("reply_too_large", message))
             .await
     }
 
@@ -709,6 +885,9 @@ impl Run<'_> {
             return self.fail(failure).await;
         }
         let mut tx = self.app.db().tenant(self.tenant).await?;
+        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
+            return Ok(taken_over());
+        }
         store::next_attempt(&mut tx, self.row.id).await?;
         let details = json!({ "status": "refused", "error": failure, "attempt": attempt, "retry_after_seconds": pause.as_secs() });
         self.trace(&mut tx, details).await?;
@@ -717,12 +896,12 @@ impl Run<'_> {
     }
 
     async fn unknown(&mut self, why: &str) -> Result<Outcome, Problem> {
-        let message = format!(
-            "Whether `{}` of `{}` was carried out is unknown: {why}. Look at the service whether it happened, then say so with POST /api/v1/skill-calls/{}/resolve.",
-            self.row.action, self.row.skill_name, self.row.id
-        );
+        let message = unknown_message(&self.row, why);
         let failure = CallFailure::new("outcome_unknown", &message);
         let mut tx = self.app.db().tenant(self.tenant).await?;
+        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
+            return Ok(taken_over());
+        }
         if store::outcome_unknown(&mut tx, self.row.id, &failure).await? {
             self.trace(
                 &mut tx,
@@ -742,6 +921,7 @@ impl Run<'_> {
             "actor": self.row.actor,
             "instance": self.prepared.instance.name,
             "plugin_digest": self.row.plugin_digest,
+            "policies": self.row.policy_verdict,
             "credentials_used": self.row.credentials_used,
             "llm_model": null, "tokens_used": 0, "cost_micro_usd": 0,
         });
@@ -800,9 +980,32 @@ fn waiting(what: String, retry_after: Duration) -> Outcome {
     Outcome::Waiting { what, retry_after }
 }
 
+/// Another process has taken the call further meanwhile: what this one knows is of an earlier attempt.
+fn taken_over() -> Outcome {
+    waiting("another worker has the call".into(), RETRY_AFTER_DEFAULT)
+}
+
+/// jsonb holds no U+0000.
+pub(super) fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(all) => all.into_iter().map(without_nul).collect(),
+        Value::Object(all) => all
+            .into_iter()
+            .map(|(name, value)| (name.replace('\0', "\u{fffd}"), without_nul(value)))
+            .collect(),
+        other => other,
+    }
+}
+
 fn to_reply(kept: &Value) -> Reply {
     let headers = kept["headers"].as_array().into_iter().flatten();
-    Reply::Http(adapter::HttpReply {
+    let body = match (kept["body"].as_str(), kept["body_base64"].as_str()) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(encoded)) => BASE64_STANDARD.decode(encoded).unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    Reply {
         status: kept["status"]
             .as_u64()
             .and_then(|s| u16::try_from(s).ok())
@@ -810,40 +1013,97 @@ fn to_reply(kept: &Value) -> Reply {
         headers: headers
             .filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())))
             .collect(),
-        body: kept["body"]
-            .as_str()
-            .unwrap_or_default()
-            .as_bytes()
-            .to_vec(),
-    })
+        body,
+    }
 }
 
-/// Ends a call that cannot go on, with the reason: for a task, whose call is not made again.
+/// Ends a call that cannot go on, with the reason. Where a request of it may have left, nobody knows what became of
+/// it, and a person is asked.
 pub async fn give_up(
     app: &App,
     tenant: TenantId,
     id: SkillCallId,
     problem: &Problem,
-) -> Result<CallFailure, Problem> {
+) -> Result<Outcome, Problem> {
     let failure = CallFailure::from(problem);
     let mut tx = app.db().tenant(tenant).await?;
     let row = store::lock_call(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))?;
-    if store::finish(&mut tx, id, CallStatus::Failed, None, None, Some(&failure)).await? {
-        let details = json!({ "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "failed", "error": failure });
+    if let Some(outcome) = settled(&row) {
+        return Ok(outcome);
+    }
+    let details = |status: &str, failure: &CallFailure| json!({ "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": status, "error": failure });
+    let left =
+        row.status() == CallStatus::Running && !store::requests(&mut tx, id).await?.is_empty();
+    let outcome = if left {
+        let message = unknown_message(&row, failure.message.trim_end_matches('.'));
+        let failure = CallFailure::new("outcome_unknown", &message);
+        store::outcome_unknown(&mut tx, id, &failure).await?;
+        let key = format!("skill_call:outcome_unknown:{}", row.attempts);
+        let told = details("outcome_unknown", &failure);
+        record(&mut tx, &row, StepType::SkillCall, &key, told, None).await?;
+        Outcome::OutcomeUnknown { message }
+    } else {
+        store::finish(&mut tx, id, CallStatus::Failed, None, None, Some(&failure)).await?;
+        let told = details("failed", &failure);
         record(
             &mut tx,
             &row,
             StepType::SkillCall,
             "skill_call:failed",
-            details,
+            told,
             None,
         )
         .await?;
-    }
+        Outcome::Failed(failure)
+    };
     tx.commit().await?;
-    Ok(failure)
+    Ok(outcome)
+}
+
+/// Ends a call that was refused before it began; one that has begun goes on.
+pub async fn refuse(
+    app: &App,
+    tenant: TenantId,
+    id: SkillCallId,
+    problem: &Problem,
+) -> Result<(), Problem> {
+    let failure = CallFailure::from(problem);
+    let mut tx = app.db().tenant(tenant).await?;
+    let row = store::lock_call(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))?;
+    if row.status() != CallStatus::Queued {
+        return Ok(());
+    }
+    store::finish(
+        &mut tx,
+        id,
+        CallStatus::Rejected,
+        None,
+        None,
+        Some(&failure),
+    )
+    .await?;
+    let details = json!({ "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "refused", "error": failure });
+    record(
+        &mut tx,
+        &row,
+        StepType::SkillCall,
+        "skill_call:refused",
+        details,
+        None,
+    )
+    .await?;
+    Ok(tx.commit().await?)
+}
+
+fn unknown_message(row: &CallRow, why: &str) -> String {
+    format!(
+        "Whether `{}` of `{}` was carried out is unknown: {why}. Look at the service whether it happened, then say so with POST /api/v1/skill-calls/{}/resolve.",
+        row.action, row.skill_name, row.id
+    )
 }
 
 /// The workflow that takes a call through its waits.

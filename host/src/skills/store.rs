@@ -139,9 +139,10 @@ pub struct CallRow {
     pub plugin_digest: Option<String>,
     pub settings: Option<Value>,
     pub approval_id: Option<ApprovalId>,
+    pub actor_context: Option<Value>,
+    pub policy_verdict: Option<Value>,
     pub detached: bool,
     pub attempts: i32,
-    pub retry_unknown: bool,
     pub rate_counted_at: Option<OffsetDateTime>,
     pub credentials_used: Value,
     pub output: Option<Value>,
@@ -169,7 +170,8 @@ macro_rules! call_query {
             $before + r#"id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
-                      detached, attempts, retry_unknown, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
+                      actor_context, policy_verdict,
+                      detached, attempts, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
             $(, $arg)*
         )
     };
@@ -190,8 +192,8 @@ pub async fn submit(
         }
     };
     let inserted = call_query!(
-        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued') on conflict on constraint skill_calls_idempotency do nothing
+        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12) on conflict on constraint skill_calls_idempotency do nothing
          returning " => "",
         id.uuid(),
         tenant.uuid(),
@@ -203,7 +205,8 @@ pub async fn submit(
         sha256.as_slice(),
         request.skill,
         request.action,
-        request.params
+        request.params,
+        serde_json::to_value(&request.who).ok()
     )
     .fetch_optional(&mut **tx)
     .await?;
@@ -277,6 +280,31 @@ pub async fn extend_lease(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -
     Ok(())
 }
 
+/// Whether this attempt of the call is still the one under way; it stays so until the transaction ends. A process that
+/// was thought dead and comes back finds here that another has taken the call further.
+pub async fn holds(tx: &mut TenantTx, id: SkillCallId, attempt: i32) -> Result<bool> {
+    let held = sqlx::query!(
+        "select 1 as one from skill_calls where id = $1 and attempts = $2 and status = 'running' for update",
+        id.uuid(),
+        attempt
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(held.is_some())
+}
+
+/// Takes up a call whose lease has run out; `None` where somebody else was faster. Gives how often it was taken up.
+pub async fn take_up(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<Option<i32>> {
+    sqlx::query_scalar!(
+        "update skill_calls set leased_until = now() + make_interval(secs => $2), taken_up = taken_up + 1
+         where id = $1 and status = 'running' and leased_until < now() returning taken_up",
+        id.uuid(),
+        lease.as_secs_f64()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
 pub async fn await_approval(
     tx: &mut TenantTx,
     id: SkillCallId,
@@ -323,7 +351,7 @@ pub async fn outcome_unknown(
 ) -> Result<bool> {
     let error = serde_json::to_value(error).ok();
     let done = sqlx::query!(
-        "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null, retry_unknown = false where id = $1 and status = 'running'",
+        "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null where id = $1 and status = 'running'",
         id.uuid(),
         error
     )
@@ -332,11 +360,18 @@ pub async fn outcome_unknown(
     Ok(done.rows_affected() == 1)
 }
 
-/// A person said: send it again.
+/// A person said: send it again. The request without a reply is a new one, with an id of its own, and may leave once:
+/// if nobody knows what becomes of it, a person is asked again.
 pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     sqlx::query!(
-        "update skill_calls set status = 'running', retry_unknown = true, error = null, leased_until = now() + interval '2 minutes'
+        "update skill_calls set status = 'running', attempts = attempts + 1, error = null, leased_until = now() + interval '2 minutes'
          where id = $1 and status = 'outcome_unknown'",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "delete from skill_call_requests where call_id = $1 and reply is null",
         id.uuid()
     )
     .execute(&mut **tx)
@@ -344,7 +379,8 @@ pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of the attempt happened: the call begins anew, with other ids for its requests.
+/// Nothing of the attempt happened: the call begins anew, with other ids for its requests. To be called by whoever
+/// [`holds`] the attempt.
 pub async fn next_attempt(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
     sqlx::query!(
         "update skill_calls set attempts = attempts + 1 where id = $1",
@@ -380,26 +416,17 @@ pub async fn release_calls_of(tx: &mut TenantTx, task: TaskId) -> Result<()> {
     Ok(())
 }
 
-pub async fn retry_used(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
-    sqlx::query!(
-        "update skill_calls set retry_unknown = false where id = $1",
-        id.uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
 pub struct RequestRow {
     pub seq: i32,
     pub journal_id: Option<String>,
     pub reply: Option<Value>,
+    pub sent_at: OffsetDateTime,
 }
 
 pub async fn requests(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<RequestRow>> {
     sqlx::query_as!(
         RequestRow,
-        "select seq, journal_id, reply from skill_call_requests where call_id = $1 order by seq",
+        "select seq, journal_id, reply, sent_at from skill_call_requests where call_id = $1 order by seq",
         call.uuid()
     )
     .fetch_all(&mut **tx)
@@ -441,6 +468,42 @@ pub async fn replied(tx: &mut TenantTx, call: SkillCallId, seq: i32, reply: &Val
     Ok(())
 }
 
+/// Ends the tenant's calls that were written down long ago and never begun: the process died, or the client was told
+/// to come again and did not.
+pub async fn forget_queued(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    error: &CallFailure,
+) -> Result<bool> {
+    let error = serde_json::to_value(error).ok();
+    let done = sqlx::query!(
+        "update skill_calls set status = 'failed', error = $2, finished_at = now()
+         where id = $1 and status = 'queued' and task_id is null",
+        id.uuid(),
+        error
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Calls that were made over the API and never begun, older than this.
+pub async fn never_begun(
+    tx: &mut SystemTx,
+    older_than: Duration,
+    limit: i64,
+) -> Result<Vec<(TenantId, SkillCallId)>> {
+    let rows = sqlx::query!(
+        r#"select tenant_id as "tenant: TenantId", id as "id: SkillCallId" from skill_calls
+           where status = 'queued' and task_id is null and created_at < now() - make_interval(secs => $1) order by created_at limit $2"#,
+        older_than.as_secs_f64(),
+        limit
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.tenant, row.id)).collect())
+}
+
 /// Calls that were made over the API and that nobody works on any more.
 pub async fn abandoned(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, SkillCallId)>> {
     let rows = sqlx::query!(
@@ -463,6 +526,9 @@ pub struct ApprovalRow {
     pub request: Value,
     pub reason: String,
     pub roles: Vec<String>,
+    pub role_sets: Value,
+    pub second_person: bool,
+    pub on_behalf_of: Option<String>,
     pub requested_by: String,
     pub expires_at: OffsetDateTime,
     pub decided_by: Option<String>,
@@ -476,7 +542,7 @@ macro_rules! approval_query {
         sqlx::query_as!(
             ApprovalRow,
             r#"select id as "id: ApprovalId", task_id as "task_id: TaskId", call_id as "call_id: SkillCallId", workflow_id, status, fingerprint,
-                      request, reason, roles, requested_by, expires_at, decided_by, decided_at, note, created_at
+                      request, reason, roles, role_sets, second_person, on_behalf_of, requested_by, expires_at, decided_by, decided_at, note, created_at
                from approvals where "# + $where
             $(, $arg)*
         )
@@ -492,6 +558,9 @@ pub struct NewApproval<'a> {
     pub request: &'a Value,
     pub reason: &'a str,
     pub roles: &'a [String],
+    pub role_sets: &'a Value,
+    pub second_person: bool,
+    pub on_behalf_of: &'a str,
     pub requested_by: &'a str,
     pub expires_at: OffsetDateTime,
 }
@@ -499,8 +568,9 @@ pub struct NewApproval<'a> {
 pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
-        "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, roles, requested_by, expires_at)
-         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11)",
+        "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, roles, requested_by, expires_at,
+                                role_sets, second_person, on_behalf_of)
+         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         new.id.uuid(),
         tenant.uuid(),
         new.task.map(TaskId::uuid),
@@ -511,7 +581,10 @@ pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<
         new.reason,
         new.roles,
         new.requested_by,
-        new.expires_at
+        new.expires_at,
+        new.role_sets,
+        new.second_person,
+        new.on_behalf_of
     )
     .execute(&mut **tx)
     .await?;

@@ -296,6 +296,9 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         step: about.step,
         agent: row.agent_id,
         agent_name: &agent.name,
+        agent_trust: agent.trust,
+        delegation_depth: row.delegation_depth,
+        created_by: &row.created_by,
         planned,
     };
     let call = backend::submit(app, agent.backend, &request).await?;
@@ -314,7 +317,7 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
             }
         }
         Err(problem) if last_attempt || problem.status().is_client_error() => {
-            Outcome::Failed(router::give_up(app, tenant, call, &problem).await?)
+            router::give_up(app, tenant, call, &problem).await?
         }
         Err(problem) => return Err(problem),
     };
@@ -326,10 +329,15 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         )),
         _ => Verdict::Well,
     };
+    // Waiting is no work, also where it is for an instance that does not answer.
+    let took = match outcome {
+        Outcome::Waiting { .. } => Duration::ZERO,
+        _ => began.elapsed(),
+    };
     Ok(Executed {
         waits: waits_for(app, call, &outcome),
         verdict,
-        took: began.elapsed(),
+        took,
     })
 }
 
@@ -417,6 +425,8 @@ async fn evaluate(
             .await?;
         }
         Verdict::Badly(why) => {
+            // What has not begun never will; what nobody knows of is for a person to resolve.
+            skills::release_calls_of(&mut tx, task).await?;
             store::fail(&mut tx, task, "failed", &output, &json!({ "message": why })).await?;
             trace(
                 &mut tx,

@@ -6,7 +6,7 @@ use crate::{
     app::App,
     id::{AgentId, SkillCallId, TaskId, TenantId},
     problem::Problem,
-    skills::{CallRequest, Origin, Outcome, router},
+    skills::{CallRequest, Origin, Outcome, Who, WhoKind, router},
 };
 use serde_json::Value;
 
@@ -17,6 +17,11 @@ pub struct StepRequest<'a> {
     pub step: i32,
     pub agent: Option<AgentId>,
     pub agent_name: &'a str,
+    /// How far the agent is trusted, 0 to 1.
+    pub agent_trust: f64,
+    pub delegation_depth: i32,
+    /// Who created the task.
+    pub created_by: &'a str,
     pub planned: &'a PlannedStep,
 }
 
@@ -40,6 +45,14 @@ pub async fn submit(
                 action: request.planned.action.clone(),
                 params: Value::Object(request.planned.params.clone()),
                 actor: format!("agent {}", request.agent_name),
+                who: Who {
+                    kind: WhoKind::Agent,
+                    id: request.agent.map(|id| id.to_string()).unwrap_or_default(),
+                    roles: Vec::new(),
+                    trust: request.agent_trust,
+                    delegation_depth: u32::try_from(request.delegation_depth).unwrap_or(0),
+                    on_behalf_of: request.created_by.to_owned(),
+                },
                 origin,
             };
             let mut tx = app.db().tenant_followed(request.tenant).await?;

@@ -1,293 +1,506 @@
-//! What the skill can do, an entry an action.
+//! What the skill can do, an action after the other.
 
-use serde_json::{Value, json};
-use servicetsunami_plugin::Risk;
+use crate::{BASE_URL, BOT_TOKEN, accepted};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use servicetsunami_plugin::{Call, Done, JsonSchema, Stop, get, post};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    Get,
-    Post,
-}
-
-pub struct Definition {
-    pub name: &'static str,
-    pub title: &'static str,
-    pub summary: &'static str,
-    pub risk: Risk,
-    /// Slack's method, and how it is called.
-    pub api_method: &'static str,
-    pub method: Method,
-    pub params: fn() -> Value,
-    pub example: fn() -> Value,
-    pub output: fn() -> Value,
-    pub scope: &'static [(&'static str, &'static str)],
-    /// The output, from Slack's reply.
-    pub pick: fn(&Value) -> Value,
-    /// The line for the trace, from the parameters and the reply.
-    pub tell: fn(&Value, &Value) -> String,
+/// Calls one of Slack's methods with a body of JSON.
+fn write(call: &mut Call, method: &str, body: &impl Serialize) -> Result<Value, Stop> {
+    let url = format!("{}/{method}", call.base_url(BASE_URL));
+    let reply = call.send(post(url).bearer(BOT_TOKEN).json(body))?;
+    accepted(&reply)
 }
 
-const CHANNELS: &[(&str, &str)] = &[("channels", "/channel")];
-
-fn object(properties: Value, required: &[&str]) -> Value {
-    json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
-            "properties": properties, "required": required })
+/// Calls one of Slack's methods that take their arguments in the query.
+fn read(call: &mut Call, method: &str, arguments: &impl Serialize) -> Result<Value, Stop> {
+    let arguments = serde_json::to_value(arguments).unwrap_or_default();
+    let url = format!("{}/{method}", call.base_url(BASE_URL));
+    let mut request = get(url).bearer(BOT_TOKEN);
+    for (name, value) in arguments.as_object().into_iter().flatten() {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        request = request.query(name, text);
+    }
+    let reply = call.send(request)?;
+    accepted(&reply)
 }
 
-fn channel() -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": 80, "description": "A channel by name (`#finance`) or id (`C024BE91L`)." })
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
-fn text() -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": 40000, "description": "The message, in Slack's mrkdwn." })
+
+fn optional(value: &Value) -> Option<String> {
+    value
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
 }
-fn timestamp() -> Value {
-    json!({ "type": "string", "pattern": "^[0-9]+\\.[0-9]+$", "description": "A message's `ts`: its id within the channel." })
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
-fn limit() -> Value {
-    json!({ "type": "integer", "minimum": 1, "maximum": 200 })
+
+fn next_cursor(body: &Value) -> Option<String> {
+    optional(&body["response_metadata"]["next_cursor"])
 }
-fn cursor() -> Value {
-    json!({ "type": "string", "maxLength": 500, "description": "`next_cursor` of the page before." })
+
+fn is_none<T>(value: &Option<T>) -> bool {
+    value.is_none()
 }
-fn message_id() -> Value {
-    object(
-        json!({ "channel": { "type": "string" }, "ts": { "type": "string" } }),
-        &["channel", "ts"],
-    )
+
+/// A message's place: its channel, and its `ts`, which is its id there.
+#[derive(Serialize, JsonSchema)]
+pub struct MessageId {
+    channel: String,
+    ts: String,
 }
-fn pick_message_id(body: &Value) -> Value {
-    json!({ "channel": body["channel"], "ts": body["ts"] })
-}
-fn name_of(params: &Value, field: &str) -> String {
-    params[field].as_str().unwrap_or("?").to_owned()
-}
-fn next_cursor(body: &Value) -> Value {
-    match body["response_metadata"]["next_cursor"].as_str() {
-        Some(cursor) if !cursor.is_empty() => json!(cursor),
-        _ => Value::Null,
+
+fn message_id(body: &Value) -> MessageId {
+    MessageId {
+        channel: text(&body["channel"]),
+        ts: text(&body["ts"]),
     }
 }
-fn count(list: &Value) -> usize {
-    list.as_array().map_or(0, Vec::len)
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendMessage {
+    /// A channel by name (`#finance`) or id (`C024BE91L`), or a person's id.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// The message, in Slack's mrkdwn.
+    #[schemars(length(min = 1, max = 40000))]
+    text: String,
+    /// `ts` of the message to reply to.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    thread_ts: Option<String>,
 }
 
-pub const ACTIONS: &[Definition] = &[
-    Definition {
-        name: "send_message",
-        title: "Send a message",
-        summary: "Posts a message to a channel, or as a reply into a thread.",
-        risk: Risk::Write,
-        api_method: "chat.postMessage",
-        method: Method::Post,
-        params: || {
-            object(
-                json!({ "channel": channel(), "text": text(), "thread_ts": timestamp() }),
-                &["channel", "text"],
-            )
-        },
-        example: || json!({ "channel": "#finance", "text": "The Q4 summary is ready." }),
-        output: message_id,
-        scope: CHANNELS,
-        pick: pick_message_id,
-        tell: |params, _| format!("sent to {}", name_of(params, "channel")),
-    },
-    Definition {
-        name: "schedule_message",
-        title: "Schedule a message",
-        summary: "Has Slack post a message at a later time, within 120 days.",
-        risk: Risk::Write,
-        api_method: "chat.scheduleMessage",
-        method: Method::Post,
-        params: || {
-            object(
-                json!({ "channel": channel(), "text": text(), "post_at": { "type": "integer", "minimum": 0, "description": "Seconds since 1970-01-01T00:00:00Z." } }),
-                &["channel", "text", "post_at"],
-            )
-        },
-        example: || json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 }),
-        output: || {
-            object(
-                json!({ "channel": { "type": "string" }, "scheduled_message_id": { "type": "string" } }),
-                &["scheduled_message_id"],
-            )
-        },
-        scope: CHANNELS,
-        pick: |body| json!({ "channel": body["channel"], "scheduled_message_id": body["scheduled_message_id"] }),
-        tell: |params, _| format!("scheduled for {}", name_of(params, "channel")),
-    },
-    Definition {
-        name: "update_message",
-        title: "Change a message",
-        summary: "Replaces the text of a message that the bot sent.",
-        risk: Risk::Write,
-        api_method: "chat.update",
-        method: Method::Post,
-        params: || {
-            object(
-                json!({ "channel": channel(), "ts": timestamp(), "text": text() }),
-                &["channel", "ts", "text"],
-            )
-        },
-        example: || json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "text": "The Q4 summary, corrected." }),
-        output: message_id,
-        scope: CHANNELS,
-        pick: pick_message_id,
-        tell: |params, _| format!("changed a message in {}", name_of(params, "channel")),
-    },
-    Definition {
-        name: "delete_message",
-        title: "Delete a message",
-        summary: "Deletes a message that the bot sent.",
-        risk: Risk::Destructive,
-        api_method: "chat.delete",
-        method: Method::Post,
-        params: || {
-            object(
-                json!({ "channel": channel(), "ts": timestamp() }),
-                &["channel", "ts"],
-            )
-        },
-        example: || json!({ "channel": "C024BE91L", "ts": "1401383885.000061" }),
-        output: message_id,
-        scope: CHANNELS,
-        pick: pick_message_id,
-        tell: |params, _| format!("deleted a message in {}", name_of(params, "channel")),
-    },
-    Definition {
-        name: "add_reaction",
-        title: "React to a message",
-        summary: "Adds an emoji to a message.",
-        risk: Risk::Write,
-        api_method: "reactions.add",
-        method: Method::Post,
-        params: || {
-            object(
-                json!({ "channel": channel(), "timestamp": timestamp(), "name": { "type": "string", "pattern": "^[a-z0-9_+-]{1,100}$", "description": "The emoji's name, without colons." } }),
-                &["channel", "timestamp", "name"],
-            )
-        },
-        example: || json!({ "channel": "C024BE91L", "timestamp": "1401383885.000061", "name": "white_check_mark" }),
-        output: || object(json!({}), &[]),
-        scope: CHANNELS,
-        pick: |_| json!({}),
-        tell: |params, _| format!("reacted with {}", name_of(params, "name")),
-    },
-    Definition {
-        name: "open_conversation",
-        title: "Open a direct message",
-        summary: "Opens a direct message with one person or several, to send to.",
-        risk: Risk::Write,
-        api_method: "conversations.open",
-        method: Method::Post,
-        params: || {
-            object(
-                json!({ "users": { "type": "string", "minLength": 1, "maxLength": 200, "description": "User ids, separated by commas." } }),
-                &["users"],
-            )
-        },
-        example: || json!({ "users": "U024BE7LH" }),
-        output: || object(json!({ "channel": { "type": "string" } }), &["channel"]),
-        scope: &[("users", "/users")],
-        pick: |body| json!({ "channel": body["channel"]["id"] }),
-        tell: |params, _| format!("opened a conversation with {}", name_of(params, "users")),
-    },
-    Definition {
-        name: "list_channels",
-        title: "List channels",
-        summary: "The channels that the bot can see, a page at a time.",
-        risk: Risk::Read,
-        api_method: "conversations.list",
-        method: Method::Get,
-        params: || {
-            object(
-                json!({ "cursor": cursor(), "limit": limit(), "exclude_archived": { "type": "boolean" }, "types": { "type": "string", "pattern": "^(public_channel|private_channel|mpim|im)(,(public_channel|private_channel|mpim|im))*$" } }),
-                &[],
-            )
-        },
-        example: || json!({ "limit": 100, "exclude_archived": true }),
-        output: || {
-            object(
-                json!({ "channels": { "type": "array", "items": { "type": "object" } }, "next_cursor": { "type": ["string", "null"] } }),
-                &["channels"],
-            )
-        },
-        scope: &[],
-        pick: |body| {
-            let channels: Vec<Value> = body["channels"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|c| json!({ "id": c["id"], "name": c["name"], "is_private": c["is_private"], "is_member": c["is_member"] }))
-                .collect();
-            json!({ "channels": channels, "next_cursor": next_cursor(body) })
-        },
-        tell: |_, body| format!("{} channels", count(&body["channels"])),
-    },
-    Definition {
-        name: "read_history",
-        title: "Read a channel",
-        summary: "The latest messages of a channel, newest first, a page at a time.",
-        risk: Risk::Read,
-        api_method: "conversations.history",
-        method: Method::Get,
-        params: || {
-            object(
-                json!({ "channel": channel(), "cursor": cursor(), "limit": limit(), "oldest": timestamp(), "latest": timestamp() }),
-                &["channel"],
-            )
-        },
-        example: || json!({ "channel": "C024BE91L", "limit": 20 }),
-        output: || {
-            object(
-                json!({ "messages": { "type": "array", "items": { "type": "object" } }, "next_cursor": { "type": ["string", "null"] } }),
-                &["messages"],
-            )
-        },
-        scope: CHANNELS,
-        pick: |body| {
-            let messages: Vec<Value> = body["messages"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|m| json!({ "ts": m["ts"], "user": m["user"], "text": m["text"], "thread_ts": m["thread_ts"] }))
-                .collect();
-            json!({ "messages": messages, "next_cursor": next_cursor(body) })
-        },
-        tell: |params, body| {
-            format!(
-                "{} messages of {}",
-                count(&body["messages"]),
-                name_of(params, "channel")
-            )
-        },
-    },
-    Definition {
-        name: "find_user_by_email",
-        title: "Find a person",
-        summary: "The member with this e-mail address.",
-        risk: Risk::Read,
-        api_method: "users.lookupByEmail",
-        method: Method::Get,
-        params: || {
-            object(
-                json!({ "email": { "type": "string", "format": "email", "maxLength": 320 } }),
-                &["email"],
-            )
-        },
-        example: || json!({ "email": "ada@example.com" }),
-        output: || {
-            object(
-                json!({ "id": { "type": "string" }, "name": { "type": "string" }, "real_name": { "type": ["string", "null"] } }),
-                &["id"],
-            )
-        },
-        scope: &[],
-        pick: |body| json!({ "id": body["user"]["id"], "name": body["user"]["name"], "real_name": body["user"]["real_name"] }),
-        tell: |_, body| {
-            format!(
-                "found {}",
-                body["user"]["name"].as_str().unwrap_or("nobody")
-            )
-        },
-    },
-];
+pub fn send_message(call: &mut Call, params: SendMessage) -> Result<Done<MessageId>, Stop> {
+    let body = write(call, "chat.postMessage", &params)?;
+    Ok(Done::new(
+        message_id(&body),
+        format!("sent to {}", params.channel),
+    ))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleMessage {
+    /// A channel by name (`#finance`) or id (`C024BE91L`).
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    #[schemars(length(min = 1, max = 40000))]
+    text: String,
+    /// When, in seconds since 1970-01-01T00:00:00Z; within 120 days.
+    post_at: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ScheduledMessage {
+    channel: String,
+    scheduled_message_id: String,
+}
+
+pub fn schedule_message(
+    call: &mut Call,
+    params: ScheduleMessage,
+) -> Result<Done<ScheduledMessage>, Stop> {
+    let body = write(call, "chat.scheduleMessage", &params)?;
+    let scheduled = ScheduledMessage {
+        channel: text(&body["channel"]),
+        scheduled_message_id: text(&body["scheduled_message_id"]),
+    };
+    Ok(Done::new(
+        scheduled,
+        format!("scheduled for {}", params.channel),
+    ))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateMessage {
+    /// The channel's id, as the sent message has it.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// The message's `ts`.
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    ts: String,
+    /// The new text.
+    #[schemars(length(min = 1, max = 40000))]
+    text: String,
+}
+
+pub fn update_message(call: &mut Call, params: UpdateMessage) -> Result<Done<MessageId>, Stop> {
+    let body = write(call, "chat.update", &params)?;
+    let summary = format!("changed a message in {}", params.channel);
+    Ok(Done::new(message_id(&body), summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteMessage {
+    /// The channel's id.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// The message's `ts`.
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    ts: String,
+}
+
+pub fn delete_message(call: &mut Call, params: DeleteMessage) -> Result<Done<MessageId>, Stop> {
+    let body = write(call, "chat.delete", &params)?;
+    let summary = format!("deleted a message in {}", params.channel);
+    Ok(Done::new(message_id(&body), summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddReaction {
+    /// The channel's id.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// The message's `ts`.
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    timestamp: String,
+    /// The emoji's name, without colons.
+    #[schemars(regex(pattern = r"^[a-z0-9_+-]{1,100}$"))]
+    name: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Nothing {}
+
+pub fn add_reaction(call: &mut Call, params: AddReaction) -> Result<Done<Nothing>, Stop> {
+    write(call, "reactions.add", &params)?;
+    Ok(Done::new(
+        Nothing {},
+        format!("reacted with {}", params.name),
+    ))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenConversation {
+    /// Ids of the people to talk to: one for a direct message, up to eight for a group.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 30)))]
+    users: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Conversation {
+    /// The conversation's id: send to it as to a channel.
+    channel: String,
+}
+
+pub fn open_conversation(
+    call: &mut Call,
+    params: OpenConversation,
+) -> Result<Done<Conversation>, Stop> {
+    let users = params.users.join(",");
+    let body = write(call, "conversations.open", &json!({ "users": users }))?;
+    let opened = Conversation {
+        channel: text(&body["channel"]["id"]),
+    };
+    Ok(Done::new(
+        opened,
+        format!("opened a conversation with {users}"),
+    ))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinChannel {
+    /// The id of a public channel.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Channel {
+    id: String,
+    name: String,
+    is_private: bool,
+    /// Whether the bot is in it.
+    is_member: bool,
+    topic: Option<String>,
+}
+
+fn channel(value: &Value) -> Channel {
+    Channel {
+        id: text(&value["id"]),
+        name: text(&value["name"]),
+        is_private: value["is_private"] == true,
+        is_member: value["is_member"] == true,
+        topic: optional(&value["topic"]["value"]),
+    }
+}
+
+pub fn join_channel(call: &mut Call, params: JoinChannel) -> Result<Done<Channel>, Stop> {
+    let body = write(call, "conversations.join", &params)?;
+    let joined = channel(&body["channel"]);
+    let summary = format!("joined {}", joined.name);
+    Ok(Done::new(joined, summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetTopic {
+    /// The channel's id.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    #[schemars(length(max = 250))]
+    topic: String,
+}
+
+pub fn set_topic(call: &mut Call, params: SetTopic) -> Result<Done<Nothing>, Stop> {
+    write(call, "conversations.setTopic", &params)?;
+    Ok(Done::new(
+        Nothing {},
+        format!("set the topic of {}", params.channel),
+    ))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UploadFile {
+    /// The id of the channel to share it in.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// With its ending: `q4.csv`.
+    #[schemars(length(min = 1, max = 200))]
+    file_name: String,
+    /// The file in base64.
+    #[schemars(length(min = 4, max = 1000000))]
+    content_base64: String,
+    #[schemars(length(min = 1, max = 200))]
+    title: Option<String>,
+    /// The message that goes with it.
+    #[schemars(length(min = 1, max = 4000))]
+    comment: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct UploadedFile {
+    file_id: String,
+    bytes: usize,
+}
+
+/// Three requests: where to, the bytes, and sharing it (<https://docs.slack.dev/messaging/working-with-files>).
+pub fn upload_file(call: &mut Call, params: UploadFile) -> Result<Done<UploadedFile>, Stop> {
+    let content = BASE64_STANDARD
+        .decode(&params.content_base64)
+        .map_err(|error| Stop::invalid("/content_base64", format!("is no base64: {error}")))?;
+    let bytes = content.len();
+    let place = read(
+        call,
+        "files.getUploadURLExternal",
+        &json!({ "filename": params.file_name, "length": bytes }),
+    )?;
+    let (url, file_id) = (text(&place["upload_url"]), text(&place["file_id"]));
+    let reply = call.send(post(url).bytes("application/octet-stream", content))?;
+    if !reply.is_success() {
+        return Err(Stop::unexpected(format!(
+            "status {} where the file was uploaded",
+            reply.status()
+        )));
+    }
+    let mut share = Map::new();
+    let title = params.title.as_ref().unwrap_or(&params.file_name);
+    share.insert("files".into(), json!([{ "id": file_id, "title": title }]));
+    share.insert("channel_id".into(), json!(params.channel));
+    if let Some(comment) = &params.comment {
+        share.insert("initial_comment".into(), json!(comment));
+    }
+    write(call, "files.completeUploadExternal", &share)?;
+    let summary = format!("{} shared in {}", params.file_name, params.channel);
+    Ok(Done::new(UploadedFile { file_id, bytes }, summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListChannels {
+    /// `next_cursor` of the page before.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    cursor: Option<String>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    exclude_archived: Option<bool>,
+    /// `public_channel`, `private_channel`, `mpim`, `im`, separated by commas; public channels unless set.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(regex(
+        pattern = r"^(public_channel|private_channel|mpim|im)(,(public_channel|private_channel|mpim|im))*$"
+    ))]
+    types: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Channels {
+    channels: Vec<Channel>,
+    next_cursor: Option<String>,
+}
+
+pub fn list_channels(call: &mut Call, params: ListChannels) -> Result<Done<Channels>, Stop> {
+    let body = read(call, "conversations.list", &params)?;
+    let page = Channels {
+        channels: list(&body["channels"]).iter().map(channel).collect(),
+        next_cursor: next_cursor(&body),
+    };
+    let summary = format!("{} channels", page.channels.len());
+    Ok(Done::new(page, summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadHistory {
+    /// The channel's id.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// `next_cursor` of the page before.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    cursor: Option<String>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<u32>,
+    /// Only messages after this `ts`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    oldest: Option<String>,
+    /// Only messages before this `ts`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    latest: Option<String>,
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadThread {
+    /// The channel's id.
+    #[schemars(length(min = 1, max = 80))]
+    channel: String,
+    /// `ts` of the thread's first message.
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    ts: String,
+    /// `next_cursor` of the page before.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    cursor: Option<String>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Message {
+    ts: String,
+    /// Id of whoever wrote it; none for a message of Slack's own.
+    user: Option<String>,
+    text: String,
+    thread_ts: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Messages {
+    /// A channel's newest first, a thread's oldest first.
+    messages: Vec<Message>,
+    next_cursor: Option<String>,
+}
+
+fn messages(body: &Value) -> Messages {
+    let message = |value: &Value| Message {
+        ts: text(&value["ts"]),
+        user: optional(&value["user"]),
+        text: text(&value["text"]),
+        thread_ts: optional(&value["thread_ts"]),
+    };
+    Messages {
+        messages: list(&body["messages"]).iter().map(message).collect(),
+        next_cursor: next_cursor(body),
+    }
+}
+
+pub fn read_history(call: &mut Call, params: ReadHistory) -> Result<Done<Messages>, Stop> {
+    let page = messages(&read(call, "conversations.history", &params)?);
+    let summary = format!("{} messages of {}", page.messages.len(), params.channel);
+    Ok(Done::new(page, summary))
+}
+
+pub fn read_thread(call: &mut Call, params: ReadThread) -> Result<Done<Messages>, Stop> {
+    let page = messages(&read(call, "conversations.replies", &params)?);
+    let summary = format!(
+        "{} messages of a thread in {}",
+        page.messages.len(),
+        params.channel
+    );
+    Ok(Done::new(page, summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FindUser {
+    #[schemars(email, length(max = 320))]
+    email: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct User {
+    id: String,
+    name: String,
+    real_name: Option<String>,
+    is_bot: bool,
+    /// Whether the account is switched off.
+    deleted: bool,
+}
+
+fn user(value: &Value) -> User {
+    User {
+        id: text(&value["id"]),
+        name: text(&value["name"]),
+        real_name: optional(&value["real_name"]),
+        is_bot: value["is_bot"] == true,
+        deleted: value["deleted"] == true,
+    }
+}
+
+pub fn find_user_by_email(call: &mut Call, params: FindUser) -> Result<Done<User>, Stop> {
+    let body = read(call, "users.lookupByEmail", &params)?;
+    let found = user(&body["user"]);
+    let summary = format!("found {}", found.name);
+    Ok(Done::new(found, summary))
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListUsers {
+    /// `next_cursor` of the page before.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    cursor: Option<String>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Users {
+    users: Vec<User>,
+    next_cursor: Option<String>,
+}
+
+pub fn list_users(call: &mut Call, params: ListUsers) -> Result<Done<Users>, Stop> {
+    let body = read(call, "users.list", &params)?;
+    let page = Users {
+        users: list(&body["members"]).iter().map(user).collect(),
+        next_cursor: next_cursor(&body),
+    };
+    let summary = format!("{} people", page.users.len());
+    Ok(Done::new(page, summary))
+}

@@ -2,147 +2,198 @@
 //!
 //! Slack answers 200 with `ok: false` and an `error` where it refuses, and 429 with `Retry-After` where a method
 //! is called too often. It drops no repeated `chat.postMessage`, so no action here is idempotent but those that
-//! read.
+//! read, and those that set what is set already.
 
 mod actions;
 
-use actions::{ACTIONS, Method};
+use actions as act;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use servicetsunami_plugin::{
-    Action, Call, CredentialField, CredentialKind, CredentialViolation, Credentials, Failure,
-    Manifest, Refusal, Reply, RequestBuilder, Scope, Skill, Step, export_skill, finish, header,
-    http_reply, json_reply,
+    Credential, CredentialKind, Reply, Risk, Shape, Skill, Stop, about, action, export_skill,
 };
 
 /// Slack's own API; the setting `base_url` names another.
 const BASE_URL: &str = "https://slack.com/api";
 const BOT_TOKEN: &str = "bot_token";
-/// Waited where Slack says 429 without saying how long, in milliseconds.
+/// Waited where Slack asks to slow down without saying for how long, in milliseconds.
 const RETRY_AFTER_DEFAULT_MS: u64 = 30_000;
 
-struct Slack;
-
-impl Skill for Slack {
-    fn describe() -> Manifest {
-        Manifest {
-            skill: "slack".into(),
-            title: "Slack".into(),
-            summary: "Send and read messages in the channels that the bot is a member of.".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            actions: ACTIONS.iter().map(describe_action).collect(),
-            hosts: vec!["slack.com".into()],
-            host_settings: vec!["/base_url".into()],
-            settings_schema: json!({
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "base_url": { "type": "string", "format": "uri", "default": BASE_URL, "description": "Where Slack's Web API is." }
-                }
-            })
-            .to_string(),
-        }
-    }
-
-    fn next(call: &Call, replies: &[Reply]) -> Result<Step, Failure> {
-        let action = ACTIONS
-            .iter()
-            .find(|action| action.name == call.action)
-            .ok_or_else(|| {
-                servicetsunami_plugin::invalid("", format!("Slack has no action `{}`", call.action))
-            })?;
-        match replies.last() {
-            None => Ok(request(action, call)),
-            Some(reply) => conclude(action, call, reply),
-        }
-    }
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by name, in `Call::base_url`")]
+struct Settings {
+    /// Where Slack's Web API is.
+    #[schemars(url, length(max = 500))]
+    base_url: Option<String>,
 }
 
-fn describe_action(action: &actions::Definition) -> Action {
-    Action {
-        name: action.name.into(),
-        title: action.title.into(),
-        summary: action.summary.into(),
-        risk: action.risk,
-        params_schema: (action.params)().to_string(),
-        output_schema: (action.output)().to_string(),
-        examples: vec![(action.example)().to_string()],
-        scopes: action
-            .scope
-            .iter()
-            .map(|(name, pointer)| Scope {
-                name: (*name).into(),
-                pointer: (*pointer).into(),
-            })
-            .collect(),
-        credentials: vec![BOT_TOKEN.into()],
-        idempotent: action.method == Method::Get,
+pub fn skill() -> Skill {
+    Skill::new("slack", about!("Slack", ["messaging"]))
+        .host("slack.com")
+        .host("files.slack.com")
+        .settings::<Settings>()
+        .host_setting("/base_url")
+        .action(
+            action("send_message", act::send_message)
+                .title("Send a message")
+                .summary("Posts a message to a channel, or as a reply into a thread.")
+                .risk(Risk::Write)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Tell a channel", json!({ "channel": "#finance", "text": "The Q4 summary is ready." }))
+                .example("Reply in a thread", json!({ "channel": "C024BE91L", "text": "Thanks!", "thread_ts": "1401383885.000061" })),
+        )
+        .action(
+            action("schedule_message", act::schedule_message)
+                .title("Schedule a message")
+                .summary("Has Slack post a message at a later time, within 120 days.")
+                .risk(Risk::Write)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Remind a channel", json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 })),
+        )
+        .action(
+            action("update_message", act::update_message)
+                .title("Change a message")
+                .summary("Replaces the text of a message that the bot sent.")
+                .risk(Risk::Write)
+                .idempotent(true)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Correct a message", json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "text": "The Q4 summary, corrected." })),
+        )
+        .action(
+            action("delete_message", act::delete_message)
+                .title("Delete a message")
+                .summary("Deletes a message that the bot sent.")
+                .risk(Risk::Destructive)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Take a message back", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
+        )
+        .action(
+            action("add_reaction", act::add_reaction)
+                .title("React to a message")
+                .summary("Adds an emoji to a message.")
+                .risk(Risk::Write)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Tick a message off", json!({ "channel": "C024BE91L", "timestamp": "1401383885.000061", "name": "white_check_mark" })),
+        )
+        .action(
+            action("open_conversation", act::open_conversation)
+                .title("Open a direct message")
+                .summary("Opens a direct message with one person or several, to send to.")
+                .risk(Risk::Write)
+                .idempotent(true)
+                .scope("users", "/users")
+                .credential(BOT_TOKEN)
+                .example("With one person", json!({ "users": ["U024BE7LH"] })),
+        )
+        .action(
+            action("join_channel", act::join_channel)
+                .title("Join a channel")
+                .summary("Makes the bot a member of a public channel.")
+                .risk(Risk::Write)
+                .idempotent(true)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Join", json!({ "channel": "C024BE91L" })),
+        )
+        .action(
+            action("set_topic", act::set_topic)
+                .title("Set a channel's topic")
+                .summary("Replaces the topic of a channel that the bot is in.")
+                .risk(Risk::Write)
+                .idempotent(true)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("A new topic", json!({ "channel": "C024BE91L", "topic": "Closing Q4" })),
+        )
+        .action(
+            action("upload_file", act::upload_file)
+                .title("Upload a file")
+                .summary("Shares a file in a channel, with a message.")
+                .risk(Risk::Write)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("A small table", json!({ "channel": "C024BE91L", "file_name": "q4.csv", "content_base64": "bW9udGgscmV2ZW51ZQo=", "comment": "The Q4 figures" })),
+        )
+        .action(
+            action("list_channels", act::list_channels)
+                .title("List channels")
+                .summary("The channels that the bot can see, a page at a time.")
+                .pages("/cursor", "/next_cursor")
+                .credential(BOT_TOKEN)
+                .example("The first hundred", json!({ "limit": 100, "exclude_archived": true })),
+        )
+        .action(
+            action("read_history", act::read_history)
+                .title("Read a channel")
+                .summary("The latest messages of a channel, newest first, a page at a time.")
+                .pages("/cursor", "/next_cursor")
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("The last twenty", json!({ "channel": "C024BE91L", "limit": 20 })),
+        )
+        .action(
+            action("read_thread", act::read_thread)
+                .title("Read a thread")
+                .summary("The messages of a thread, oldest first, a page at a time.")
+                .pages("/cursor", "/next_cursor")
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("A thread", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
+        )
+        .action(
+            action("find_user_by_email", act::find_user_by_email)
+                .title("Find a person")
+                .summary("The member with this e-mail address.")
+                .credential(BOT_TOKEN)
+                .example("By address", json!({ "email": "ada@example.com" })),
+        )
+        .action(
+            action("list_users", act::list_users)
+                .title("List people")
+                .summary("The members of the workspace, a page at a time.")
+                .pages("/cursor", "/next_cursor")
+                .credential(BOT_TOKEN)
+                .example("The first page", json!({ "limit": 100 })),
+        )
+}
+
+/// The body of a reply that says `ok`; the refusal in Slack's own words otherwise.
+fn accepted(reply: &Reply) -> Result<Value, Stop> {
+    if reply.status() == 429 {
+        let wait = reply.retry_after_ms().unwrap_or(RETRY_AFTER_DEFAULT_MS);
+        return Err(Stop::later("ratelimited", "Slack asks to slow down", wait));
     }
-}
-
-fn request(action: &actions::Definition, call: &Call) -> Step {
-    let base = call
-        .setting("base_url")
-        .unwrap_or(BASE_URL)
-        .trim_end_matches('/');
-    let url = format!("{base}/{}", action.api_method);
-    match action.method {
-        Method::Post => RequestBuilder::post(url)
-            .bearer(BOT_TOKEN)
-            .json(&call.params)
-            .perform(),
-        Method::Get => {
-            let params = call.params.as_object().into_iter().flatten();
-            params
-                .fold(
-                    RequestBuilder::get(url).bearer(BOT_TOKEN),
-                    |request, (name, value)| request.query(name, plain(value)),
-                )
-                .perform()
-        }
+    let body = reply.json()?;
+    if body["ok"] == true {
+        return Ok(body);
     }
-}
-
-/// A value as it stands in a query: texts without quotes.
-fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn conclude(action: &actions::Definition, call: &Call, reply: &Reply) -> Result<Step, Failure> {
-    let http = http_reply(reply)?;
-    if http.status == 429 {
-        let wait = header(http, "retry-after")
-            .and_then(|text| text.trim().parse::<u64>().ok())
-            .map_or(RETRY_AFTER_DEFAULT_MS, |s| s.saturating_mul(1000));
-        return Err(refused(
+    match body["error"].as_str() {
+        Some("ratelimited") => Err(Stop::later(
             "ratelimited",
             "Slack asks to slow down",
-            Some(wait),
-        ));
-    }
-    let (status, body) = json_reply(reply)?;
-    if body.get("ok") == Some(&Value::Bool(true)) {
-        return Ok(finish(
-            (action.pick)(&body),
-            (action.tell)(&call.params, &body),
-        ));
-    }
-    match body.get("error").and_then(Value::as_str) {
-        Some("ratelimited") => Err(refused(
-            "ratelimited",
-            "Slack asks to slow down",
-            Some(RETRY_AFTER_DEFAULT_MS),
+            RETRY_AFTER_DEFAULT_MS,
         )),
-        Some(code) => Err(refused(code, &explain(code, &body), None)),
-        None => Err(Failure::UnexpectedReply(format!(
-            "status {status} without `ok` or `error`"
+        Some(code) if rejects_credential(code) => Err(Stop::credential_rejected(
+            code,
+            format!("Slack does not accept the bot token ({code}); store a new one"),
+        )),
+        Some(code) => Err(Stop::refused(code, explain(code, &body))),
+        None => Err(Stop::unexpected(format!(
+            "status {} without `ok` or `error`",
+            reply.status()
         ))),
     }
 }
 
-fn refused(code: &str, message: &str, retry_after_ms: Option<u64>) -> Failure {
-    let credential_rejected = matches!(
+fn rejects_credential(code: &str) -> bool {
+    matches!(
         code,
         "invalid_auth"
             | "not_authed"
@@ -150,13 +201,7 @@ fn refused(code: &str, message: &str, retry_after_ms: Option<u64>) -> Failure {
             | "token_revoked"
             | "token_expired"
             | "no_permission"
-    );
-    Failure::Refused(Refusal {
-        code: code.into(),
-        message: message.into(),
-        retry_after_ms,
-        credential_rejected,
-    })
+    )
 }
 
 /// What to do about the errors that people meet; Slack's own code for the others.
@@ -167,14 +212,8 @@ fn explain(code: &str, body: &Value) -> String {
         }
         "not_in_channel" => "the bot is not in the channel; invite it with /invite".into(),
         "is_archived" => "the channel is archived".into(),
-        "invalid_auth" | "not_authed" | "token_revoked" | "token_expired" | "account_inactive" => {
-            "Slack does not accept the bot token; store a new one".into()
-        }
         "missing_scope" => {
-            let needed = body
-                .get("needed")
-                .and_then(Value::as_str)
-                .unwrap_or("another scope");
+            let needed = body["needed"].as_str().unwrap_or("another scope");
             format!(
                 "the bot token lacks the scope {needed}; add it to the Slack app and install it again"
             )
@@ -184,184 +223,137 @@ fn explain(code: &str, body: &Value) -> String {
     }
 }
 
-impl Credentials for Slack {
-    fn fields() -> Vec<CredentialField> {
-        vec![
-            CredentialField {
-                key: BOT_TOKEN.into(),
-                kind: CredentialKind::BotToken,
-                required: true,
-                label: "Bot token".into(),
-                help: "Of your Slack app: OAuth & Permissions, Bot User OAuth Token.".into(),
-                placeholder: "xoxb-...".into(),
-                scopes: [
-                    "chat:write",
-                    "channels:read",
-                    "channels:history",
-                    "reactions:write",
-                    "users:read.email",
-                ]
-                .map(String::from)
-                .to_vec(),
-                oauth: None,
-            },
-            CredentialField {
-                key: "signing_secret".into(),
-                kind: CredentialKind::Secret,
-                required: false,
-                label: "Signing secret".into(),
-                help: "Of your Slack app: Basic Information. Only needed to receive events.".into(),
-                placeholder: "32 hexadecimal characters".into(),
-                scopes: vec![],
-                oauth: None,
-            },
-        ]
-    }
-
-    fn check(key: &str, value: &str) -> Result<(), CredentialViolation> {
-        if value.is_empty() {
-            return Err(CredentialViolation::Empty);
-        }
-        if value.bytes().any(|b| !b.is_ascii_graphic()) {
-            return Err(CredentialViolation::WrongCharacters);
-        }
-        match key {
-            BOT_TOKEN if !value.starts_with("xoxb-") => Err(CredentialViolation::WrongPrefix),
-            BOT_TOKEN if value.len() < 20 => Err(CredentialViolation::TooShort),
-            BOT_TOKEN if value.len() > 512 => Err(CredentialViolation::TooLong),
-            "signing_secret" if value.len() < 32 => Err(CredentialViolation::TooShort),
-            "signing_secret" if value.len() > 64 => Err(CredentialViolation::TooLong),
-            _ => Ok(()),
-        }
-    }
+pub fn credentials() -> Vec<Credential> {
+    vec![
+        Credential::new(BOT_TOKEN, CredentialKind::BotToken, "Bot token")
+            .help("Of your Slack app: OAuth & Permissions, Bot User OAuth Token.")
+            .placeholder("xoxb-...")
+            .scopes(&[
+                "chat:write",
+                "channels:read",
+                "channels:history",
+                "channels:join",
+                "channels:write.topic",
+                "files:write",
+                "im:write",
+                "reactions:write",
+                "users:read",
+                "users:read.email",
+            ])
+            .shape(Shape {
+                prefixes: vec!["xoxb-"],
+                length: 20..=512,
+                ..Shape::default()
+            }),
+    ]
 }
 
-export_skill!(Slack);
+export_skill!(skill, credentials);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use servicetsunami_plugin::{HttpReply, Method as HttpMethod, Part, Request};
-
-    fn call(action: &str, params: Value) -> Call {
-        Call {
-            action: action.into(),
-            params,
-            settings: json!({}),
-            idempotency_key: "k".into(),
-            now_ms: 0,
-        }
-    }
-
-    fn reply(status: u16, headers: &[(&str, &str)], body: &Value) -> Reply {
-        let headers = headers
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect();
-        Reply::Http(HttpReply {
-            status,
-            headers,
-            body: body.to_string().into_bytes(),
-        })
-    }
-
-    fn performed(step: Step) -> servicetsunami_plugin::HttpRequest {
-        match step {
-            Step::Perform(Request::Http(request)) => request,
-            other => panic!("no request: {other:?}"),
-        }
-    }
+    use servicetsunami_plugin::{
+        CredentialViolation, Failure,
+        testing::{Conversation, examples_run},
+    };
 
     #[test]
     fn a_message_is_posted_with_the_token_by_reference() {
-        let params = json!({"channel": "#finance", "text": "Q4 is done"});
-        let request = performed(Slack::next(&call("send_message", params.clone()), &[]).unwrap());
+        let params = json!({ "channel": "#finance", "text": "Q4 is done" });
+        let request = Conversation::new(skill, "send_message", params.clone()).request();
         assert_eq!(
-            request.url,
-            [Part::Text("https://slack.com/api/chat.postMessage".into())]
-        );
-        assert_eq!(request.method, HttpMethod::Post);
-        assert_eq!(
-            request.headers[0].value,
-            [
-                Part::Text("Bearer ".into()),
-                Part::Credential("bot_token".into())
-            ]
+            request.line(),
+            "POST https://slack.com/api/chat.postMessage"
         );
         assert_eq!(
-            request.body.unwrap().content,
-            [Part::Text(params.to_string())]
+            request.header("authorization").as_deref(),
+            Some("Bearer {bot_token}")
         );
+        assert_eq!(request.json(), params);
     }
 
     #[test]
     fn a_reading_action_asks_with_a_query() {
-        let request = performed(
-            Slack::next(
-                &call("read_history", json!({"channel": "C1", "limit": 5})),
-                &[],
-            )
-            .unwrap(),
-        );
-        assert_eq!(request.method, HttpMethod::Get);
-        let query: Vec<_> = request
-            .query
-            .iter()
-            .map(|f| (f.name.as_str(), f.value.clone()))
-            .collect();
+        let params = json!({ "limit": 50, "exclude_archived": true, "types": "public_channel,im" });
+        let request = Conversation::new(skill, "list_channels", params)
+            .settings(json!({ "base_url": "https://proxy.example/slack/" }))
+            .request();
         assert_eq!(
-            query,
-            [
-                ("channel", vec![Part::Text("C1".into())]),
-                ("limit", vec![Part::Text("5".into())])
-            ]
-        );
-    }
-
-    #[test]
-    fn the_base_url_can_be_set() {
-        let mut call = call("list_channels", json!({}));
-        call.settings = json!({"base_url": "http://127.0.0.1:9/api/"});
-        assert_eq!(
-            performed(Slack::next(&call, &[]).unwrap()).url,
-            [Part::Text(
-                "http://127.0.0.1:9/api/conversations.list".into()
-            )]
+            request.line(),
+            "GET https://proxy.example/slack/conversations.list?exclude_archived=true&limit=50&types=public_channel%2Cim"
         );
     }
 
     #[test]
     fn a_sent_message_ends_the_call() {
-        let sent = reply(
-            200,
-            &[],
-            &json!({"ok": true, "channel": "C1", "ts": "1.2", "message": {"text": "x"}}),
+        let mut call = Conversation::new(
+            skill,
+            "send_message",
+            json!({ "channel": "#finance", "text": "x" }),
         );
-        let step = Slack::next(
-            &call("send_message", json!({"channel": "#finance", "text": "x"})),
-            &[sent],
-        )
-        .unwrap();
-        let Step::Finish(outcome) = step else {
-            panic!("not finished")
+        let done = call
+            .reply(200, json!({ "ok": true, "channel": "C1", "ts": "1.2" }))
+            .finish();
+        assert_eq!(done.summary, "sent to #finance");
+        assert_eq!(done.output, json!({ "channel": "C1", "ts": "1.2" }));
+    }
+
+    #[test]
+    fn a_page_names_the_next_one_until_there_is_none() {
+        let page = |cursor: &str| {
+            let mut call = Conversation::new(skill, "list_channels", json!({}));
+            let body = json!({ "ok": true, "channels": [{ "id": "C1", "name": "finance" }], "response_metadata": { "next_cursor": cursor } });
+            call.reply(200, body).finish().output
         };
-        assert_eq!(outcome.summary, "sent to #finance");
+        assert_eq!(page("dXNlcjpV")["next_cursor"], "dXNlcjpV");
+        assert_eq!(page("")["next_cursor"], Value::Null);
+        assert_eq!(page("")["channels"][0]["name"], "finance");
+    }
+
+    #[test]
+    fn a_file_takes_three_requests() {
+        let params = json!({ "channel": "C1", "file_name": "a.csv", "content_base64": "aGVsbG8=" });
+        let mut call = Conversation::new(skill, "upload_file", params);
         assert_eq!(
-            serde_json::from_str::<Value>(&outcome.output).unwrap(),
-            json!({"channel": "C1", "ts": "1.2"})
+            call.request().line(),
+            "GET https://slack.com/api/files.getUploadURLExternal?filename=a.csv&length=5"
         );
+        call.reply(200, json!({ "ok": true, "upload_url": "https://files.slack.com/upload/v1/x", "file_id": "F1" }));
+        let upload = call.request();
+        assert_eq!(
+            (upload.line().as_str(), upload.body().as_str()),
+            ("POST https://files.slack.com/upload/v1/x", "hello")
+        );
+        assert_eq!(
+            upload.header("authorization"),
+            None,
+            "the upload URL is the permission"
+        );
+        call.reply_with(200, &[], "OK - 5");
+        assert_eq!(
+            call.request().json()["files"],
+            json!([{ "id": "F1", "title": "a.csv" }])
+        );
+        let done = call.reply(200, json!({ "ok": true })).finish();
+        assert_eq!(done.output, json!({ "file_id": "F1", "bytes": 5 }));
     }
 
     #[test]
     fn what_slack_refuses_comes_in_its_own_words() {
-        let refusal = |status, headers: &[(&str, &str)], body| match Slack::next(
-            &call("send_message", json!({"channel": "C1", "text": "x"})),
-            &[reply(status, headers, &body)],
-        ) {
-            Err(Failure::Refused(refusal)) => refusal,
-            other => panic!("not refused: {other:?}"),
+        let refusal = |status, headers: &[(&str, &str)], body: Value| {
+            let mut call = Conversation::new(
+                skill,
+                "send_message",
+                json!({ "channel": "C1", "text": "x" }),
+            );
+            call.reply_with(status, headers, body.to_string()).refusal()
         };
-        let gone = refusal(200, &[], json!({"ok": false, "error": "channel_not_found"}));
+        let gone = refusal(
+            200,
+            &[],
+            json!({ "ok": false, "error": "channel_not_found" }),
+        );
         assert_eq!(
             (
                 gone.code.as_str(),
@@ -371,13 +363,13 @@ mod tests {
             ("channel_not_found", false, None)
         );
         assert!(
-            refusal(200, &[], json!({"ok": false, "error": "token_revoked"})).credential_rejected
+            refusal(200, &[], json!({ "ok": false, "error": "token_revoked" })).credential_rejected
         );
         assert!(
             refusal(
                 200,
                 &[],
-                json!({"ok": false, "error": "missing_scope", "needed": "chat:write"})
+                json!({ "ok": false, "error": "missing_scope", "needed": "chat:write" })
             )
             .message
             .contains("chat:write")
@@ -390,56 +382,31 @@ mod tests {
 
     #[test]
     fn a_strange_reply_is_said_to_be_strange() {
-        let strange = Reply::Http(HttpReply {
-            status: 502,
-            headers: vec![],
-            body: b"<html>".to_vec(),
-        });
+        let mut call = Conversation::new(skill, "list_channels", json!({}));
         assert!(matches!(
-            Slack::next(&call("list_channels", json!({})), &[strange]),
-            Err(Failure::UnexpectedReply(_))
+            call.reply_with(502, &[], "<html>").failure(),
+            Failure::UnexpectedReply(_)
         ));
     }
 
     #[test]
     fn a_token_is_checked_by_its_shape() {
+        let check = |value| Credential::check_among(&credentials(), BOT_TOKEN, value);
+        assert_eq!(check("xoxb-1234567890-abcdefgh"), Ok(()));
         assert_eq!(
-            Slack::check("bot_token", "xoxb-1234567890-abcdefgh"),
-            Ok(())
-        );
-        assert_eq!(
-            Slack::check("bot_token", "xoxp-1234567890-abcdefgh"),
+            check("xoxp-1234567890-abcdefgh"),
             Err(CredentialViolation::WrongPrefix)
         );
+        assert_eq!(check("xoxb-1"), Err(CredentialViolation::TooShort));
         assert_eq!(
-            Slack::check("bot_token", "xoxb-1"),
-            Err(CredentialViolation::TooShort)
-        );
-        assert_eq!(
-            Slack::check("bot_token", "xoxb-123456789012345\r\nX"),
+            check("xoxb-123456789012345\r\nX"),
             Err(CredentialViolation::WrongCharacters)
         );
-        assert_eq!(
-            Slack::check("bot_token", ""),
-            Err(CredentialViolation::Empty)
-        );
+        assert_eq!(check(""), Err(CredentialViolation::Empty));
     }
 
     #[test]
-    fn every_action_has_an_example_within_its_own_parameters() {
-        for action in ACTIONS {
-            let (schema, example) = ((action.params)(), (action.example)());
-            let known = schema["properties"].as_object().unwrap();
-            for name in example.as_object().unwrap().keys() {
-                assert!(known.contains_key(name), "{}: {name}", action.name);
-            }
-            for name in schema["required"].as_array().into_iter().flatten() {
-                assert!(
-                    example.get(name.as_str().unwrap()).is_some(),
-                    "{}: {name}",
-                    action.name
-                );
-            }
-        }
+    fn every_example_runs() {
+        examples_run(skill);
     }
 }

@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spec = InstanceSpec {
         name: name.clone(),
         gateway_token: "test-token-of-the-gateway".into(),
-        device_id: "test-device".into(),
+        device_id: "d0".repeat(32),
         device_scopes: vec!["operator.write".into()],
     };
     let url = cluster.install(&spec).await?;

@@ -58,7 +58,7 @@ fn spec() -> InstanceSpec {
     InstanceSpec {
         name: NAME.into(),
         gateway_token: TOKEN.into(),
-        device_id: "test-device".into(),
+        device_id: "d0".repeat(32),
         device_scopes: vec!["operator.write".into()],
     }
 }
@@ -178,7 +178,7 @@ async fn a_gateway_outlives_its_starter_and_comes_back_when_it_is_killed() {
     // Made from another specification: it is not the same instance any more.
     let before = pid_of(&cluster).await;
     let other_device = InstanceSpec {
-        device_id: "another".into(),
+        device_id: "d1".repeat(32),
         ..spec()
     };
     cluster.install(&other_device).await.unwrap();
@@ -300,7 +300,7 @@ async fn an_orphan_with_another_configuration_is_ended_and_started_anew() {
     drop(cluster); // As if this process had been killed.
     let cluster = LocalCluster::new(settings).unwrap();
     let other_device = InstanceSpec {
-        device_id: "another".into(),
+        device_id: "d1".repeat(32),
         ..spec()
     };
     cluster.install(&other_device).await.unwrap();

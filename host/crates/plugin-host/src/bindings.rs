@@ -13,6 +13,11 @@ mod credentials_world {
         path: "../../../wit/v0.1",
         world: "credential-schema-plugin",
         additional_derives: [PartialEq, Clone, serde::Serialize, serde::Deserialize],
+        imports: { default: trappable },
+        with: {
+            "servicetsunami:plugin/types": super::adapter_world::servicetsunami::plugin::types,
+            "servicetsunami:plugin/log": super::adapter_world::servicetsunami::plugin::log,
+        },
     });
 }
 mod policy_world {

@@ -1,13 +1,23 @@
 //! Whether what a plugin says of itself is well-formed. People agree to it, so it must be plain.
 
-use crate::{adapter::Manifest, credentials::Field};
+use crate::{
+    adapter::{Action, Manifest},
+    credentials::{self, Field, Oauth},
+    policy,
+    types::About,
+};
 use serde_json::Value;
+use url::Url;
 
 const ACTIONS_MAX: usize = 64;
 const HOSTS_MAX: usize = 16;
 const NAME_CHARS_MAX: usize = 64;
 const TEXT_CHARS_MAX: usize = 1000;
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
+const README_BYTES_MAX: usize = 64 << 10;
+const CATEGORIES_MAX: usize = 8;
+const EXAMPLES_MAX: usize = 16;
+const FIELDS_MAX: usize = 16;
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,19 +27,14 @@ pub struct ManifestError {
     pub problem: String,
 }
 
-/// Checks a manifest, together with the credential fields of the same plugin. Gives everything that is wrong.
+/// Checks what a skill adapter says of itself, together with the credential fields of the same plugin. Gives
+/// everything that is wrong.
 pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestError> {
     let mut found = Findings(Vec::new());
     found.name("skill", &manifest.skill, '-');
-    found.text("title", &manifest.title, 1);
-    found.text("summary", &manifest.summary, 0);
+    found.about(&manifest.about);
     found.unless(
-        is_semver(&manifest.version),
-        "version",
-        "must be a semantic version: 1.4.0",
-    );
-    found.unless(
-        !manifest.actions.is_empty() && manifest.actions.len() <= ACTIONS_MAX,
+        (1..=ACTIONS_MAX).contains(&manifest.actions.len()),
         "actions",
         "must be 1 to 64",
     );
@@ -47,55 +52,46 @@ pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestErro
         "must name at least one host",
     );
     for pointer in &manifest.host_settings {
-        found.unless(
-            pointer.starts_with('/'),
-            &format!("host-settings/{pointer}"),
-            "must be a JSON Pointer: /base_url",
-        );
+        found.pointer(&format!("host-settings/{pointer}"), pointer, "/base_url");
     }
     found.schema("settings-schema", &manifest.settings_schema);
     for action in &manifest.actions {
-        let place = format!("actions/{}", action.name);
-        found.name(&place, &action.name, '_');
-        found.text(&format!("{place}/title"), &action.title, 1);
-        found.text(&format!("{place}/summary"), &action.summary, 0);
-        found.schema(&format!("{place}/params-schema"), &action.params_schema);
-        found.schema(&format!("{place}/output-schema"), &action.output_schema);
-        found.unless(
-            manifest
-                .actions
-                .iter()
-                .filter(|other| other.name == action.name)
-                .count()
-                == 1,
-            &place,
-            "stands there twice",
-        );
-        for key in &action.credentials {
-            found.unless(
-                fields.iter().any(|field| &field.key == key),
-                &place,
-                &format!("needs the credential `{key}`, which `fields` does not name"),
-            );
-        }
-        for scope in &action.scopes {
-            found.name(&format!("{place}/scopes/{}", scope.name), &scope.name, '_');
-            found.unless(
-                scope.pointer.starts_with('/'),
-                &place,
-                "a scope's pointer must be a JSON Pointer: /channel",
-            );
-        }
-        for example in &action.examples {
-            found.unless(
-                serde_json::from_str::<Value>(example).is_ok_and(|v| v.is_object()),
-                &format!("{place}/examples"),
-                "must be JSON objects",
-            );
-        }
+        found.action(action, manifest, fields);
     }
-    for field in fields {
-        found.name(&format!("fields/{}", field.key), &field.key, '_');
+    found.fields(fields);
+    found.0
+}
+
+/// Checks what a credential schema says of itself; `skill` is that of the adapter of the same plugin, where it has one.
+pub fn check_credential_schema(
+    schema: &credentials::Schema,
+    skill: Option<&str>,
+) -> Vec<ManifestError> {
+    let mut found = Findings(Vec::new());
+    found.name("skill", &schema.skill, '-');
+    found.unless(
+        skill.is_none_or(|skill| skill == schema.skill),
+        "skill",
+        "must be the skill of the adapter that the plugin exports too",
+    );
+    found.about(&schema.about);
+    found.fields(&schema.fields);
+    found.0
+}
+
+/// Checks what a routing policy says of itself.
+pub fn check_policy(manifest: &policy::Manifest) -> Vec<ManifestError> {
+    let mut found = Findings(Vec::new());
+    found.name("name", &manifest.name, '-');
+    found.about(&manifest.about);
+    found.schema("settings-schema", &manifest.settings_schema);
+    found.unless(
+        (1..=EXAMPLES_MAX).contains(&manifest.examples.len()),
+        "examples",
+        "must be 1 to 16",
+    );
+    for example in &manifest.examples {
+        found.object("examples", example);
     }
     found.0
 }
@@ -103,6 +99,138 @@ pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestErro
 struct Findings(Vec<ManifestError>);
 
 impl Findings {
+    fn about(&mut self, about: &About) {
+        self.text("about/title", &about.title, 1);
+        self.text("about/summary", &about.summary, 1);
+        self.unless(
+            is_semver(&about.version),
+            "about/version",
+            "must be a semantic version: 1.4.0",
+        );
+        self.unless(
+            is_licence(&about.licence),
+            "about/licence",
+            "must be an SPDX licence expression: Apache-2.0",
+        );
+        self.unless(
+            (1..=CATEGORIES_MAX).contains(&about.categories.len()),
+            "about/categories",
+            "must be 1 to 8",
+        );
+        for category in &about.categories {
+            self.name(&format!("about/categories/{category}"), category, '-');
+        }
+        if let Some(homepage) = &about.homepage {
+            self.url("about/homepage", homepage);
+        }
+        let readme = &about.readme;
+        self.unless(
+            readme.len() <= README_BYTES_MAX && !readme.chars().any(is_unprintable),
+            "about/readme",
+            "must be Markdown of at most 65536 bytes without control characters",
+        );
+    }
+    fn action(&mut self, action: &Action, manifest: &Manifest, fields: &[Field]) {
+        let place = format!("actions/{}", action.name);
+        self.name(&place, &action.name, '_');
+        self.text(&format!("{place}/title"), &action.title, 1);
+        self.text(&format!("{place}/summary"), &action.summary, 0);
+        self.schema(&format!("{place}/params-schema"), &action.params_schema);
+        self.schema(&format!("{place}/output-schema"), &action.output_schema);
+        let same = manifest.actions.iter().filter(|a| a.name == action.name);
+        self.unless(same.count() == 1, &place, "stands there twice");
+        for key in &action.credentials {
+            self.unless(
+                fields.iter().any(|field| &field.key == key),
+                &place,
+                &format!("needs the credential `{key}`, which the credential schema does not name"),
+            );
+        }
+        for scope in &action.scopes {
+            let at = format!("{place}/scopes/{}", scope.name);
+            self.name(&at, &scope.name, '_');
+            self.pointer(&at, &scope.pointer, "/channel");
+        }
+        if let Some(pagination) = &action.pagination {
+            self.pointer(
+                &format!("{place}/pagination"),
+                &pagination.cursor,
+                "/cursor",
+            );
+            self.pointer(
+                &format!("{place}/pagination"),
+                &pagination.next,
+                "/next_cursor",
+            );
+        }
+        let at = format!("{place}/examples");
+        self.unless(
+            (1..=EXAMPLES_MAX).contains(&action.examples.len()),
+            &at,
+            "must be 1 to 16: people and models learn from them",
+        );
+        for example in &action.examples {
+            self.text(&at, &example.title, 1);
+            self.object(&at, &example.params);
+        }
+    }
+    fn fields(&mut self, fields: &[Field]) {
+        self.unless(fields.len() <= FIELDS_MAX, "fields", "must be at most 16");
+        for field in fields {
+            let place = format!("fields/{}", field.key);
+            self.name(&place, &field.key, '_');
+            self.text(&format!("{place}/label"), &field.label, 1);
+            self.text(&format!("{place}/help"), &field.help, 0);
+            self.text(&format!("{place}/placeholder"), &field.placeholder, 0);
+            let same = fields.iter().filter(|other| other.key == field.key);
+            self.unless(same.count() == 1, &place, "stands there twice");
+            if let Some(oauth) = &field.oauth {
+                self.oauth(&place, oauth, fields);
+            }
+        }
+    }
+    fn oauth(&mut self, place: &str, oauth: &Oauth, fields: &[Field]) {
+        self.url(
+            &format!("{place}/oauth/authorize-url"),
+            &oauth.authorize_url,
+        );
+        self.url(&format!("{place}/oauth/token-url"), &oauth.token_url);
+        if let Some(url) = &oauth.revoke_url {
+            self.url(&format!("{place}/oauth/revoke-url"), url);
+        }
+        for key in std::iter::once(&oauth.client_id).chain(&oauth.client_secret) {
+            self.unless(
+                fields.iter().any(|field| &field.key == key),
+                &format!("{place}/oauth"),
+                &format!("names the client's `{key}`, which is no field"),
+            );
+        }
+    }
+    fn url(&mut self, place: &str, text: &str) {
+        let plain = Url::parse(text).is_ok_and(|url| {
+            url.scheme() == "https"
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        self.unless(
+            plain && text.len() <= TEXT_CHARS_MAX,
+            place,
+            "must be an https URL",
+        );
+    }
+    fn pointer(&mut self, place: &str, pointer: &str, example: &str) {
+        self.unless(
+            pointer.starts_with('/') && pointer.len() <= TEXT_CHARS_MAX,
+            place,
+            &format!("must be a JSON Pointer: {example}"),
+        );
+    }
+    fn object(&mut self, place: &str, text: &str) {
+        let object = text.len() <= SCHEMA_BYTES_MAX
+            && serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
+        self.unless(object, place, "must be JSON objects of at most 65536 bytes");
+    }
     fn unless(&mut self, holds: bool, place: &str, problem: &str) {
         if !holds {
             let place: String = place.chars().take(200).collect();
@@ -122,8 +250,7 @@ impl Findings {
     }
     fn text(&mut self, place: &str, text: &str, min: usize) {
         let chars = text.chars().count();
-        let plain = (min..=TEXT_CHARS_MAX).contains(&chars)
-            && !text.chars().any(|c| c.is_control() && c != '\n');
+        let plain = (min..=TEXT_CHARS_MAX).contains(&chars) && !text.chars().any(is_unprintable);
         self.unless(
             plain,
             place,
@@ -139,6 +266,20 @@ impl Findings {
             &format!("must be a JSON Schema: an object of at most {SCHEMA_BYTES_MAX} bytes"),
         );
     }
+}
+
+/// Control characters, and those that reorder a text before a reader's eyes (Unicode TR 36, bidirectional).
+fn is_unprintable(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\t'))
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The characters of an SPDX expression; whether the licences exist is for whoever reviews it.
+fn is_licence(text: &str) -> bool {
+    (1..=TEXT_CHARS_MAX).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || " .-+():".contains(c))
 }
 
 fn is_semver(text: &str) -> bool {

@@ -107,8 +107,8 @@ impl Plugin {
         })
     }
 
-    /// Which credentials the skill needs.
-    pub fn fields(&self) -> Result<Called<Vec<credentials::Field>>, PluginError> {
+    /// Which credentials there are.
+    pub fn credentials(&self) -> Result<Called<credentials::Schema>, PluginError> {
         let pre = self
             .credentials
             .as_ref()
@@ -116,7 +116,20 @@ impl Plugin {
         self.call(|store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_credential_schema()
-                .call_fields(store)
+                .call_describe(store)
+        })
+    }
+
+    /// What the policy is, and which settings it takes.
+    pub fn describe_policy(&self) -> Result<Called<policy::Manifest>, PluginError> {
+        let pre = self
+            .policy
+            .as_ref()
+            .ok_or(PluginError::NotExported("routing-policy"))?;
+        self.call(|store| {
+            pre.instantiate(&mut *store)?
+                .servicetsunami_plugin_routing_policy()
+                .call_describe(store)
         })
     }
 

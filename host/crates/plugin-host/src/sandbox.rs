@@ -87,7 +87,8 @@ impl log::Host for State {
             level: format!("{level:?}")
                 .trim_start_matches("Level::")
                 .to_lowercase(),
-            message: message[..end].to_owned(),
+            // Whoever keeps it may have no place for U+0000: jsonb has none.
+            message: message[..end].replace('\0', "\u{fffd}"),
         });
         Ok(())
     }

@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tsunami_plugin_host::{
-    Limits, LoadError, Plugin, PluginError, PluginHost, adapter, check_manifest,
+    Limits, LoadError, Plugin, PluginError, PluginHost, adapter, check_credential_schema,
+    check_manifest,
 };
 
 /// Far above what a limit takes, far below what a hang would: the machines of tests are slow.
@@ -55,11 +56,12 @@ fn send_message() -> adapter::Invocation {
 fn slack_describes_itself_and_makes_a_request() {
     let slack = host().load(&file("slack")).unwrap();
     let manifest = slack.describe().unwrap().value;
-    let fields = slack.fields().unwrap().value;
-    assert_eq!(check_manifest(&manifest, &fields), []);
+    let schema = slack.credentials().unwrap().value;
+    assert_eq!(check_manifest(&manifest, &schema.fields), []);
+    assert_eq!(check_credential_schema(&schema, Some("slack")), []);
     assert!(manifest.actions.len() >= 8);
     let step = slack.next(&send_message(), &[]).unwrap().value.unwrap();
-    let adapter::Step::Perform(adapter::Request::Http(request)) = step else {
+    let adapter::Step::Perform(request) = step else {
         panic!("no request: {step:?}")
     };
     assert_eq!(request.method, adapter::Method::Post);

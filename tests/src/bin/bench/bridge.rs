@@ -20,7 +20,7 @@ use std::{
 };
 use tsunami::{
     instances,
-    skills::{CallRequest, Origin, Outcome, router},
+    skills::{CallRequest, Origin, Outcome, Who, WhoKind, router},
 };
 use tsunami_openclaw::{
     Client,
@@ -206,6 +206,14 @@ async fn through_router(site: &Site) -> anyhow::Result<()> {
         action: ACTION.to_owned(),
         params: params(),
         actor: "bench".to_owned(),
+        who: Who {
+            kind: WhoKind::System,
+            id: "bench".to_owned(),
+            roles: Vec::new(),
+            trust: 1.0,
+            delegation_depth: 0,
+            on_behalf_of: "bench".to_owned(),
+        },
         origin: Origin::Direct,
     };
     let refused = |problem| anyhow::anyhow!("the router refuses: {problem}");

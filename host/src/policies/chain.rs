@@ -1,0 +1,106 @@
+//! A call before the chain: what the policies are given, and what they said.
+
+use super::{Answer, Facts, Link, Verdict, ask, loaded, store};
+use crate::{app::App, db::TenantTx, id::SkillCallId, problem::Problem};
+use serde_json::Value;
+use std::collections::HashMap;
+use tsunami_plugin_host::policy::{Request, Usage};
+
+/// A call, decided.
+#[derive(Debug)]
+pub struct Evaluated {
+    pub verdict: Verdict,
+    pub answers: Vec<Answer>,
+    /// What the policies were given, without their settings.
+    pub input: Request,
+}
+
+/// Asks every policy that is switched on for the skill, the operator's first. Nothing is written.
+pub async fn evaluate(app: &App, tx: &mut TenantTx, facts: Facts) -> Result<Evaluated, Problem> {
+    let links = store::chain(tx, &facts.skill).await?;
+    let usage = match links.is_empty() {
+        // Nobody reads it; a replay looks it up as it was then.
+        true => None,
+        false => Some(store::usage(tx, &facts.skill, facts.window_seconds).await?),
+    };
+    let input = input_of(facts, usage);
+    let answers = answers(app, tx, links, &input).await;
+    Ok(Evaluated {
+        verdict: Verdict::of(&answers),
+        answers,
+        input,
+    })
+}
+
+/// Asks these policies about that input.
+pub(super) async fn answers(
+    app: &App,
+    tx: &mut TenantTx,
+    links: Vec<Link>,
+    input: &Request,
+) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(links.len());
+    for link in links {
+        let plugin = loaded(app, tx, &link.digest).await;
+        answers.push(ask(app, plugin, link, input).await);
+    }
+    answers
+}
+
+fn input_of(facts: Facts, usage: Option<store::UsageRow>) -> Request {
+    let amount = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    Request {
+        skill: facts.skill,
+        action: facts.action,
+        risk: facts.risk,
+        params: facts.params.to_string(),
+        scopes: facts.scopes,
+        actor: facts.actor,
+        usage: Usage {
+            calls_in_window: amount(usage.as_ref().and_then(|u| u.calls)),
+            day_spend_micro_usd: amount(usage.as_ref().and_then(|u| u.day)),
+            month_spend_micro_usd: amount(usage.as_ref().and_then(|u| u.month)),
+            estimated_cost_micro_usd: None,
+        },
+        instances: facts.instances,
+        models: Vec::new(),
+        settings: String::new(),
+        now: facts.now_ms,
+    }
+}
+
+/// Writes down what was said of the call, and what it was said of. An answer that is the same as the last one of its
+/// policy adds nothing.
+pub async fn record(
+    tx: &mut TenantTx,
+    call: SkillCallId,
+    evaluated: &Evaluated,
+) -> Result<(), Problem> {
+    let input = serde_json::to_value(&evaluated.input).map_err(|e| Problem::internal(&e))?;
+    store::note_verdict(tx, call, &input, &evaluated.verdict.shown).await?;
+    if evaluated.answers.is_empty() {
+        return Ok(());
+    }
+    let earlier: HashMap<_, _> = store::last_answers(tx, call).await?.into_iter().collect();
+    for answer in &evaluated.answers {
+        let said = serde_json::to_value(&answer.decision).map_err(|e| Problem::internal(&e))?;
+        let said = without_nul(said);
+        if earlier.get(&answer.link.id) != Some(&said) {
+            store::insert_decision(tx, call, answer, &input, &said).await?;
+        }
+    }
+    Ok(())
+}
+
+/// jsonb holds no U+0000, and a policy may say one.
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(all) => all.into_iter().map(without_nul).collect(),
+        Value::Object(all) => all
+            .into_iter()
+            .map(|(name, value)| (name, without_nul(value)))
+            .collect(),
+        other => other,
+    }
+}

@@ -1,0 +1,260 @@
+//! Routing policies before calls: the strictest answer holds, what does not answer denies, and each answer is recorded.
+
+use crate::{Stories, Theatre, World, shared};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tsunami_tests::{
+    api::{Answer, Api},
+    company::text,
+    component,
+};
+
+pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
+    shared(
+        stories,
+        theatre,
+        "the_strictest_policy_holds_and_each_answer_is_recorded",
+        strictest,
+    );
+    shared(stories, theatre, "a_policy_that_fails_denies", failing);
+    shared(
+        stories,
+        theatre,
+        "no_tenant_takes_the_operators_policy_away",
+        operators,
+    );
+    shared(
+        stories,
+        theatre,
+        "a_policy_asks_for_a_second_person_of_a_role",
+        second_person,
+    );
+    shared(
+        stories,
+        theatre,
+        "a_replay_shows_what_a_policy_would_have_changed",
+        replayed,
+    );
+}
+
+async fn bring(api: &Api, path: &str) -> String {
+    let brought = api
+        .upload(&format!("{path}/components"), component("policy_probe"))
+        .await
+        .ok();
+    text(&brought["digest"])
+}
+
+/// Puts the probe into a chain; gives its path there.
+async fn put(api: &Api, path: &str, settings: Value) -> String {
+    let digest = bring(api, path).await;
+    let new = json!({ "digest": digest, "settings": settings, "skills": ["slack"] });
+    let added = api.post(path, &new).await.ok();
+    format!("{path}/{}", text(&added["id"]))
+}
+
+async fn take_out(api: &Api, policy: &str) {
+    let gone = Api::send(api.request(Method::DELETE, policy)).await;
+    assert_eq!(gone.status, 204, "{}", gone.text);
+}
+
+async fn send(world: &World, message: &str) -> Answer {
+    let body = json!({ "params": { "channel": "#finance", "text": message } });
+    world
+        .acme
+        .owner
+        .post("/skills/slack/send_message", &body)
+        .await
+}
+
+async fn strictest(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let allow = put(owner, "/policies", json!({ "answer": "allow" })).await;
+    let deny = put(
+        owner,
+        "/policies",
+        json!({ "answer": "deny", "action": "send_message" }),
+    )
+    .await;
+    let ask = put(owner, "/policies", json!({ "answer": "ask" })).await;
+
+    let refused = send(&world, "policy: denied").await;
+    assert_eq!(refused.problem(403), "policy_denied");
+    assert!(
+        refused.text.contains("the probe says no"),
+        "{}",
+        refused.text
+    );
+    let call = text(&refused.json()["call_id"]);
+    let decisions = owner
+        .get(&format!("/policy-decisions?call_id={call}"))
+        .await
+        .ok();
+    let items = decisions["items"].as_array().cloned().unwrap_or_default();
+    let mut said: Vec<_> = items.iter().map(|d| text(&d["decision"])).collect();
+    said.sort();
+    assert_eq!(said, ["allow", "ask", "deny"]);
+    for decision in &items {
+        assert_eq!(decision["digest"].as_str().map(str::len), Some(64));
+        assert_eq!(decision["input"]["action"], "send_message");
+        assert!(decision["input"]["scopes"].to_string().contains("#finance"));
+    }
+    let trace = owner.get(&format!("/skill-calls/{call}/trace")).await.ok();
+    assert!(trace.to_string().contains("the probe says no"), "{trace}");
+
+    // The dry run says the same, and records nothing.
+    let body = json!({ "params": { "channel": "#finance", "text": "dry" } });
+    let dry = owner
+        .post("/skills/slack/send_message?dry_run=true", &body)
+        .await
+        .ok();
+    assert_eq!(
+        (&dry["would_run"], &dry["requires_approval"]),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(dry["policies"].as_array().map(Vec::len), Some(3), "{dry}");
+
+    take_out(owner, &deny).await;
+    let asked = send(&world, "policy: asked").await;
+    assert_eq!(asked.status, 202, "{}", asked.text);
+    take_out(owner, &ask).await;
+    assert_eq!(
+        send(&world, "policy: allowed").await.ok()["status"],
+        "succeeded"
+    );
+    take_out(owner, &allow).await;
+    let arrived =
+        ["policy: denied", "policy: asked", "policy: allowed"].map(|m| world.slack.count(m));
+    assert_eq!(arrived, [0, 0, 1]);
+}
+
+async fn failing(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    for answer in ["loop", "panic"] {
+        let policy = put(owner, "/policies", json!({ "answer": answer })).await;
+        let message = format!("policy: {answer}");
+        let refused = send(&world, &message).await;
+        assert_eq!(refused.problem(403), "policy_denied");
+        assert!(refused.text.contains("did not answer"), "{}", refused.text);
+        assert_eq!(world.slack.count(&message), 0);
+        take_out(owner, &policy).await;
+    }
+    // Settings that are not what it takes do not get into the chain.
+    let digest = bring(owner, "/policies").await;
+    let wrong = json!({ "digest": digest, "settings": { "answer": "maybe" } });
+    let refused = owner.post("/policies", &wrong).await;
+    assert_eq!(refused.problem(422), "invalid_settings");
+    assert!(
+        refused.text.contains("/settings/answer"),
+        "{}",
+        refused.text
+    );
+    // Nor does a skill, or what is no component.
+    for file in [component("slack"), b"nonsense".to_vec()] {
+        let refused = owner.upload("/policies/components", file).await;
+        assert_eq!(refused.problem(422), "invalid_policy");
+    }
+}
+
+async fn operators(world: Arc<World>) {
+    let (operator, owner) = (world.gateway.operator(), &world.acme.owner);
+    let policy = put(&operator, "/operator-policies", json!({ "answer": "deny" })).await;
+    let own = put(owner, "/policies", json!({ "answer": "allow" })).await;
+    assert_eq!(
+        send(&world, "policy: operator").await.problem(403),
+        "policy_denied"
+    );
+    let chain = owner.get("/policies").await.ok();
+    let sources: Vec<_> = chain["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|p| text(&p["source"]))
+        .collect();
+    assert_eq!(sources, ["operator", "tenant"]);
+    let as_tenants = policy.replace("/operator-policies", "/policies");
+    for path in [&policy, &as_tenants] {
+        let answer = Api::send(owner.request(Method::DELETE, path)).await;
+        assert_eq!(answer.problem(404), "not_found");
+        let answer = owner.patch(path, &json!({ "enabled": false })).await;
+        assert_eq!(answer.problem(404), "not_found");
+    }
+    assert_eq!(
+        send(&world, "policy: operator").await.problem(403),
+        "policy_denied"
+    );
+    take_out(&operator, &policy).await;
+    assert_eq!(
+        send(&world, "policy: operator").await.ok()["status"],
+        "succeeded"
+    );
+    take_out(owner, &own).await;
+    assert_eq!(world.slack.count("policy: operator"), 1);
+}
+
+async fn second_person(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let settings =
+        json!({ "answer": "ask", "second_person": true, "roles": ["admin", "approver"] });
+    let policy = put(owner, "/policies", settings).await;
+    let key = |name: &str, role: &str| {
+        let new = json!({ "name": name, "roles": [role] });
+        let owner = owner.clone();
+        async move { owner.with_key(&text(&owner.post("/api-keys", &new).await.ok()["secret"])) }
+    };
+    let admin = key("asks", "admin").await;
+    let other = key("agrees", "approver").await;
+    let body = json!({ "params": { "channel": "#finance", "text": "policy: two" } });
+    let asked = admin.post("/skills/slack/send_message", &body).await;
+    assert_eq!(asked.status, 202, "{}", asked.text);
+    let asked = asked.json();
+    let path = format!("/approvals/{}/approve", text(&asked["approval_id"]));
+    assert_eq!(
+        admin.post(&path, &json!({})).await.problem(403),
+        "second_person_needed"
+    );
+    assert_eq!(
+        owner.post(&path, &json!({})).await.problem(403),
+        "missing_role"
+    );
+    other.post(&path, &json!({})).await.ok();
+    let call = format!("/skill-calls/{}", text(&asked["id"]));
+    tsunami_tests::eventually("the call is made", || async {
+        (owner.get(&call).await.ok()["status"] == "succeeded").then_some(())
+    })
+    .await;
+    take_out(owner, &policy).await;
+    assert_eq!(world.slack.count("policy: two"), 1);
+}
+
+async fn replayed(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let allowed = text(&send(&world, "policy: replayed").await.ok()["id"]);
+    owner
+        .post("/skills/slack/list_channels", &json!({ "params": {} }))
+        .await
+        .ok();
+    let digest = bring(owner, "/policies").await;
+    let trial = json!({ "digest": digest, "settings": { "answer": "deny", "action": "send_message" },
+        "skills": ["slack"], "since": "2026-01-01T00:00:00Z" });
+    let report = owner.post("/policies/replay", &trial).await.ok();
+    let changes = report["changes"].as_array().cloned().unwrap_or_default();
+    let change = changes.iter().find(|change| change["call_id"] == allowed);
+    let change = change.expect("the call would have been stopped");
+    assert_eq!(
+        (&change["before"], &change["after"]),
+        (&json!("allow"), &json!("deny"))
+    );
+    assert!(
+        changes
+            .iter()
+            .all(|change| change["action"] == "send_message"),
+        "{report}"
+    );
+    assert_eq!(
+        send(&world, "policy: replayed").await.ok()["status"],
+        "succeeded",
+        "nothing was switched on"
+    );
+}
