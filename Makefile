@@ -2,6 +2,7 @@
 # make test PARTS="bridge lint" runs single parts; `scripts/test` lists them.
 .DEFAULT_GOAL := help
 PARTS ?=
+ARGS ?=
 
 .PHONY: help demo test services check fmt lint generate bench deny clean-tools
 
@@ -29,8 +30,8 @@ lint: ## clippy, documentation links, shellcheck
 generate: ## write the generated files anew
 	@scripts/generate
 
-bench: ## measure it beside the bare parts; text and JSON
-	@scripts/bench
+bench: ## measure it beside the bare parts; text and JSON (ARGS="--quick --only bridge")
+	@scripts/bench $(ARGS)
 
 deny: ## check the dependencies' licences, sources and known weaknesses
 	@scripts/deny
