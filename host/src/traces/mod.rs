@@ -10,8 +10,8 @@
 //! ## Always true
 //! - An activity that runs again writes no step twice: the step's key is unique in its task
 //!   (`tests/spine/killed.rs`).
-//! - Steps of one task are numbered without gaps or repeats, whoever writes them at once: the number is
-//!   taken under a lock of the task's trace.
+//! - Steps of one task are numbered without gaps or repeats, and none is lost, whoever writes them at once: the number
+//!   is taken under a lock of the task's trace (`two_writers_at_once_lose_no_step`).
 //! - The application role may add steps and read them; it may not change or delete them (the migration revokes it).
 //!
 //! ## To change

@@ -5,29 +5,21 @@ use crate::{
 };
 use sqlx::Result;
 
-/// The number is taken under an advisory lock of the subject, held until the transaction ends: two
-/// writers at once take consecutive numbers. (A subquery for each kind of subject: one `where` for both would use no
-/// index.)
+/// The number is taken under a lock of the trace, held until the transaction ends: two writers at once take
+/// consecutive numbers. Only a step whose key is there already is dropped; any other conflict is an error.
 pub async fn insert(tx: &mut TenantTx, step: &NewStep<'_>) -> Result<bool> {
     let tenant = tx.tenant();
     let (task, call) = match step.subject {
         Subject::Task(task) => (Some(task.uuid()), step.call.map(SkillCallId::uuid)),
         Subject::Call(call) => (None, Some(call.uuid())),
     };
-    let lock = task.or(call).map(|id| id.as_u128() as i64);
     let duration_ms = step
         .duration
         .map(|d| i32::try_from(d.as_millis()).unwrap_or(i32::MAX));
     let inserted = sqlx::query!(
-        "with lock as materialized (select pg_advisory_xact_lock($10))
-         insert into execution_traces (id, tenant_id, task_id, call_id, step_type, step_order, step_key, agent_id, details, duration_ms)
-         select $1, $2, $3::uuid, $4, $5,
-                1 + case when $3::uuid is null
-                    then (select coalesce(max(step_order), 0) from execution_traces where task_id is null and call_id = $4)
-                    else (select coalesce(max(step_order), 0) from execution_traces where task_id = $3) end,
-                $6, $7, $8, $9
-         from lock
-         on conflict do nothing",
+        "insert into execution_traces (id, tenant_id, task_id, call_id, step_type, step_order, step_key, agent_id, details, duration_ms)
+         values ($1, $2, $3, $4, $5, next_step_order($3, $4), $6, $7, $8, $9)
+         on conflict (coalesce(task_id, call_id), step_key) do nothing",
         TraceId::fresh().uuid(),
         tenant.uuid(),
         task,
@@ -37,7 +29,6 @@ pub async fn insert(tx: &mut TenantTx, step: &NewStep<'_>) -> Result<bool> {
         step.agent.map(AgentId::uuid),
         step.details,
         duration_ms,
-        lock,
     )
     .execute(&mut **tx)
     .await?;
