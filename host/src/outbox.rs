@@ -2,7 +2,8 @@
 //! from; so a task that was answered with 201 is started though we died before telling Temporal.
 //!
 //! Delivery is at least once. Starting is idempotent by workflow id, and a signal only says "look
-//! again": the activity that follows reads the truth from the database.
+//! again": the activity that follows reads the truth from the database. What is started again under one id may be
+//! started once more where we died before we noted it: it brings about a state, and doing so twice changes nothing.
 
 use crate::{
     app::App,
@@ -24,7 +25,10 @@ const RETRY_SECONDS_MAX: f64 = 30.0;
 /// One thing to tell Temporal.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
+    /// Once for ever under this id.
     Start,
+    /// When the one before it under this id has ended.
+    StartAgain,
     Signal,
     Cancel,
 }
@@ -33,6 +37,7 @@ impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
+            Self::StartAgain => "start_again",
             Self::Signal => "signal",
             Self::Cancel => "cancel",
         }
@@ -123,16 +128,17 @@ async fn due(tx: &mut SystemTx) -> Result<Vec<Entry>, sqlx::Error> {
 
 async fn send(app: &App, entry: &Entry) -> Result<(), DurableError> {
     let durable = app.durable();
+    let start = || {
+        StartRequest::new(
+            &entry.name,
+            &entry.workflow_id,
+            crate::worker::TASK_QUEUE,
+            entry.payload.clone(),
+        )
+    };
     let sent = match entry.kind.as_str() {
-        "start" => durable
-            .start(StartRequest::new(
-                &entry.name,
-                &entry.workflow_id,
-                crate::worker::TASK_QUEUE,
-                entry.payload.clone(),
-            ))
-            .await
-            .map(|_| ()),
+        "start" => durable.start(start()).await.map(|_| ()),
+        "start_again" => durable.start(start().following()).await.map(|_| ()),
         "signal" => {
             durable
                 .signal(&entry.workflow_id, &entry.name, entry.payload.clone())

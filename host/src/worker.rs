@@ -36,7 +36,7 @@ pub fn start(app: &App) -> Running {
     let worker = app.durable().run_worker(move || options(&registered));
     let mut jobs = JoinSet::new();
     jobs.spawn(outbox::relay(app.clone()));
-    jobs.spawn(instances::watch_health(app.clone()));
+    jobs.spawn(instances::keep::keep(app.clone()));
     jobs.spawn(skills::activities::reclaim(app.clone()));
     Running { worker, jobs }
 }
@@ -48,7 +48,7 @@ impl Running {
 
     /// Lets what runs finish for a while.
     pub async fn stop(mut self) {
-        self.jobs.abort_all();
+        self.jobs.shutdown().await;
         self.worker.stop().await;
     }
 }

@@ -8,7 +8,7 @@ use super::{
     api::Api,
     commands::{follow_task, text, timeline, wait_for_instance},
     dev::{DevArgs, Stack, write_private},
-    serve,
+    serve::Stop,
 };
 use crate::config::env_var;
 use anyhow::Context;
@@ -26,19 +26,21 @@ const RECORDER_TOKEN: &str = "xoxb-000000000000-000000000000-demo000000000000000
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 pub async fn demo(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
     let began = Instant::now();
     println!("1. Starting PostgreSQL, Temporal, the API and the worker.");
-    let stack = Stack::start(args, file, true).await?;
+    let stack = Stack::start(args, file, true, stop.asked()).await?;
     println!("{}\n", indented(&stack.where_everything_is()));
-    let done = show(&stack, began).await;
-    if let Err(error) = done {
-        stack.stop().await;
-        return Err(error);
+    let shown = tokio::select! {
+        shown = Box::pin(show(&stack, began)) => shown,
+        () = stop.asked() => Err(anyhow::anyhow!("it was stopped before the main job was done")),
+    };
+    if shown.is_ok() {
+        stop.asked().await;
     }
-    serve::asked_to_stop().await?;
     println!("stopping");
     stack.stop().await;
-    Ok(())
+    shown
 }
 
 async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {

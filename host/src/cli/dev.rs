@@ -2,8 +2,8 @@
 //!
 //! Public for the benchmark (`tests/src/bin/bench`), which has the same [`Stack`] in its own process.
 
-use super::serve;
-use crate::{app::App, config::Config, db, instances, telemetry, tenants, worker};
+use super::serve::{self, Stop};
+use crate::{app::App, config::Config, db, telemetry, tenants, worker};
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::{
@@ -12,8 +12,12 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::oneshot,
+};
 use toml::Table;
+use tsunami_cluster::LocalCluster;
 use tsunami_embedded::{Postgres, PostgresSettings, Role, Temporal, TemporalSettings};
 use tsunami_process::FolderLock;
 use tsunami_sealed::KeyFile;
@@ -51,86 +55,163 @@ pub struct Stack {
 }
 
 pub async fn dev(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
-    let stack = Stack::start(args, file, true).await?;
+    let mut stop = Stop::listen()?;
+    let stack = Stack::start(args, file, true, stop.asked()).await?;
     println!("{}", stack.where_everything_is());
     println!("ready; press Ctrl-C to stop");
-    serve::asked_to_stop().await?;
+    stop.asked().await;
     println!("stopping");
     stack.stop().await;
     Ok(())
 }
 
-impl Stack {
-    /// Starts whatever does not run yet, and takes over what a killed run left behind.
-    pub async fn start(args: &DevArgs, file: Option<&Path>, log: bool) -> anyhow::Result<Self> {
+/// Where it runs, and with what: known before anything is started.
+struct Site {
+    data_dir: PathBuf,
+    config_file: Option<PathBuf>,
+    /// Without the servers' addresses, which are known when they run.
+    provided: Table,
+    config: Config,
+    postgres: PostgresSettings,
+    temporal: TemporalSettings,
+    lock: FolderLock,
+}
+
+impl Site {
+    fn take(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&args.data_dir)
             .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
         let data_dir = args.data_dir.canonicalize()?;
         let lock = FolderLock::take(&data_dir)?;
+        let provided = provided(args, &data_dir);
+        let config = Config::load_over(provided.clone(), file, std::env::vars())?;
         let install_dir = crate::config::env_var("TSUNAMI_POSTGRES_BIN")
             .and_then(|bin| Path::new(&bin).parent().map(Path::to_owned))
             .unwrap_or_else(|| args.tools_dir.join("postgres"));
-        let postgres_settings = PostgresSettings {
-            install_dir,
-            dir: data_dir.join("postgres"),
-            ephemeral: false,
-        };
-        let temporal_settings = TemporalSettings {
-            program: args.tools_dir.join("temporal/bin/temporal"),
-            dir: data_dir.join("temporal"),
-        };
+        Ok(Self {
+            config_file: file.map(Path::to_owned),
+            provided,
+            config,
+            postgres: PostgresSettings {
+                install_dir,
+                dir: data_dir.join("postgres"),
+                ephemeral: false,
+            },
+            temporal: TemporalSettings {
+                program: args.tools_dir.join("temporal/bin/temporal"),
+                dir: data_dir.join("temporal"),
+            },
+            data_dir,
+            lock,
+        })
+    }
+
+    /// The whole configuration, when the servers run.
+    fn config(&self, postgres: &Postgres, temporal: &Temporal) -> anyhow::Result<Config> {
+        let mut table = self.provided.clone();
+        let databases = [("url", APP), ("system_url", SYSTEM), ("owner_url", OWNER)];
+        let urls = databases.map(|(setting, role)| (setting, postgres.url(DATABASE, role)));
+        provide(&mut table, "database", urls);
+        provide(&mut table, "temporal", [("url", temporal.url())]);
+        let file = self.config_file.as_deref();
+        Ok(Config::load_over(table, file, std::env::vars())?)
+    }
+
+    /// Starts everything but the worker and the API. What it has started is found by [`Site::end_all`], wherever this
+    /// ends.
+    async fn bring_up(&self, socket: TcpSocket, app: &mut Option<App>) -> anyhow::Result<Up> {
         let (postgres, temporal) = tokio::join!(
-            Postgres::start(&postgres_settings),
-            Temporal::start(&temporal_settings)
+            Postgres::start(&self.postgres),
+            Temporal::start(&self.temporal)
         );
         let (postgres, temporal) = (postgres?, temporal?);
-        let roles = [
-            Role {
-                name: OWNER,
-                create_role: true,
-            },
-            Role {
-                name: APP,
-                create_role: false,
-            },
-            Role {
-                name: SYSTEM,
-                create_role: false,
-            },
-        ];
+        let role = |name, create_role| Role { name, create_role };
+        let roles = [role(OWNER, true), role(APP, false), role(SYSTEM, false)];
         postgres.create_database(DATABASE, &roles).await?;
-        KeyFile::create_if_missing(&data_dir.join("vault-keys"))?;
-        let base = provided(args, &data_dir, &postgres, &temporal)?;
-        let config = Config::load_over(base, file, std::env::vars())?;
-        if log {
-            telemetry::start(&config.log)?;
-        }
+        KeyFile::create_if_missing(&self.data_dir.join("vault-keys"))?;
+        let config = self.config(&postgres, &temporal)?;
         let mut owner = PgConnection::connect(config.database.owner_url.expose()).await?;
         db::MIGRATOR.run(&mut owner).await?;
         owner.close().await?;
-        let app = App::new(config).await?;
-        let operator_key = operator_key(&app, &data_dir.join("operator-key")).await?;
-        instances::resume_all(&app)
-            .await
-            .map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        let worker = worker::start(&app);
-        let listener = serve::listen(&app).await?;
-        let address = listener.local_addr()?;
+        let app = app.insert(App::new(config).await?).clone();
+        let operator_key = operator_key(&app, &self.data_dir.join("operator-key")).await?;
+        let listener = serve::listen(socket)?;
+        Ok(Up {
+            app,
+            address: listener.local_addr()?,
+            operator_key,
+            postgres,
+            temporal,
+            listener,
+        })
+    }
+
+    /// Ends whatever runs in the folder after a start that did not come to its end.
+    async fn end_all(&self, app: Option<App>) {
+        if let Some(app) = app {
+            app.gateways().close_all();
+            app.cluster().shutdown().await;
+        }
+        LocalCluster::end_left_behind(&self.config.instances.data_dir).await;
+        tokio::join!(
+            Temporal::end_left_behind(&self.temporal),
+            Postgres::end_left_behind(&self.postgres)
+        );
+    }
+}
+
+/// What the worker and the API stand on.
+struct Up {
+    app: App,
+    address: SocketAddr,
+    operator_key: String,
+    postgres: Postgres,
+    temporal: Temporal,
+    listener: TcpListener,
+}
+
+impl Stack {
+    /// Starts whatever does not run yet, and takes over what a killed run left behind, unless `stop` comes first. Where
+    /// not everything comes up, nothing of it is left running.
+    pub async fn start(
+        args: &DevArgs,
+        file: Option<&Path>,
+        log: bool,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<Self> {
+        let site = Site::take(args, file)?;
+        if log {
+            telemetry::start(&site.config.log)?;
+        }
+        let socket = serve::bind(&site.config.http.listen)?;
+        let mut app = None;
+        let up = tokio::select! {
+            up = Box::pin(site.bring_up(socket, &mut app)) => up,
+            () = stop => Err(anyhow::anyhow!("it was stopped before everything was up")),
+        };
+        let up = match up {
+            Ok(up) => up,
+            Err(error) => {
+                site.end_all(app).await;
+                return Err(error);
+            }
+        };
+        let worker = worker::start(&up.app);
         let (stop_api, stopped) = oneshot::channel();
-        let api = tokio::spawn(serve::serve_on(app.clone(), listener, async {
+        let api = tokio::spawn(serve::serve_on(up.app.clone(), up.listener, async {
             let _ = stopped.await;
         }));
         Ok(Self {
-            app,
-            address,
-            operator_key,
-            data_dir,
-            postgres,
-            temporal,
+            app: up.app,
+            address: up.address,
+            operator_key: up.operator_key,
+            data_dir: site.data_dir,
+            postgres: up.postgres,
+            temporal: up.temporal,
             worker,
             stop_api,
             api,
-            _lock: lock,
+            _lock: site.lock,
         })
     }
 
@@ -172,12 +253,7 @@ impl Stack {
 }
 
 /// The settings that `dev` brings along; a file and the environment may override them.
-fn provided(
-    args: &DevArgs,
-    data_dir: &Path,
-    postgres: &Postgres,
-    temporal: &Temporal,
-) -> anyhow::Result<Table> {
+fn provided(args: &DevArgs, data_dir: &Path) -> Table {
     let text = |path: &Path| path.display().to_string();
     let bridge = args
         .tools_dir
@@ -189,45 +265,29 @@ fn provided(
     } else {
         PathBuf::from("plugins/openclaw-bridge")
     };
-    let table = toml::toml! {
+    let mut table: Table = toml::toml! {
         [skills]
         private_network_hosts = ["127.0.0.1", "localhost"]
     };
-    let mut table: Table = table;
-    let mut section = |name: &str, entries: Vec<(&str, String)>| {
-        let entry = table.entry(name).or_insert_with(|| Table::new().into());
-        if let toml::Value::Table(section) = entry {
-            section.extend(
-                entries
-                    .into_iter()
-                    .map(|(key, value)| (key.to_owned(), value.into())),
-            );
-        }
-    };
-    section("http", vec![("listen", args.listen.clone())]);
-    section(
-        "database",
-        vec![
-            ("url", postgres.url(DATABASE, APP)),
-            ("system_url", postgres.url(DATABASE, SYSTEM)),
-            ("owner_url", postgres.url(DATABASE, OWNER)),
-        ],
-    );
-    section("temporal", vec![("url", temporal.url())]);
-    section(
-        "vault",
-        vec![("key_file", text(&data_dir.join("vault-keys")))],
-    );
-    section(
-        "instances",
-        vec![
-            ("data_dir", text(&data_dir.join("instances"))),
-            ("tools_dir", text(&args.tools_dir)),
-            ("bridge_dir", text(&bridge)),
-        ],
-    );
-    section("log", vec![("filter", "warn,tsunami=info".to_owned())]);
-    Ok(table)
+    provide(&mut table, "http", [("listen", args.listen.clone())]);
+    let keys = text(&data_dir.join("vault-keys"));
+    provide(&mut table, "vault", [("key_file", keys)]);
+    let instances = [
+        ("data_dir", text(&data_dir.join("instances"))),
+        ("tools_dir", text(&args.tools_dir)),
+        ("bridge_dir", text(&bridge)),
+    ];
+    provide(&mut table, "instances", instances);
+    let filter = "warn,tsunami=info".to_owned();
+    provide(&mut table, "log", [("filter", filter)]);
+    table
+}
+
+fn provide<const N: usize>(table: &mut Table, section: &str, entries: [(&str, String); N]) {
+    let section = table.entry(section).or_insert_with(|| Table::new().into());
+    if let toml::Value::Table(section) = section {
+        section.extend(entries.map(|(key, value)| (key.to_owned(), value.into())));
+    }
 }
 
 /// The operator's key of this folder, made on the first start; only its owner may read the file.

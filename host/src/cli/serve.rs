@@ -1,55 +1,80 @@
 //! `serve`, `worker`, `migrate`: the roles against configured servers.
 
-use crate::{
-    app::App, config::Config, db, instances, problem::Problem, routes, telemetry, tenants, worker,
-};
+use crate::{app::App, config::Config, db, routes, telemetry, tenants, worker};
+use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::{future::IntoFuture, net::SocketAddr};
 use tokio::{
     net::{TcpListener, TcpSocket},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tsunami_process::FolderLock;
 
 /// Connections that wait to be accepted; beyond it the system breaks them. (The system may allow fewer: somaxconn.)
 const CONNECTIONS_WAITING_MAX: u32 = 4096;
 
-/// Until somebody asks the process to end: Ctrl-C or SIGTERM.
-pub async fn asked_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-        _ = terminate.recv() => Ok(()),
+/// Whether somebody asked the process to end: Ctrl-C or SIGTERM. Made before anything is started, for until then the
+/// signal itself ends the process, and what it started would be left running.
+pub struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Until the next such signal.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
     telemetry::start(&config.log)?;
     let app = App::new(config).await?;
-    let listener = listen(&app).await?;
+    let listener = listen(bind(&app.config().http.listen)?)?;
     println!("serving http://{}", listener.local_addr()?);
-    serve_on(app, listener, async {
-        asked_to_stop().await.unwrap_or_default()
-    })
-    .await
+    serve_on(app, listener, async move { stop.asked().await }).await
 }
 
-pub async fn listen(app: &App) -> anyhow::Result<TcpListener> {
-    let address = &app.config().http.listen;
-    bind(address).map_err(|e| anyhow::anyhow!("cannot listen on {address}: {e}. Choose another with the setting http.listen (TSUNAMI_HTTP__LISTEN)."))
-}
-
-fn bind(address: &str) -> anyhow::Result<TcpListener> {
-    let address: SocketAddr = address.parse()?;
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
+/// Takes the API's address. Nobody gets in yet: a client is refused, and does not wait for what may never come.
+pub fn bind(address: &str) -> anyhow::Result<TcpSocket> {
+    let bound = || -> anyhow::Result<TcpSocket> {
+        let address: SocketAddr = address.parse()?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // As `TcpListener::bind` does: a restart must not wait for the old connections to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
     };
-    // As `TcpListener::bind` does: a restart must not wait for the old connections to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket.listen(CONNECTIONS_WAITING_MAX)?)
+    bound().with_context(|| cannot_listen(address))
+}
+
+/// Opens the address that was taken.
+pub fn listen(socket: TcpSocket) -> anyhow::Result<TcpListener> {
+    let address = socket.local_addr()?.to_string();
+    socket
+        .listen(CONNECTIONS_WAITING_MAX)
+        .with_context(|| cannot_listen(&address))
+}
+
+fn cannot_listen(address: &str) -> String {
+    format!(
+        "cannot listen on {address}; end the program that does, or choose another address with the setting http.listen (TSUNAMI_HTTP__LISTEN; `dev` and `demo`: --listen)"
+    )
 }
 
 /// Serves until `stop`, then lets requests that are under way finish.
@@ -59,6 +84,11 @@ pub async fn serve_on(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let live = tokio::spawn(app.live().clone().run(app.db().clone()));
+    let views = app.live().clone();
+    let stop = async move {
+        stop.await;
+        views.end(); // They have no end of their own that could be waited for.
+    };
     let served = axum::serve(listener, routes::router(app))
         .with_graceful_shutdown(stop)
         .into_future()
@@ -68,16 +98,14 @@ pub async fn serve_on(
 }
 
 pub async fn worker(config: Config) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
     telemetry::start(&config.log)?;
     let app = App::new(config).await?;
     // Two workers with one folder would both start its instances.
     let _lock = FolderLock::take(&app.config().instances.data_dir)?;
-    instances::resume_all(&app)
-        .await
-        .map_err(|p: Problem| anyhow::anyhow!("{p}"))?;
     let running = worker::start(&app);
     println!("working on the task queue {}", worker::TASK_QUEUE);
-    asked_to_stop().await?;
+    stop.asked().await;
     running.stop().await;
     app.cluster().shutdown().await;
     Ok(())

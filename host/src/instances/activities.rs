@@ -223,6 +223,9 @@ async fn stop(app: &App, of: &InstanceRef) -> Result<(), Problem> {
         .stop(&row.name)
         .await
         .map_err(cluster_problem)?;
+    if row.desired != "stopped" {
+        return Ok(()); // It is started again, and must not look as if it were free for something else.
+    }
     set_status(app, of, "stopped").await
 }
 

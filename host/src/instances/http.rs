@@ -9,7 +9,7 @@ use crate::{
     caller::{Caller, Permission},
     db::{TenantTx, violated_constraint},
     extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
-    id::{InstanceId, TraceId},
+    id::InstanceId,
     outbox,
     page::{Page, PageQuery},
     problem::{Problem, ProblemBody},
@@ -44,7 +44,7 @@ pub struct Instance {
     pub instance_type: String,
     pub version: String,
     pub driver: String,
-    /// `provisioning`, `running`, `stopped`, `upgrading`, `error`, `destroying`, `destroyed` or `asleep`.
+    /// `provisioning`, `running`, `stopping`, `stopped`, `upgrading`, `error`, `destroying`, `destroyed` or `asleep`.
     pub status: String,
     /// What was asked for last: `running`, `stopped` or `destroyed`.
     pub desired: String,
@@ -136,7 +136,8 @@ async fn insert(app: &App, tx: &mut TenantTx, id: InstanceId, by: &str) -> Resul
         })
 }
 
-/// Writes down that a workflow is to bring the instance about.
+/// Writes down that a workflow is to bring the instance about. All of one instance bear one id, so that each waits for
+/// the end of the one before it.
 async fn begin(
     app: &App,
     tx: &mut TenantTx,
@@ -151,8 +152,15 @@ async fn begin(
         operation,
         patience: patience(app),
     };
-    let workflow = format!("instance-{id}-{}", TraceId::fresh());
-    outbox::push(tx, outbox::Kind::Start, &workflow, WORKFLOW_TYPE, input).await?;
+    let workflow = format!("instance-{id}");
+    outbox::push(
+        tx,
+        outbox::Kind::StartAgain,
+        &workflow,
+        WORKFLOW_TYPE,
+        input,
+    )
+    .await?;
     Ok(())
 }
 
@@ -246,10 +254,13 @@ async fn change(
 ) -> Result<(StatusCode, Json<Instance>), Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = find(&mut tx, id).await?;
+    // Whoever comes second waits here, and finds the status that the first has set.
+    let row = store::get_for_update(&mut tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("instance"))?;
     let (allowed, status, desired): (&[&str], _, _) = match operation {
         Operation::Provision => (&["stopped", "error"], "provisioning", "running"),
-        Operation::Stop => (&["running", "error"], "running", "stopped"),
+        Operation::Stop => (&["running", "error"], "stopping", "stopped"),
         Operation::Restart => (&["running", "error"], "provisioning", "running"),
         Operation::Destroy => (&["running", "stopped", "error"], "destroying", "destroyed"),
     };

@@ -4,15 +4,18 @@
 //! The tenant's own OpenClaw gateway, which carries out every outside action of the tenant and nobody else's.
 //!
 //! ## Life
-//! provisioning -> running <-> stopped; error where a step failed for good; destroying -> destroyed. A request
-//! says what is desired; [`workflow::OpenClawProvisionWorkflow`] brings it about, and a look every minute keeps
-//! `health` current.
+//! provisioning -> running -> stopping -> stopped; error where a step failed for good; destroying -> destroyed. A
+//! request says what is desired; [`workflow::OpenClawProvisionWorkflow`] brings it about. A round every minute
+//! ([`keep`]) brings back what should run and does not, as after a start of the worker, and keeps `health` current.
 //!
 //! ## Always true
 //! - A tenant has at most one instance that is not destroyed (a unique index).
 //! - The gateway's token and our device key are sealed in the row, and in the environment of that one gateway.
 //! - The connection to an instance is one a process, shared by all calls ([`Gateways`]).
 //! - Each activity brings about a state, and so may run again.
+//! - One thing at a time is done to an instance: a request finds the status that the one before it has set, under a
+//!   lock of the row, and the workflows of one instance bear one id (`what_is_asked_at_once_is_done_once`).
+//! - An instance that does not come back keeps no other one down (`one_that_does_not_come_back_keeps_no_other_down`).
 //!
 //! ## To change
 //! - Where instances run: another `tsunami_cluster::Cluster`, [`crate::config::Driver`], and the choice in
@@ -22,6 +25,7 @@
 
 pub mod activities;
 pub mod http;
+pub mod keep;
 mod store;
 pub mod workflow;
 
@@ -215,45 +219,4 @@ fn not_running(row: &InstanceRow) -> Problem {
             RETRY_AFTER_DEFAULT,
         ),
     }
-}
-
-/// Brings the local gateways of running instances back after the process was ended.
-pub async fn resume_all(app: &App) -> Result<(), Problem> {
-    for (tenant, _) in store::all_to_run(&mut app.db().system().await?).await? {
-        let mut tx = app.db().tenant(tenant).await?;
-        let Some(row) = store::live(&mut tx).await? else {
-            continue;
-        };
-        let spec = spec_of(app, &mut tx, &row).await?;
-        match app.cluster().install(&spec).await {
-            Ok(url) => store::set_url(&mut tx, row.id, &url).await?,
-            Err(error) => {
-                tracing::error!(instance = row.name, %error, "instance does not come back")
-            }
-        }
-        tx.commit().await?;
-    }
-    Ok(())
-}
-
-/// Looks at every instance that should run, every so often, for ever.
-pub async fn watch_health(app: App) {
-    let every = Duration::from_secs(app.config().instances.health_interval_seconds.into());
-    loop {
-        if let Err(problem) = look_at_all(&app).await {
-            tracing::warn!(%problem, "instances: health was not looked at");
-        }
-        tokio::time::sleep(every).await;
-    }
-}
-
-async fn look_at_all(app: &App) -> Result<(), Problem> {
-    let all = store::all_to_run(&mut app.db().system().await?).await?;
-    for (tenant, id) in all {
-        let health = activities::health_of(app, tenant).await;
-        let mut tx = app.db().tenant(tenant).await?;
-        store::set_health(&mut tx, id, &health).await?;
-        tx.commit().await?;
-    }
-    Ok(())
 }

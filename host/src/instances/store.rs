@@ -20,6 +20,7 @@ pub struct InstanceRow {
     pub error: Option<String>,
     pub data_key_id: DataKeyId,
     pub encrypted_secrets: Vec<u8>,
+    pub lost_since: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
 }
@@ -29,7 +30,7 @@ pub async fn live(tx: &mut TenantTx) -> Result<Option<InstanceRow>> {
     sqlx::query_as!(
         InstanceRow,
         r#"select id as "id: InstanceId", instance_type, name, version, driver, status, desired, internal_url, health, error,
-                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, created_at, updated_at
+                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, lost_since, created_at, updated_at
            from tenant_instances where status <> 'destroyed'"#
     )
     .fetch_optional(&mut **tx)
@@ -40,8 +41,21 @@ pub async fn get(tx: &mut TenantTx, id: InstanceId) -> Result<Option<InstanceRow
     sqlx::query_as!(
         InstanceRow,
         r#"select id as "id: InstanceId", instance_type, name, version, driver, status, desired, internal_url, health, error,
-                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, created_at, updated_at
+                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, lost_since, created_at, updated_at
            from tenant_instances where id = $1"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+/// The same, and nobody else changes it until the transaction ends.
+pub async fn get_for_update(tx: &mut TenantTx, id: InstanceId) -> Result<Option<InstanceRow>> {
+    sqlx::query_as!(
+        InstanceRow,
+        r#"select id as "id: InstanceId", instance_type, name, version, driver, status, desired, internal_url, health, error,
+                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, lost_since, created_at, updated_at
+           from tenant_instances where id = $1 for update"#,
         id.uuid()
     )
     .fetch_optional(&mut **tx)
@@ -52,7 +66,7 @@ pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<InstanceRo
     sqlx::query_as!(
         InstanceRow,
         r#"select id as "id: InstanceId", instance_type, name, version, driver, status, desired, internal_url, health, error,
-                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, created_at, updated_at
+                  data_key_id as "data_key_id: DataKeyId", encrypted_secrets, lost_since, created_at, updated_at
            from tenant_instances where ($1::uuid is null or id < $1) order by id desc limit $2"#,
         page.before,
         page.fetch()
@@ -97,7 +111,7 @@ pub async fn set_status(
     error: Option<&str>,
 ) -> Result<()> {
     sqlx::query!(
-        "update tenant_instances set status = $2, error = $3, updated_at = now() where id = $1",
+        "update tenant_instances set status = $2, error = $3, lost_since = null, updated_at = now() where id = $1",
         id.uuid(),
         status,
         error
@@ -114,10 +128,22 @@ pub async fn set_desired(
     desired: &str,
 ) -> Result<()> {
     sqlx::query!(
-        "update tenant_instances set status = $2, desired = $3, error = null, updated_at = now() where id = $1",
+        "update tenant_instances set status = $2, desired = $3, error = null, lost_since = null, updated_at = now() where id = $1",
         id.uuid(),
         status,
         desired
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// It should run, and could not be brought back.
+pub async fn set_lost(tx: &mut TenantTx, id: InstanceId, error: &str) -> Result<()> {
+    sqlx::query!(
+        "update tenant_instances set status = 'error', error = $2, lost_since = coalesce(lost_since, now()), updated_at = now() where id = $1",
+        id.uuid(),
+        error
     )
     .execute(&mut **tx)
     .await?;
@@ -146,9 +172,11 @@ pub async fn set_health(tx: &mut TenantTx, id: InstanceId, health: &Value) -> Re
     Ok(())
 }
 
+/// Those that run, and those that should and are lost.
 pub async fn all_to_run(tx: &mut SystemTx) -> Result<Vec<(TenantId, InstanceId)>> {
     let rows = sqlx::query!(
-        r#"select tenant_id as "tenant: TenantId", id as "id: InstanceId" from tenant_instances where desired = 'running' and status = 'running'"#
+        r#"select tenant_id as "tenant: TenantId", id as "id: InstanceId" from tenant_instances
+           where desired = 'running' and (status = 'running' or (status = 'error' and lost_since is not null))"#
     )
     .fetch_all(&mut **tx)
     .await?;

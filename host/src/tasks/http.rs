@@ -15,7 +15,7 @@ use crate::{
         approvals::{self, Decision, Which},
         http::{Approval, check_note},
     },
-    tenants::{Claim, claim},
+    tenants::{self, Claim, claim},
     traces::{self, TraceStep, live},
 };
 use axum::{
@@ -40,6 +40,8 @@ const TRACE_STEPS_MAX: i64 = 1000;
 const LIVE_POLL: Duration = Duration::from_secs(15);
 /// Events that wait for a slow reader.
 const LIVE_BUFFER: usize = 64;
+/// How long a reader may take nothing, until its view is ended.
+const LIVE_READER_WAIT: Duration = Duration::from_secs(60);
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -262,9 +264,10 @@ async fn get_task(
 /// A task's trace
 ///
 /// With `Accept: text/event-stream`, live: each step as an event whose id is its number, until the task ends.
-/// `Last-Event-ID` goes on after a step.
+/// `Last-Event-ID` goes on after a step; 204 says that nothing comes after it, and not to ask again.
 #[utoipa::path(get, path = "/agent-tasks/{id}/trace", tag = "tasks", params(("id" = TaskId, Path)),
-    responses((status = 200, body = Vec<TraceStep>), (status = 404, body = ProblemBody)))]
+    responses((status = 200, body = Vec<TraceStep>), (status = 204, description = "The task has ended, and `Last-Event-ID` is its last step."),
+        (status = 404, body = ProblemBody)))]
 async fn read_trace(
     State(app): State<App>,
     caller: Caller,
@@ -273,7 +276,7 @@ async fn read_trace(
 ) -> Result<Response, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    find(&mut tx, id).await?;
+    let task = find(&mut tx, id).await?;
     let accepts = headers
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
@@ -281,7 +284,6 @@ async fn read_trace(
     if !accepts.contains("text/event-stream") {
         return Ok(Json(traces::of_task(&mut tx, id, 0, TRACE_STEPS_MAX).await?).into_response());
     }
-    tx.commit().await?;
     let last_event = headers.get("last-event-id").and_then(|v| v.to_str().ok());
     let after = match last_event {
         None => 0,
@@ -292,12 +294,23 @@ async fn read_trace(
             )
         })?,
     };
+    // A browser that was at the end comes back by itself, for ever, unless it is told not to.
+    let nothing_follows = last_event.is_some()
+        && task.is_finished()
+        && traces::of_task(&mut tx, id, after, 1).await?.is_empty();
+    tx.commit().await?;
+    if nothing_follows {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let Ok(place) = app.live().places().try_acquire_owned() else {
         return Err(Problem::unavailable("A place for a live view", LIVE_POLL));
     };
     let (events, stream) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(LIVE_BUFFER);
     tokio::spawn(async move {
-        follow(&app, &caller, id, after, &events).await;
+        tokio::select! {
+            () = follow(&app, &caller, id, after, &events) => {}
+            () = app.live().ended() => {}
+        }
         drop(place);
     });
     Ok(Sse::new(ReceiverStream::new(stream))
@@ -305,7 +318,8 @@ async fn read_trace(
         .into_response())
 }
 
-/// Sends each step as it is written, until the last one, or until nobody reads.
+/// Sends each step as it is written, until the task has ended and all was sent, until the key is no longer valid, or
+/// until nobody reads.
 async fn follow(
     app: &App,
     caller: &Caller,
@@ -315,31 +329,66 @@ async fn follow(
 ) {
     let mut watch = app.live().watch();
     loop {
-        let steps = async {
-            let mut tx = app.db().tenant(caller.tenant).await?;
-            traces::of_task(&mut tx, id, after, TRACE_STEPS_MAX).await
-        };
-        // Where the database is away, the reader waits with us.
-        for step in steps.await.unwrap_or_default() {
-            after = step.step_order;
-            let last = matches!(
-                step.step_type.as_str(),
-                "completed" | "failed" | "cancelled"
-            );
-            let event = Event::default()
-                .id(after.to_string())
-                .event(&step.step_type)
-                .json_data(&step)
-                .unwrap_or_default();
-            if events.send(Ok(event)).await.is_err() || last {
-                return;
+        match look(app, caller, id, after).await {
+            Ok(Look::KeyEnded) => return,
+            Ok(Look::Steps { steps, finished }) => {
+                let all = steps.len() < TRACE_STEPS_MAX as usize;
+                for step in steps {
+                    after = step.step_order;
+                    let sent = tokio::time::timeout(LIVE_READER_WAIT, events.send(event_of(&step)));
+                    if !matches!(sent.await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+                match (all, finished) {
+                    (true, true) => return,
+                    (true, false) => {}
+                    (false, _) => continue,
+                }
             }
+            // Where the database is away, the reader waits with us.
+            Err(problem) => tracing::debug!(%problem, task = %id, "live trace: not read now"),
         }
         tokio::select! {
             () = live::changed(&mut watch, id.uuid(), LIVE_POLL) => {}
             () = events.closed() => return,
         }
     }
+}
+
+/// What a live view finds.
+enum Look {
+    Steps {
+        steps: Vec<TraceStep>,
+        finished: bool,
+    },
+    KeyEnded,
+}
+
+async fn look(app: &App, caller: &Caller, id: TaskId, after: i32) -> Result<Look, Problem> {
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    if !tenants::is_valid(&mut tx, caller.key, app.clock().now()).await? {
+        return Ok(Look::KeyEnded);
+    }
+    // First, so that the steps of a task that ends just now are whole.
+    let had_finished = find(&mut tx, id).await?.is_finished();
+    let steps = traces::of_task(&mut tx, id, after, TRACE_STEPS_MAX).await?;
+    let finishes = |step: &TraceStep| {
+        matches!(
+            step.step_type.as_str(),
+            "completed" | "failed" | "cancelled"
+        )
+    };
+    let finished = had_finished || steps.iter().any(finishes);
+    Ok(Look::Steps { steps, finished })
+}
+
+fn event_of(step: &TraceStep) -> Result<Event, Infallible> {
+    Ok(Event::default()
+        .id(step.step_order.to_string())
+        .event(&step.step_type)
+        .json_data(step)
+        .unwrap_or_default())
 }
 
 /// A task's messages

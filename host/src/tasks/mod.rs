@@ -14,6 +14,7 @@
 //! - A status and the trace step that reports it are written in one transaction.
 //! - A finished task does not change again (`store::set_status`).
 //! - A step's outside effect happens once: its call has a key of its own (`skills::router`, `tests/spine/killed.rs`).
+//! - A live view ends with its task, with its key, and with the process (`tests/database/live.rs`).
 //! - A task that is rejected or cancelled before its call begins sends nothing (`a_rejected_task_sends_nothing`,
 //!   `a_cancelled_task_sends_nothing`).
 //!

@@ -44,8 +44,7 @@ pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller
         return Ok(None);
     };
     let now = app.clock().now();
-    let live = row.revoked_at.is_none() && row.expires_at.is_none_or(|at| at > now);
-    if !live || !keys::same_hash(&row.secret_sha256, &key.secret_sha256) {
+    if !is_live(&row, now) || !keys::same_hash(&row.secret_sha256, &key.secret_sha256) {
         return Ok(None);
     }
     if stale(row.last_used_at, now) {
@@ -63,6 +62,20 @@ pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller
             .filter_map(|role| Role::parse(role))
             .collect(),
     }))
+}
+
+/// Whether a key that was let in would be let in again.
+pub async fn is_valid(
+    tx: &mut TenantTx,
+    key: ApiKeyId,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    let row = store::get_key(tx, key).await?;
+    Ok(row.is_some_and(|row| is_live(&row, now)))
+}
+
+fn is_live(row: &store::KeyRow, now: OffsetDateTime) -> bool {
+    row.revoked_at.is_none() && row.expires_at.is_none_or(|at| at > now)
 }
 
 /// Which operator comes with this key.

@@ -4,7 +4,7 @@
 use crate::db::Db;
 use sqlx::postgres::PgListener;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use uuid::Uuid;
 
 /// Notifications kept for a slow watcher; one that falls behind looks once and is up to date.
@@ -18,6 +18,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Live {
     subjects: broadcast::Sender<Uuid>,
     places: Arc<Semaphore>,
+    over: watch::Sender<bool>,
 }
 
 impl Live {
@@ -25,6 +26,7 @@ impl Live {
         Self {
             subjects: broadcast::channel(BACKLOG).0,
             places: Arc::new(Semaphore::new(VIEWS_MAX)),
+            over: watch::Sender::new(false),
         }
     }
 
@@ -35,6 +37,16 @@ impl Live {
     /// One is held by each live view.
     pub fn places(&self) -> Arc<Semaphore> {
         self.places.clone()
+    }
+
+    /// Ends every view, and those that begin later: the process is about to end, and waits for its connections.
+    pub fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Until then.
+    pub async fn ended(&self) {
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     /// Listens for ever, and again after the database was away.

@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    http::{Method, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -106,6 +106,7 @@ impl Server {
             router: routes::router(app.clone()),
             app,
             operator,
+            folder,
             urls: ROLES
                 .iter()
                 .map(|role| role.name)
@@ -170,6 +171,7 @@ fn stand_in_tools(folder: &Path) -> PathBuf {
 pub struct Ground {
     pub app: App,
     pub operator: String,
+    pub folder: PathBuf,
     router: Router,
     urls: Vec<(&'static str, String)>,
 }
@@ -178,6 +180,7 @@ pub struct Ground {
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    pub headers: HeaderMap,
     pub json: Value,
 }
 
@@ -216,12 +219,13 @@ impl Ground {
             })
             .expect("a request");
         let response = self.send(request).await;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let bytes = axum::body::to_bytes(response.into_body(), BODY_BYTES_MAX)
             .await
             .expect("a body");
         Answer {
             status,
+            headers,
             json: serde_json::from_slice(&bytes).unwrap_or_default(),
         }
     }
@@ -232,6 +236,10 @@ impl Ground {
             .oneshot(request)
             .await
             .expect("it always answers")
+    }
+
+    pub async fn get(&self, path: &str, key: &str) -> Answer {
+        self.ask(Method::GET, path, key, Value::Null).await
     }
 
     pub async fn post(&self, path: &str, key: &str, body: Value) -> Answer {

@@ -3,6 +3,8 @@
 //! One server for all stories, with a database for each. `cargo test -p tsunami --test database -- traces` runs some.
 
 mod ground;
+mod instances;
+mod live;
 mod traces;
 
 use ground::{Ground, Server};
@@ -41,7 +43,9 @@ fn main() {
     let arguments = Arguments::from_args();
     let server = Arc::new(Server::new());
     let mut stories = Vec::new();
-    traces::stories(&mut stories, &server);
+    for of in [instances::stories, live::stories, traces::stories] {
+        of(&mut stories, &server);
+    }
     let conclusion = libtest_mimic::run(&arguments, stories);
     server.stop();
     conclusion.exit();

@@ -35,6 +35,9 @@ pub enum DurableError {
     NotFound,
     #[error("the workflow has ended already")]
     AlreadyClosed,
+    /// It can be started when that one has ended.
+    #[error("a workflow with this id still runs")]
+    StillRunning,
     /// Trying the same again will not help.
     #[error("Temporal refused: {0}")]
     Refused(String),
@@ -47,6 +50,7 @@ pub struct StartRequest {
     workflow_id: String,
     task_queue: String,
     input: Value,
+    follows: bool,
 }
 
 impl StartRequest {
@@ -56,6 +60,15 @@ impl StartRequest {
             workflow_id: workflow_id.into(),
             task_queue: task_queue.into(),
             input,
+            follows: false,
+        }
+    }
+
+    /// Others with this id may have run before; while one does, starting answers [`DurableError::StillRunning`].
+    pub fn following(self) -> Self {
+        Self {
+            follows: true,
+            ..self
         }
     }
 }
@@ -119,10 +132,15 @@ impl Durable {
         Client::new(connection, options).map_err(|e| DurableError::Refused(e.to_string()))
     }
 
-    /// Starts a workflow; one with the same id is started once, for ever.
+    /// Starts a workflow; one with the same id is started once, for ever, unless it is [`StartRequest::following`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, DurableError> {
+        let reuse = if request.follows {
+            WorkflowIdReusePolicy::AllowDuplicate
+        } else {
+            WorkflowIdReusePolicy::RejectDuplicate
+        };
         let options = WorkflowStartOptions::new(request.task_queue, request.workflow_id)
-            .id_reuse_policy(WorkflowIdReusePolicy::RejectDuplicate)
+            .id_reuse_policy(reuse)
             .id_conflict_policy(WorkflowIdConflictPolicy::Fail)
             .build();
         let client = self.client().await?;
@@ -134,6 +152,9 @@ impl Durable {
         .await?
         {
             Ok(_) => Ok(Started::Now),
+            Err(WorkflowStartError::AlreadyStarted { .. }) if request.follows => {
+                Err(DurableError::StillRunning)
+            }
             Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(Started::Before),
             Err(WorkflowStartError::Rpc(status)) => Err(from_status(&status)),
             Err(other) => Err(DurableError::Refused(other.to_string())),

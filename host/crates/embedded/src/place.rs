@@ -51,14 +51,11 @@ impl Place {
         let install = install
             .canonicalize()
             .map_err(io(format!("cannot find {}", install.display())))?;
-        if !Uid::effective().is_root() {
-            return Self::at(dir, None, install);
-        }
-        let mut home = dir.clone();
-        let mut account = account_for(&home)?;
-        if !is_reachable(&home, account) {
-            home = Path::new(REACHABLE).join(format!("tsunami-{}", short_hash(&dir)));
-            account = account_for(&home)?;
+        let (home, account) = home_of(&dir)?;
+        let Some(account) = account else {
+            return Self::at(home, None, install);
+        };
+        if home != dir {
             tracing::info!(folder = %home.display(), "PostgreSQL does not run as root, and others cannot reach {}; its data is kept elsewhere", dir.display());
         }
         let mut place = Self::at(home, Some(account), install)?;
@@ -95,6 +92,23 @@ impl Place {
         keep_private(&path, self.account, 0o700)?;
         Ok(path)
     }
+}
+
+/// Where the server of this folder really lives, and as whom it runs where root starts it.
+pub fn home_of(dir: &Path) -> Result<(PathBuf, Option<Account>), EmbeddedError> {
+    let dir = dir
+        .canonicalize()
+        .map_err(io(format!("cannot find {}", dir.display())))?;
+    if !Uid::effective().is_root() {
+        return Ok((dir, None));
+    }
+    let account = account_for(&dir)?;
+    if is_reachable(&dir, account) {
+        return Ok((dir, Some(account)));
+    }
+    let home = Path::new(REACHABLE).join(format!("tsunami-{}", short_hash(&dir)));
+    let account = account_for(&home)?;
+    Ok((home, Some(account)))
 }
 
 /// Whom root lets the server of this folder run as: the owner of the data, where there is some already.

@@ -1,6 +1,6 @@
 use crate::{
     EmbeddedError, READY_POLL, START_TIMEOUT, TAKE_OVER_TIMEOUT, io, must_exist, not_up,
-    place::{Account, Place},
+    place::{Account, Place, home_of},
     until_ready,
 };
 use nix::unistd::{Uid, User};
@@ -19,6 +19,9 @@ const STOP_GRACE: Duration = Duration::from_secs(30);
 const HELPERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// PostgreSQL's lock on its data folder.
 const LOCK: &str = "postmaster.pid";
+/// Our notes of the server's process, and of the one that makes its data folder.
+const PID: &str = "pid";
+const INITDB_PID: &str = "initdb.pid";
 /// A number that no process has.
 const NO_PROCESS: i32 = i32::MAX;
 /// Names the programs where `scripts/bootstrap` did not put them.
@@ -66,7 +69,7 @@ impl Postgres {
         let log = place.home.join("postgres.log");
         let url = url(&place.sockets, ADMIN, ADMIN);
 
-        if let Some(process) = Process::adopt(&place.home.join("pid")) {
+        if let Some(process) = Process::adopt(&place.home.join(PID)) {
             match until_ready("PostgreSQL", &process, &log, TAKE_OVER_TIMEOUT, || {
                 answers(&url)
             })
@@ -109,6 +112,23 @@ impl Postgres {
             log,
             _alone: alone,
         })
+    }
+
+    /// Ends the server that runs in this folder, if one does, and one that is being set up: for whoever gave a start up
+    /// before it was through.
+    pub async fn end_left_behind(settings: &PostgresSettings) {
+        let Ok((home, _)) = home_of(&settings.dir) else {
+            return;
+        };
+        // Where somebody holds the lock, it is theirs.
+        let Ok(_alone) = FolderLock::take(&home) else {
+            return;
+        };
+        for (pid_file, signal) in [(INITDB_PID, Signal::SIGKILL), (PID, Signal::SIGINT)] {
+            if let Some(process) = Process::adopt(&home.join(pid_file)) {
+                process.stop(signal, STOP_GRACE).await;
+            }
+        }
     }
 
     /// Makes the roles and the database, where they are not there.
@@ -278,9 +298,9 @@ fn spec(place: &Place, program: &str, log: &Path, args: Vec<OsString>) -> Spec {
         dir: place.home.clone(),
         log_file: log.to_owned(),
         pid_file: place.home.join(if program == "postgres" {
-            "pid".to_owned()
+            PID
         } else {
-            format!("{program}.pid")
+            INITDB_PID
         }),
         run_as: place.account.map(|Account { uid, gid }| (uid, gid)),
     }
@@ -289,7 +309,7 @@ fn spec(place: &Place, program: &str, log: &Path, args: Vec<OsString>) -> Spec {
 /// Makes the data folder aside, and moves it into place when it is whole: a kill in between leaves none.
 async fn initialise(place: &Place, log: &Path, ephemeral: bool) -> Result<(), EmbeddedError> {
     const UNFINISHED: &str = "data.new";
-    if let Some(unfinished) = Process::adopt(&place.home.join("initdb.pid")) {
+    if let Some(unfinished) = Process::adopt(&place.home.join(INITDB_PID)) {
         unfinished.stop(Signal::SIGKILL, STOP_GRACE).await;
     }
     let _ = fs::remove_dir_all(place.home.join(UNFINISHED));

@@ -63,6 +63,16 @@ impl Temporal {
         })
     }
 
+    /// Ends the server that runs in this folder, if one does: for whoever gave a start up before it was through.
+    pub async fn end_left_behind(settings: &TemporalSettings) {
+        // Where somebody holds the lock, it is theirs.
+        if let Ok(_alone) = FolderLock::take(&settings.dir)
+            && let Some(process) = Process::adopt(&settings.dir.join("pid"))
+        {
+            process.stop(Signal::SIGTERM, STOP_GRACE).await;
+        }
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -44,7 +44,13 @@ where
         listen: "127.0.0.1:0".to_owned(),
     };
     eprintln!("bench: starting PostgreSQL, Temporal, the gateway and an OpenClaw instance");
-    let stack = Stack::start(&args, None, true).await?;
+    let interrupted = async {
+        // Where it cannot be listened for, nobody stops it.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let stack = Stack::start(&args, None, true, interrupted).await?;
     let (app, url, key) = (stack.app.clone(), stack.url(), stack.operator_key.clone());
     // In a task: a panic in it must not leave the servers running.
     let done = tokio::spawn(async move { work(Site::prepare(app, &url, &key).await?).await });

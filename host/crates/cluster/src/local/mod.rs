@@ -117,6 +117,18 @@ impl LocalCluster {
             turns: Mutex::default(),
         })))
     }
+
+    /// Ends every gateway below the folder, whoever started it: for a start that did not come to its end, and for the
+    /// end of a process that had not taken them all over yet.
+    pub async fn end_left_behind(data_dir: &Path) {
+        let mut stopping = JoinSet::new();
+        for entry in std::fs::read_dir(data_dir).into_iter().flatten().flatten() {
+            if let Some(process) = Process::adopt(&Home(entry.path()).pid_file()) {
+                stopping.spawn(async move { process.stop(Signal::SIGTERM, STOP_GRACE).await });
+            }
+        }
+        stopping.join_all().await;
+    }
 }
 
 impl Inner {
@@ -388,6 +400,7 @@ impl Cluster for LocalCluster {
             stopping.spawn(async move { cluster.stop(&name).await });
         }
         stopping.join_all().await;
+        Self::end_left_behind(&self.0.settings.data_dir).await;
     }
 }
 
