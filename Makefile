@@ -2,8 +2,9 @@
 # make test PARTS="bridge lint" runs single parts; `scripts/test` lists them.
 .DEFAULT_GOAL := help
 PARTS ?=
+ARGS ?=
 
-.PHONY: help demo test check fmt lint generate bench deny clean-tools
+.PHONY: help demo test services check fmt lint generate bench deny clean-tools
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -13,6 +14,9 @@ demo: ## run the main job on this machine; installs what is missing
 
 test: ## run all tests; installs what is missing (PARTS="bridge lint": only these)
 	@scripts/test $(PARTS)
+
+services: ## hold the adapters' requests against what their services publish
+	@scripts/services
 
 check: ## does it compile? in seconds
 	@SQLX_OFFLINE=true cargo check --locked --workspace --all-targets
@@ -26,8 +30,8 @@ lint: ## clippy, documentation links, shellcheck
 generate: ## write the generated files anew
 	@scripts/generate
 
-bench: ## measure it beside the bare parts; text and JSON
-	@scripts/bench
+bench: ## measure it beside the bare parts; text and JSON (ARGS="--quick --only bridge")
+	@scripts/bench $(ARGS)
 
 deny: ## check the dependencies' licences, sources and known weaknesses
 	@scripts/deny

@@ -3,6 +3,7 @@
 //! One gateway with two companies serves all stories that leave it whole; those that kill something have one of their
 //! own. `cargo test -p tsunami-tests --test spine -- killed` runs some; `--list` names all.
 
+mod approvals;
 mod bad_input;
 mod hostile;
 mod instance_killed;
@@ -118,6 +119,7 @@ fn main() {
         main_job::stories,
         isolation::stories,
         hostile::stories,
+        approvals::stories,
         policies::stories,
         bad_input::stories,
         // After the others: what they left behind is searched too.

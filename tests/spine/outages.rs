@@ -27,51 +27,90 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         "what_is_gone_for_a_minute_is_waited_for",
         all_three,
     );
+    own(
+        stories,
+        theatre,
+        "what_was_answered_outlasts_a_crash_of_the_database",
+        crash,
+    );
 }
 
-/// A server that was taken away, with all that it takes to bring it back.
-struct Gone {
-    server: Seen,
+/// A server that runs, with all that it takes to start it again.
+struct Server {
+    seen: Seen,
     uid: u32,
     gid: u32,
-    since: Instant,
 }
 
-impl Gone {
-    async fn take(pid: i32, signal: nix::sys::signal::Signal) -> Self {
-        let server = processes::all()
-            .into_iter()
-            .find(|seen| seen.pid == pid)
-            .expect("it runs");
+impl Server {
+    fn find(pid: i32) -> Self {
+        let seen = processes::all().into_iter().find(|seen| seen.pid == pid);
         let owner = std::fs::metadata(format!("/proc/{pid}")).expect("it runs");
+        Self {
+            seen: seen.expect("it runs"),
+            uid: owner.uid(),
+            gid: owner.gid(),
+        }
+    }
+
+    async fn take(self, signal: nix::sys::signal::Signal) -> Gone {
+        let pid = self.seen.pid;
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
         eventually("it is gone", || async {
             (!processes::lives(pid)).then_some(())
         })
         .await;
-        Self {
-            server,
-            uid: owner.uid(),
-            gid: owner.gid(),
+        Gone {
+            server: self,
             since: Instant::now(),
         }
+    }
+}
+
+/// A server that was taken away.
+struct Gone {
+    server: Server,
+    since: Instant,
+}
+
+impl Gone {
+    async fn take(pid: i32, signal: nix::sys::signal::Signal) -> Self {
+        Server::find(pid).take(signal).await
     }
 
     /// When the minute is over.
     async fn bring_back(self) -> std::process::Child {
         tokio::time::sleep_until(self.since + OUTAGE).await;
+        self.start()
+    }
+
+    /// As soon as its helpers have ended too.
+    async fn bring_back_at_once(self) -> std::process::Child {
+        eventually("its helpers are gone", || async {
+            let mut all = processes::all().into_iter();
+            let lives = all.any(|seen| {
+                seen.directory == self.server.seen.directory && processes::lives(seen.pid)
+            });
+            (!lives).then_some(())
+        })
+        .await;
+        self.start()
+    }
+
+    fn start(self) -> std::process::Child {
         let environment = self
             .server
+            .seen
             .environment
             .iter()
             .filter_map(|variable| variable.split_once('='));
-        Command::new(&self.server.command[0])
-            .args(&self.server.command[1..])
+        Command::new(&self.server.seen.command[0])
+            .args(&self.server.seen.command[1..])
             .env_clear()
             .envs(environment)
-            .current_dir(&self.server.directory)
-            .uid(self.uid)
-            .gid(self.gid)
+            .current_dir(&self.server.seen.directory)
+            .uid(self.server.uid)
+            .gid(self.server.gid)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -163,6 +202,59 @@ async fn all_three() {
         temporal.kill(),
         temporal.wait(),
     );
+}
+
+/// The database loses what it had not written to the disk. A client that was told of something finds it afterwards.
+async fn crash() {
+    let gateway = Gateway::start().await;
+    let slack = Recorder::start().await;
+    let company = Company::ready(&gateway, "crash", &slack, CANARY).await;
+    let call = |message: &str| {
+        let params = json!({ "params": { "channel": "#finance", "text": message } });
+        let owner = company.owner.clone();
+        async move { owner.post("/skills/slack/send_message", &params).await }
+    };
+    let kill = nix::sys::signal::Signal::SIGKILL;
+    let pid = gateway.pid_of("postgres/pid").expect("PostgreSQL runs");
+    let server = Server::find(pid);
+    // The plugin is loaded, and the connection open: nothing else is written meanwhile.
+    call("before").await.ok();
+
+    let done = call("done").await;
+    let mut first = server.take(kill).await.bring_back_at_once().await;
+    let id = text(&done.ok()["id"]);
+    let found = found_again(&company, &format!("/skill-calls/{id}")).await;
+    assert_eq!(found["status"], "succeeded");
+    let trace = found_again(&company, &format!("/skill-calls/{id}/trace")).await;
+    assert_eq!(trace.as_array().map(Vec::len), Some(1));
+    assert_eq!(slack.count("done"), 1);
+
+    company
+        .configure("slack", &json!({ "approval_actions": ["send_message"] }))
+        .await;
+    let server = Server::find(i32::try_from(first.id()).expect("a pid"));
+    let asked = call("asked").await;
+    let gone = server.take(kill).await;
+    first.wait().expect("it has ended");
+    let mut second = gone.bring_back_at_once().await;
+    assert_eq!(asked.status, 202);
+    let id = text(&asked.ok()["id"]);
+    let found = found_again(&company, &format!("/skill-calls/{id}")).await;
+    assert_eq!(found["status"], "awaiting_approval");
+    let approval = format!("/approvals/{}", text(&found["approval_id"]));
+    assert_eq!(found_again(&company, &approval).await["status"], "pending");
+
+    drop(gateway);
+    let _ = (second.kill(), second.wait());
+}
+
+async fn found_again(company: &Company, path: &str) -> serde_json::Value {
+    eventually("the database is back", || async {
+        let answer = company.owner.get(path).await;
+        assert_ne!(answer.status, 404, "{path} is lost");
+        answer.status.is_success().then(|| answer.json())
+    })
+    .await
 }
 
 async fn finish(company: &Company, slack: &Recorder, task: &str, message: &str) {

@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 pub mod dev;
 mod doctor;
+mod kit;
 mod policy;
 mod serve;
 
@@ -109,6 +110,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut script);
             answer(&script)
+        }
+        Command::Api(commands::ApiCommand::Plugin(commands::PluginCommand::New(new))) => {
+            kit::new(&new)
+        }
+        Command::Api(commands::ApiCommand::Plugin(commands::PluginCommand::Check(check))) => {
+            kit::check_file(&check)
         }
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());

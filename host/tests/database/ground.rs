@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    http::{Method, Request, StatusCode, header},
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -106,7 +106,6 @@ impl Server {
             router: routes::router(app.clone()),
             app,
             operator,
-            folder,
             urls: ROLES
                 .iter()
                 .map(|role| role.name)
@@ -171,7 +170,6 @@ fn stand_in_tools(folder: &Path) -> PathBuf {
 pub struct Ground {
     pub app: App,
     pub operator: String,
-    pub folder: PathBuf,
     router: Router,
     urls: Vec<(&'static str, String)>,
 }
@@ -180,7 +178,6 @@ pub struct Ground {
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    pub headers: HeaderMap,
     pub json: Value,
 }
 
@@ -219,13 +216,12 @@ impl Ground {
             })
             .expect("a request");
         let response = self.send(request).await;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let status = response.status();
         let bytes = axum::body::to_bytes(response.into_body(), BODY_BYTES_MAX)
             .await
             .expect("a body");
         Answer {
             status,
-            headers,
             json: serde_json::from_slice(&bytes).unwrap_or_default(),
         }
     }

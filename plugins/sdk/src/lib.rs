@@ -3,6 +3,7 @@
 mod call;
 mod credentials;
 mod policy;
+mod policy_testing;
 mod reply;
 mod request;
 mod skill;
@@ -55,7 +56,10 @@ pub mod wit_credentials {
 
 pub use call::{Call, Done, Stop};
 pub use credentials::{Credential, Shape};
-pub use policy::{Asked, Decision, Policy, allow, ask, deny};
+pub use policy::{
+    ActionName, Asked, Calls, Decision, Effect, Policy, RiskLevel, Roles, SkillName, allow,
+    allow_on_instance, allow_with_model, ask, deny, strictest, violation,
+};
 pub use reply::Reply;
 pub use request::{FormField, Request, delete, get, patch, post, put};
 pub use skill::{ActionBuilder, Skill, action, action_without_schema};

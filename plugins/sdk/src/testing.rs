@@ -1,4 +1,4 @@
-//! Tests a skill as the plain function that it is: no gateway, no WebAssembly.
+//! Tests a skill or a policy as the plain function that it is: no gateway, no WebAssembly.
 //!
 //! ```
 //! # use servicetsunami_plugin::{*, testing::Conversation};
@@ -20,6 +20,10 @@
 //! let done = say.reply(200, json!({ "said": "a b" })).finish();
 //! assert_eq!(done.output, json!({ "said": "a b" }));
 //! ```
+
+pub use crate::policy_testing::{
+    PolicyRequest, Said, allowed, asked, denied, readme_shows_examples, said, settings_are_sound,
+};
 
 use crate::{
     Failure, Invocation, Refusal, Skill,

@@ -1,4 +1,4 @@
-//! Prints every request that the actions' examples lead to, for a check against Slack's own client library.
+//! Prints every request that the actions' examples lead to, for a check against Slack's own client libraries.
 
 use serde_json::json;
 

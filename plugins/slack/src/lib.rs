@@ -1,24 +1,32 @@
 //! Slack, over its Web API (<https://docs.slack.dev/reference/methods>).
 //!
 //! Slack answers 200 with `ok: false` and an `error` where it refuses, and 429 with `Retry-After` where a method
-//! is called too often. It drops no repeated `chat.postMessage`, so no action here is idempotent but those that
-//! read, and those that set what is set already.
+//! is called too often. It drops no repeated `chat.postMessage`, so of the actions that write only those are idempotent
+//! that set what may be set already.
 
-mod actions;
+mod api;
+mod channels;
+mod files;
+mod messages;
+mod people;
 
-use actions as act;
+use channels as ch;
+use messages as msg;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use servicetsunami_plugin::{
-    Credential, CredentialKind, Reply, Risk, Shape, Skill, Stop, about, action, export_skill,
+    Credential, CredentialKind, Risk, Shape, Skill, about, action, export_skill,
 };
 
 /// Slack's own API; the setting `base_url` names another.
 const BASE_URL: &str = "https://slack.com/api";
 const BOT_TOKEN: &str = "bot_token";
-/// Waited where Slack asks to slow down without saying for how long, in milliseconds.
-const RETRY_AFTER_DEFAULT_MS: u64 = 30_000;
+/// A channel, a group or a direct message.
+const CHANNEL_ID: &str = "^[CDG][A-Z0-9]{1,30}$";
+const USER_ID: &str = "^[UW][A-Z0-9]{1,30}$";
+/// When a message was sent, which is its id in its channel.
+const TS: &str = r"^[0-9]{1,12}\.[0-9]{1,9}$";
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +44,7 @@ pub fn skill() -> Skill {
         .settings::<Settings>()
         .host_setting("/base_url")
         .action(
-            action("send_message", act::send_message)
+            action("send_message", msg::send_message)
                 .title("Send a message")
                 .summary("Posts a message to a channel, or as a reply into a thread.")
                 .risk(Risk::Write)
@@ -46,16 +54,27 @@ pub fn skill() -> Skill {
                 .example("Reply in a thread", json!({ "channel": "C024BE91L", "text": "Thanks!", "thread_ts": "1401383885.000061" })),
         )
         .action(
-            action("schedule_message", act::schedule_message)
+            action("schedule_message", msg::schedule_message)
                 .title("Schedule a message")
                 .summary("Has Slack post a message at a later time, within 120 days.")
                 .risk(Risk::Write)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Remind a channel", json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 })),
+                .example("Remind a channel", json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 }))
+                .example("Into a thread", json!({ "channel": "C024BE91L", "text": "Any news?", "post_at": 1_800_000_000, "thread_ts": "1401383885.000061" })),
         )
         .action(
-            action("update_message", act::update_message)
+            action("cancel_scheduled_message", msg::cancel_scheduled_message)
+                .title("Cancel a scheduled message")
+                .summary("Takes back a message that Slack has not posted yet.")
+                .risk(Risk::Destructive)
+                .idempotent(true)
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Take a reminder back", json!({ "channel": "C024BE91L", "scheduled_message_id": "Q1298393284" })),
+        )
+        .action(
+            action("update_message", msg::update_message)
                 .title("Change a message")
                 .summary("Replaces the text of a message that the bot sent.")
                 .risk(Risk::Write)
@@ -65,25 +84,35 @@ pub fn skill() -> Skill {
                 .example("Correct a message", json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "text": "The Q4 summary, corrected." })),
         )
         .action(
-            action("delete_message", act::delete_message)
+            action("delete_message", msg::delete_message)
                 .title("Delete a message")
                 .summary("Deletes a message that the bot sent.")
                 .risk(Risk::Destructive)
+                .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
                 .example("Take a message back", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
         )
         .action(
-            action("add_reaction", act::add_reaction)
+            action("get_permalink", msg::get_permalink)
+                .title("Link to a message")
+                .summary("The address at which people open a message.")
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("Of a message", json!({ "channel": "C024BE91L", "message_ts": "1401383885.000061" })),
+        )
+        .action(
+            action("add_reaction", msg::add_reaction)
                 .title("React to a message")
                 .summary("Adds an emoji to a message.")
                 .risk(Risk::Write)
+                .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
                 .example("Tick a message off", json!({ "channel": "C024BE91L", "timestamp": "1401383885.000061", "name": "white_check_mark" })),
         )
         .action(
-            action("open_conversation", act::open_conversation)
+            action("open_conversation", ch::open_conversation)
                 .title("Open a direct message")
                 .summary("Opens a direct message with one person or several, to send to.")
                 .risk(Risk::Write)
@@ -93,7 +122,26 @@ pub fn skill() -> Skill {
                 .example("With one person", json!({ "users": ["U024BE7LH"] })),
         )
         .action(
-            action("join_channel", act::join_channel)
+            action("create_channel", ch::create_channel)
+                .title("Create a channel")
+                .summary("Creates a public or private channel, with the bot in it.")
+                .risk(Risk::Write)
+                .credential(BOT_TOKEN)
+                .example("A public channel", json!({ "name": "q4-closing" }))
+                .example("A private one", json!({ "name": "board-prep", "is_private": true })),
+        )
+        .action(
+            action("invite_to_channel", ch::invite_to_channel)
+                .title("Invite people to a channel")
+                .summary("Makes people members of a channel that the bot is in.")
+                .risk(Risk::Write)
+                .scope("channels", "/channel")
+                .scope("users", "/users")
+                .credential(BOT_TOKEN)
+                .example("Two people", json!({ "channel": "C024BE91L", "users": ["U024BE7LH", "U0G9QF9C6"] })),
+        )
+        .action(
+            action("join_channel", ch::join_channel)
                 .title("Join a channel")
                 .summary("Makes the bot a member of a public channel.")
                 .risk(Risk::Write)
@@ -103,7 +151,7 @@ pub fn skill() -> Skill {
                 .example("Join", json!({ "channel": "C024BE91L" })),
         )
         .action(
-            action("set_topic", act::set_topic)
+            action("set_topic", ch::set_topic)
                 .title("Set a channel's topic")
                 .summary("Replaces the topic of a channel that the bot is in.")
                 .risk(Risk::Write)
@@ -113,114 +161,86 @@ pub fn skill() -> Skill {
                 .example("A new topic", json!({ "channel": "C024BE91L", "topic": "Closing Q4" })),
         )
         .action(
-            action("upload_file", act::upload_file)
+            action("upload_file", files::upload_file)
                 .title("Upload a file")
                 .summary("Shares a file in a channel, with a message.")
                 .risk(Risk::Write)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("A small table", json!({ "channel": "C024BE91L", "file_name": "q4.csv", "content_base64": "bW9udGgscmV2ZW51ZQo=", "comment": "The Q4 figures" })),
+                .example("A table as text", json!({ "channel": "C024BE91L", "file_name": "q4.csv", "content": "month,revenue\n", "comment": "The Q4 figures" }))
+                .example("Bytes, into a thread", json!({ "channel": "C024BE91L", "file_name": "dot.gif", "content_base64": "R0lGODlhAQABAAAAACw=", "title": "A dot", "thread_ts": "1401383885.000061" })),
         )
         .action(
-            action("list_channels", act::list_channels)
+            action("list_channels", ch::list_channels)
                 .title("List channels")
                 .summary("The channels that the bot can see, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
-                .example("The first hundred", json!({ "limit": 100, "exclude_archived": true })),
+                .example("Private ones and groups", json!({ "types": ["private_channel", "mpim"] }))
+                .example("The first hundred", json!({ "limit": 100, "exclude_archived": true }))
+                .example("The next hundred", json!({ "limit": 100, "exclude_archived": true, "cursor": "dGVhbTpDMDYxRkE1UEI=" })),
         )
         .action(
-            action("read_history", act::read_history)
+            action("get_channel", ch::get_channel)
+                .title("Look at a channel")
+                .summary("A channel's name, topic, purpose and number of members.")
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("By id", json!({ "channel": "C024BE91L" })),
+        )
+        .action(
+            action("list_members", ch::list_members)
+                .title("List who is in a channel")
+                .summary("The ids of a channel's members, a page at a time.")
+                .pages("/cursor", "/next_cursor")
+                .scope("channels", "/channel")
+                .credential(BOT_TOKEN)
+                .example("The first page", json!({ "channel": "C024BE91L", "limit": 100 }))
+                .example("The next page", json!({ "channel": "C024BE91L", "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
+        )
+        .action(
+            action("read_history", msg::read_history)
                 .title("Read a channel")
                 .summary("The latest messages of a channel, newest first, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
+                .example("Between two messages, the next page", json!({ "channel": "C024BE91L", "oldest": "1401383885.000061", "latest": "1401383999.000200", "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" }))
                 .example("The last twenty", json!({ "channel": "C024BE91L", "limit": 20 })),
         )
         .action(
-            action("read_thread", act::read_thread)
+            action("read_thread", msg::read_thread)
                 .title("Read a thread")
                 .summary("The messages of a thread, oldest first, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("A thread", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
+                .example("A thread", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" }))
+                .example("The next page of it", json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "limit": 50, "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" })),
         )
         .action(
-            action("find_user_by_email", act::find_user_by_email)
+            action("find_user_by_email", people::find_user_by_email)
                 .title("Find a person")
                 .summary("The member with this e-mail address.")
                 .credential(BOT_TOKEN)
                 .example("By address", json!({ "email": "ada@example.com" })),
         )
         .action(
-            action("list_users", act::list_users)
+            action("get_user", people::get_user)
+                .title("Look at a person")
+                .summary("The member with this id: name, title, e-mail address, time zone.")
+                .credential(BOT_TOKEN)
+                .example("By id", json!({ "user": "U024BE7LH" })),
+        )
+        .action(
+            action("list_users", people::list_users)
                 .title("List people")
                 .summary("The members of the workspace, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
-                .example("The first page", json!({ "limit": 100 })),
+                .example("The first page", json!({ "limit": 100 }))
+                .example("The next page", json!({ "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
         )
-}
-
-/// The body of a reply that says `ok`; the refusal in Slack's own words otherwise.
-fn accepted(reply: &Reply) -> Result<Value, Stop> {
-    if reply.status() == 429 {
-        let wait = reply.retry_after_ms().unwrap_or(RETRY_AFTER_DEFAULT_MS);
-        return Err(Stop::later("ratelimited", "Slack asks to slow down", wait));
-    }
-    let body = reply.json()?;
-    if body["ok"] == true {
-        return Ok(body);
-    }
-    match body["error"].as_str() {
-        Some("ratelimited") => Err(Stop::later(
-            "ratelimited",
-            "Slack asks to slow down",
-            RETRY_AFTER_DEFAULT_MS,
-        )),
-        Some(code) if rejects_credential(code) => Err(Stop::credential_rejected(
-            code,
-            format!("Slack does not accept the bot token ({code}); store a new one"),
-        )),
-        Some(code) => Err(Stop::refused(code, explain(code, &body))),
-        None => Err(Stop::unexpected(format!(
-            "status {} without `ok` or `error`",
-            reply.status()
-        ))),
-    }
-}
-
-fn rejects_credential(code: &str) -> bool {
-    matches!(
-        code,
-        "invalid_auth"
-            | "not_authed"
-            | "account_inactive"
-            | "token_revoked"
-            | "token_expired"
-            | "no_permission"
-    )
-}
-
-/// What to do about the errors that people meet; Slack's own code for the others.
-fn explain(code: &str, body: &Value) -> String {
-    match code {
-        "channel_not_found" => {
-            "Slack knows no such channel, or the bot cannot see it; invite it with /invite".into()
-        }
-        "not_in_channel" => "the bot is not in the channel; invite it with /invite".into(),
-        "is_archived" => "the channel is archived".into(),
-        "missing_scope" => {
-            let needed = body["needed"].as_str().unwrap_or("another scope");
-            format!(
-                "the bot token lacks the scope {needed}; add it to the Slack app and install it again"
-            )
-        }
-        "msg_too_long" => "the text is longer than Slack takes (40,000 characters)".into(),
-        other => format!("Slack refused: {other}"),
-    }
 }
 
 pub fn credentials() -> Vec<Credential> {
@@ -233,9 +253,15 @@ pub fn credentials() -> Vec<Credential> {
                 "channels:read",
                 "channels:history",
                 "channels:join",
-                "channels:write.topic",
-                "files:write",
+                "channels:manage",
+                "groups:read",
+                "groups:history",
+                "groups:write",
+                "im:history",
                 "im:write",
+                "mpim:history",
+                "mpim:write",
+                "files:write",
                 "reactions:write",
                 "users:read",
                 "users:read.email",
@@ -253,6 +279,7 @@ export_skill!(skill, credentials);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
     use servicetsunami_plugin::{
         CredentialViolation, Failure,
         testing::{Conversation, examples_run},
@@ -275,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_reading_action_asks_with_a_query() {
-        let params = json!({ "limit": 50, "exclude_archived": true, "types": "public_channel,im" });
+        let params =
+            json!({ "limit": 50, "exclude_archived": true, "types": ["public_channel", "im"] });
         let request = Conversation::new(skill, "list_channels", params)
             .settings(json!({ "base_url": "https://proxy.example/slack/" }))
             .request();
@@ -313,11 +341,15 @@ mod tests {
 
     #[test]
     fn a_file_takes_three_requests() {
-        let params = json!({ "channel": "C1", "file_name": "a.csv", "content_base64": "aGVsbG8=" });
+        let params = json!({ "channel": "C1", "file_name": "a.csv", "content_base64": "aGVsbG8=", "thread_ts": "1.2" });
         let mut call = Conversation::new(skill, "upload_file", params);
+        let place = call.request();
         assert_eq!(
-            call.request().line(),
-            "GET https://slack.com/api/files.getUploadURLExternal?filename=a.csv&length=5"
+            (place.line().as_str(), place.body().as_str()),
+            (
+                "POST https://slack.com/api/files.getUploadURLExternal",
+                "filename=a.csv&length=5"
+            )
         );
         call.reply(200, json!({ "ok": true, "upload_url": "https://files.slack.com/upload/v1/x", "file_id": "F1" }));
         let upload = call.request();
@@ -331,12 +363,103 @@ mod tests {
             "the upload URL is the permission"
         );
         call.reply_with(200, &[], "OK - 5");
+        let share = call.request().body();
         assert_eq!(
-            call.request().json()["files"],
-            json!([{ "id": "F1", "title": "a.csv" }])
+            share,
+            "channel_id=C1&files=%5B%7B%22id%22%3A%22F1%22%2C%22title%22%3A%22a.csv%22%7D%5D&thread_ts=1.2"
         );
         let done = call.reply(200, json!({ "ok": true })).finish();
         assert_eq!(done.output, json!({ "file_id": "F1", "bytes": 5 }));
+    }
+
+    #[test]
+    fn a_file_comes_as_text_or_as_base64() {
+        let step = |content: Value| {
+            let mut params = json!({ "channel": "C1", "file_name": "a.csv" });
+            params
+                .as_object_mut()
+                .expect("an object")
+                .extend(content.as_object().expect("an object").clone());
+            Conversation::new(skill, "upload_file", params).step()
+        };
+        assert!(step(json!({ "content": "a,b" })).is_ok());
+        for wrong in [
+            json!({}),
+            json!({ "content": "a", "content_base64": "YQ==" }),
+            json!({ "content_base64": "no base64!" }),
+        ] {
+            assert!(
+                matches!(step(wrong.clone()), Err(Failure::InvalidParams(_))),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_there_already_is_as_good_as_done() {
+        let outcome = |action, params, code| {
+            let mut call = Conversation::new(skill, action, params);
+            call.reply(200, json!({ "ok": false, "error": code }));
+            call.step().is_ok()
+        };
+        let reaction = || json!({ "channel": "C1", "timestamp": "1.2", "name": "eyes" });
+        assert!(outcome("add_reaction", reaction(), "already_reacted"));
+        assert!(!outcome("add_reaction", reaction(), "invalid_name"));
+        let invited = |users| json!({ "channel": "C1", "users": users });
+        let code = "already_in_channel";
+        assert!(outcome("invite_to_channel", invited(json!(["U1"])), code));
+        assert!(
+            !outcome("invite_to_channel", invited(json!(["U1", "U2"])), code),
+            "the other one may have been left out"
+        );
+    }
+
+    #[test]
+    fn slacks_trouble_is_a_pause_only_where_nothing_can_have_happened() {
+        let after = |action, params, status, body: Value| {
+            let mut call = Conversation::new(skill, action, params);
+            call.reply(status, body).failure()
+        };
+        let trouble = || json!({ "ok": false, "error": "internal_error" });
+        for (status, body) in [(200, trouble()), (503, json!("sorry"))] {
+            let reading = after("get_user", json!({ "user": "U1" }), status, body.clone());
+            assert!(
+                matches!(&reading, Failure::Refused(refusal) if refusal.retry_after_ms.is_some()),
+                "{reading:?}"
+            );
+            let sending = json!({ "channel": "C1", "text": "x" });
+            let writing = after("send_message", sending, status, body);
+            assert!(
+                matches!(&writing, Failure::UnexpectedReply(_)),
+                "{writing:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_people_need_to_know_of_a_channel_and_a_message_is_handed_on() {
+        let mut call = Conversation::new(skill, "get_channel", json!({ "channel": "C1" }));
+        let body = json!({ "ok": true, "channel": { "id": "C1", "name": "finance", "is_private": false, "is_archived": false,
+            "is_member": true, "topic": { "value": "Q4" }, "purpose": { "value": "" }, "num_members": 12 } });
+        assert_eq!(
+            call.reply(200, body).finish().output,
+            json!({ "id": "C1", "name": "finance", "is_private": false, "is_archived": false, "is_member": true,
+                "topic": "Q4", "purpose": null, "members": 12 })
+        );
+        let mut call = Conversation::new(skill, "read_history", json!({ "channel": "C1" }));
+        let body = json!({ "ok": true, "messages": [
+            { "type": "message", "user": "U1", "text": "hello", "ts": "1.2", "thread_ts": "1.2", "reply_count": 3,
+              "files": [{ "id": "F1", "name": "a.csv", "permalink": "https://x.slack.com/files/a.csv", "url_private": "https://files.slack.com/a" }] },
+            { "type": "message", "subtype": "bot_message", "text": "", "ts": "1.1" }], "has_more": true,
+            "response_metadata": { "next_cursor": "bmV4dA==" } });
+        assert_eq!(
+            call.reply(200, body).finish().output,
+            json!({ "messages": [
+                { "ts": "1.2", "user": "U1", "text": "hello", "thread_ts": "1.2", "reply_count": 3,
+                  "files": [{ "id": "F1", "name": "a.csv", "permalink": "https://x.slack.com/files/a.csv" }] },
+                { "ts": "1.1", "user": null, "text": "", "thread_ts": null, "reply_count": null, "files": [] }],
+                "next_cursor": "bmV4dA==" })
+        );
     }
 
     #[test]
@@ -374,17 +497,30 @@ mod tests {
             .message
             .contains("chat:write")
         );
+        let remarks = json!({ "ok": false, "error": "invalid_arguments", "response_metadata": { "messages": ["[ERROR] missing required field: text"] } });
         assert_eq!(
-            refusal(429, &[("Retry-After", "7")], json!({})).retry_after_ms,
-            Some(7000)
+            refusal(200, &[], remarks).message,
+            "Slack refused: invalid_arguments; [ERROR] missing required field: text"
         );
+        let permission = refusal(200, &[], json!({ "ok": false, "error": "no_permission" }));
+        assert!(
+            !permission.credential_rejected,
+            "the token is good, and may not do this"
+        );
+        for (status, body) in [
+            (429, json!({})),
+            (200, json!({ "ok": false, "error": "rate_limited" })),
+        ] {
+            let pause = refusal(status, &[("Retry-After", "7")], body);
+            assert_eq!(pause.retry_after_ms, Some(7000));
+        }
     }
 
     #[test]
     fn a_strange_reply_is_said_to_be_strange() {
         let mut call = Conversation::new(skill, "list_channels", json!({}));
         assert!(matches!(
-            call.reply_with(502, &[], "<html>").failure(),
+            call.reply_with(200, &[], "<html>").failure(),
             Failure::UnexpectedReply(_)
         ));
     }

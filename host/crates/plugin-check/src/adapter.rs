@@ -427,7 +427,10 @@ impl Told<'_> {
     }
 }
 
-fn strange_replies() -> Vec<(u16, Vec<(String, String)>, Vec<u8>)> {
+/// Status, headers and body.
+type StrangeReply = (u16, Vec<(String, String)>, Vec<u8>);
+
+fn strange_replies() -> Vec<StrangeReply> {
     let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
     vec![
         (200, vec![], vec![]),

@@ -90,7 +90,7 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let size = if args.quick { QUICK } else { FULL };
-    let mut report = Report::new(args.quick);
+    let mut report = Report::new(args.quick)?;
     let wanted = |part| args.only.contains(&part);
     if wanted(Part::Memory) {
         report.memory = Some(memory::measure(&size).await?);

@@ -27,6 +27,10 @@ impl Round {
         Self { times, together }
     }
 
+    pub fn together(&self) -> Duration {
+        self.together
+    }
+
     fn p50_ms(&self) -> f64 {
         at(&self.times, 50)
     }

@@ -1,8 +1,18 @@
 //! The figures, for people and as JSON.
 
-use crate::{bridge, memory, tasks};
+use crate::{
+    bridge,
+    measure::{Round, Rounds, rounded},
+    memory, site, tasks,
+};
 use serde::Serialize;
-use std::fmt;
+use std::{
+    fmt,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+const DISK_SYNCS: usize = 200;
 
 #[derive(Serialize)]
 pub struct Report {
@@ -22,11 +32,13 @@ pub struct Machine {
     pub processor: String,
     pub processors: usize,
     pub memory_gib: Option<u64>,
+    /// Of a small write that waits for the disk, before anything was measured: each call waits for some of them.
+    pub disk_sync_p50_ms: f64,
 }
 
 impl Report {
-    pub fn new(quick: bool) -> Self {
-        Self {
+    pub fn new(quick: bool) -> anyhow::Result<Self> {
+        Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             build: if cfg!(debug_assertions) {
                 "debug"
@@ -34,16 +46,16 @@ impl Report {
                 "release"
             },
             quick,
-            machine: Machine::of_this(),
+            machine: Machine::of_this()?,
             bridge: None,
             tasks: None,
             memory: None,
-        }
+        })
     }
 }
 
 impl Machine {
-    fn of_this() -> Self {
+    fn of_this() -> anyhow::Result<Self> {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -51,14 +63,30 @@ impl Machine {
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal")
             .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
-        Self {
+        Ok(Self {
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: field(&read("/proc/cpuinfo"), "model name")
                 .unwrap_or_else(|| "unknown".to_owned()),
             processors: std::thread::available_parallelism().map_or(1, Into::into),
             memory_gib: memory.map(|kib| (kib + (1 << 19)) >> 20),
-        }
+            disk_sync_p50_ms: disk_sync_ms()?,
+        })
     }
+}
+
+fn disk_sync_ms() -> anyhow::Result<f64> {
+    let folder = site::folder()?;
+    let mut file = std::fs::File::create(folder.path().join("sync"))?;
+    let mut times = Vec::with_capacity(DISK_SYNCS);
+    for _ in 0..DISK_SYNCS {
+        let began = Instant::now();
+        file.write_all(&[0; 512])?;
+        file.sync_data()?;
+        times.push(began.elapsed());
+    }
+    let mut all = Rounds::default();
+    all.push(Round::new(times, Duration::ZERO));
+    Ok(rounded(all.percentile_ms(50)))
 }
 
 impl fmt::Display for Report {
@@ -80,8 +108,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{}, {} x {}{memory}",
-            machine.system, machine.processors, machine.processor
+            "{}, {} x {}{memory}; the disk takes {:.2} ms for a small write",
+            machine.system, machine.processors, machine.processor, machine.disk_sync_p50_ms
         )?;
         if let Some(figures) = &self.bridge {
             write_bridge(f, figures)?;

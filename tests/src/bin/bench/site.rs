@@ -61,7 +61,7 @@ where
 }
 
 /// On the disk that holds the project: another one, or one in memory, would be another speed.
-fn folder() -> anyhow::Result<TempDir> {
+pub fn folder() -> anyhow::Result<TempDir> {
     let target = repository().join("target");
     std::fs::create_dir_all(&target)?;
     let folder = tempfile::Builder::new()

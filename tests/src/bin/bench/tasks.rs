@@ -33,8 +33,8 @@ const TASK_QUEUE: &str = "bench-bare";
 const BACKLOG: usize = 1024;
 /// The longest that a task or a workflow may take.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
-/// How Temporal's history names an activity that was asked for.
-const SCHEDULED: &str = "EVENT_TYPE_ACTIVITY_TASK_SCHEDULED";
+/// How Temporal's history names an activity that was asked for, in small letters.
+const SCHEDULED: &str = "activitytaskscheduledeventattributes";
 
 #[derive(Serialize)]
 pub struct Figures {
@@ -145,7 +145,8 @@ impl Known {
         let task = site.company.ask_to_send(MESSAGE).await;
         site.company.task_is(&task, &["completed"]).await;
         let history = site.app.durable().history_json(&task).await?;
-        let activities = String::from_utf8_lossy(&history).matches(SCHEDULED).count();
+        let history = String::from_utf8_lossy(&history).to_lowercase();
+        let activities = history.matches(SCHEDULED).count();
         ensure!(activities > 0, "the task's history shows no activity");
         Ok(Self {
             activities,
