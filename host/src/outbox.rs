@@ -24,7 +24,10 @@ const RETRY_SECONDS_MAX: f64 = 30.0;
 /// One thing to tell Temporal.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
+    /// Once for ever.
     Start,
+    /// Unless one of this id runs.
+    StartAgain,
     Signal,
     Cancel,
 }
@@ -33,6 +36,7 @@ impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
+            Self::StartAgain => "start_again",
             Self::Signal => "signal",
             Self::Cancel => "cancel",
         }
@@ -123,16 +127,17 @@ async fn due(tx: &mut SystemTx) -> Result<Vec<Entry>, sqlx::Error> {
 
 async fn send(app: &App, entry: &Entry) -> Result<(), DurableError> {
     let durable = app.durable();
+    let request = || {
+        StartRequest::new(
+            &entry.name,
+            &entry.workflow_id,
+            crate::worker::TASK_QUEUE,
+            entry.payload.clone(),
+        )
+    };
     let sent = match entry.kind.as_str() {
-        "start" => durable
-            .start(StartRequest::new(
-                &entry.name,
-                &entry.workflow_id,
-                crate::worker::TASK_QUEUE,
-                entry.payload.clone(),
-            ))
-            .await
-            .map(|_| ()),
+        "start" => durable.start(request()).await.map(|_| ()),
+        "start_again" => durable.start_again(request()).await.map(|_| ()),
         "signal" => {
             durable
                 .signal(&entry.workflow_id, &entry.name, entry.payload.clone())

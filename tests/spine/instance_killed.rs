@@ -96,6 +96,8 @@ async fn any_step() {
     idle(&scene).await;
     unknown_and_done(&scene).await;
     unknown_and_again(&scene).await;
+    unknown_and_again_and_unknown(&scene).await;
+    unknown_without_a_credential(&scene).await;
     reading_is_asked_again(&scene).await;
 }
 
@@ -135,6 +137,68 @@ async fn unknown_and_again(scene: &Scene) {
     scene.company.owner.post(&path, &resolved).await.ok();
     scene.company.task_is(&task, &["completed"]).await;
     assert_eq!(scene.slack.count(message), 2, "as the person said");
+}
+
+/// A person has it sent again, and the instance dies over that too: nobody had it sent a third time.
+async fn unknown_and_again_and_unknown(scene: &Scene) {
+    let message = "unknown, sent again, and unknown again";
+    scene.slack.hold();
+    let task = scene.company.ask_to_send(message).await;
+    scene.kill_in_flight(message, 0).await;
+    let call = unknown_call(scene, &task).await;
+    scene.slack.hold();
+    let path = format!("/skill-calls/{call}");
+    let resolved = json!({ "resolution": "try_again" });
+    scene
+        .company
+        .owner
+        .post(&format!("{path}/resolve"), &resolved)
+        .await
+        .ok();
+    scene.kill_in_flight(message, 1).await;
+    eventually("the outcome is unknown again", || async {
+        let call = scene.company.owner.get(&path).await.ok();
+        assert_ne!(call["status"], "succeeded", "{call}");
+        (call["status"] == "outcome_unknown").then_some(())
+    })
+    .await;
+    assert_eq!(scene.slack.count(message), 2, "as often as a person said");
+    let resolved = json!({ "resolution": "done" });
+    scene
+        .company
+        .owner
+        .post(&format!("{path}/resolve"), &resolved)
+        .await
+        .ok();
+    scene.company.task_is(&task, &["completed"]).await;
+    assert_eq!(scene.slack.count(message), 2);
+}
+
+/// What was needed to send it is gone by now: it may have left all the same.
+async fn unknown_without_a_credential(scene: &Scene) {
+    let message = "unknown, and its credential is revoked";
+    let company = &scene.company;
+    scene.slack.hold();
+    let task = company.ask_to_send(message).await;
+    eventually("the request arrives", || async {
+        (scene.slack.count(message) == 1).then_some(())
+    })
+    .await;
+    let credentials = company.owner.get("/skill-creds").await.ok();
+    let id = text(&credentials["items"][0]["id"]);
+    company
+        .owner
+        .delete(&format!("/skill-creds/{id}"))
+        .await
+        .ok();
+    scene.kill_in_flight(message, 0).await;
+    let call = unknown_call(scene, &task).await;
+    company.store_credential("slack", "bot_token", CANARY).await;
+    let path = format!("/skill-calls/{call}/resolve");
+    let resolved = json!({ "resolution": "try_again" });
+    company.owner.post(&path, &resolved).await.ok();
+    company.task_is(&task, &["completed"]).await;
+    assert_eq!(scene.slack.count(message), 2);
 }
 
 /// The call whose outcome is unknown; the task says so, and what to do.

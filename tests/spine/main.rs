@@ -9,6 +9,7 @@ mod instance_killed;
 mod isolation;
 mod killed;
 mod main_job;
+mod once;
 mod outages;
 mod policies;
 mod secrets;
@@ -116,6 +117,7 @@ fn main() {
         main_job::stories,
         isolation::stories,
         hostile::stories,
+        once::stories,
         policies::stories,
         bad_input::stories,
         // After the others: what they left behind is searched too.

@@ -1,12 +1,14 @@
 //! Taking a call further, as a workflow's step.
 
 use super::{
-    Outcome, router, store,
+    CallStatus, Outcome, ending, router,
+    store::{self, CallRow},
     workflow::{Input, WORKFLOW_TYPE, Waits},
 };
 use crate::{
     app::App,
-    id::{SkillCallId, TenantId, TraceId},
+    db::TenantTx,
+    id::{SkillCallId, TenantId},
     outbox,
     problem::{Problem, RETRY_AFTER_DEFAULT},
     worker::{self, keep_alive, retry_or_fail},
@@ -49,9 +51,9 @@ impl SkillActivities {
                 if problem.status().is_client_error()
                     || worker::is_last_attempt(&ctx, &self.app) =>
             {
-                router::give_up(&self.app, input.tenant, input.call, &problem)
+                ending::give_up(&self.app, input.tenant, input.call, &problem)
                     .await
-                    .map(|_| Waits::ForNothing)
+                    .map(|outcome| waits_for(&self.app, input.call, &outcome))
             }
             Err(problem) => Err(problem),
         };
@@ -82,7 +84,8 @@ pub fn waits_for(app: &App, call: SkillCallId, outcome: &Outcome) -> Waits {
     }
 }
 
-/// Takes up calls that were made over the API by a process that is gone, for ever.
+/// Takes up calls that nobody works on any more, for ever: those that were made over the API, and those whose task has
+/// ended.
 pub async fn reclaim(app: App) {
     loop {
         if let Err(problem) = reclaim_once(&app).await {
@@ -92,28 +95,45 @@ pub async fn reclaim(app: App) {
     }
 }
 
-async fn reclaim_once(app: &App) -> Result<(), Problem> {
+pub(super) async fn reclaim_once(app: &App) -> Result<(), Problem> {
     let abandoned = store::abandoned(&mut app.db().system().await?, RECLAIM_BATCH).await?;
     for (tenant, call) in abandoned {
-        take_further(app, tenant, call).await?;
+        let mut tx = app.db().tenant(tenant).await?;
+        // Two at once: the second one finds it taken.
+        if let Some(row) = store::take_abandoned(&mut tx, call, router::LEASE).await? {
+            match row.status() {
+                CallStatus::Queued => ending::abandon(app, &mut tx, &row).await?,
+                _ => see_through(app, &mut tx, &row).await?,
+            }
+        }
+        tx.commit().await?;
+        app.outbox_wake().notify_one();
     }
     Ok(())
 }
 
-/// Has a workflow see a call through.
+/// Has a workflow see a call through, where it is not done.
 pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
-    store::extend_lease(&mut tx, call, Duration::from_secs(120)).await?;
-    let id = format!("call-{call}-{}", TraceId::fresh());
-    outbox::push(
-        &mut tx,
-        outbox::Kind::Start,
-        &id,
-        WORKFLOW_TYPE,
-        super::workflow_input(app, tenant, call),
-    )
-    .await?;
+    let row = store::lock_call(&mut tx, call)
+        .await?
+        .filter(|row| row.status() == CallStatus::Running);
+    if let Some(row) = row {
+        see_through(app, &mut tx, &row).await?;
+    }
     tx.commit().await?;
     app.outbox_wake().notify_one();
+    Ok(())
+}
+
+/// The workflow's id follows from the call, so that however often this is asked for, one runs.
+pub(super) async fn see_through(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+) -> Result<(), Problem> {
+    let input = super::workflow_input(app, tx.tenant(), row.id);
+    let id = router::workflow_of(row);
+    outbox::push(tx, outbox::Kind::StartAgain, &id, WORKFLOW_TYPE, input).await?;
     Ok(())
 }

@@ -64,7 +64,7 @@ impl StartRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     Now,
-    /// One with this id was started before, whether it still runs or not.
+    /// One with this id was started before. Whether it still runs, only [`Durable::start_again`] says: it does.
     Before,
 }
 
@@ -121,8 +121,23 @@ impl Durable {
 
     /// Starts a workflow; one with the same id is started once, for ever.
     pub async fn start(&self, request: StartRequest) -> Result<Started, DurableError> {
+        let once = WorkflowIdReusePolicy::RejectDuplicate;
+        self.start_with(request, once).await
+    }
+
+    /// Starts a workflow, unless one with the same id runs.
+    pub async fn start_again(&self, request: StartRequest) -> Result<Started, DurableError> {
+        let after_its_end = WorkflowIdReusePolicy::AllowDuplicate;
+        self.start_with(request, after_its_end).await
+    }
+
+    async fn start_with(
+        &self,
+        request: StartRequest,
+        reuse: WorkflowIdReusePolicy,
+    ) -> Result<Started, DurableError> {
         let options = WorkflowStartOptions::new(request.task_queue, request.workflow_id)
-            .id_reuse_policy(WorkflowIdReusePolicy::RejectDuplicate)
+            .id_reuse_policy(reuse)
             .id_conflict_policy(WorkflowIdConflictPolicy::Fail)
             .build();
         let client = self.client().await?;
