@@ -164,6 +164,18 @@ impl Gateway {
         url.replace("tsunami_app@", &format!("{role}@"))
     }
 
+    /// The command line, as whoever has the key.
+    pub async fn cli(&self, api: &Api, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(program());
+        command
+            .args(arguments)
+            .env("TSUNAMI_URL", self.url())
+            .env("TSUNAMI_API_KEY", &api.key)
+            .stdin(Stdio::null());
+        let ran = tokio::task::spawn_blocking(move || command.output()).await;
+        ran.expect("it ends").expect("it starts")
+    }
+
     /// The process that a pid file below the data folder names: `postgres/pid`, `instances/openclaw-1/pid`.
     pub fn pid_of(&self, file: &str) -> Option<i32> {
         let text = fs::read_to_string(self.data_dir().join(file)).ok()?;
@@ -197,8 +209,8 @@ impl Drop for Gateway {
     }
 }
 
-/// Cargo puts it into the folder above that of the tests.
-fn program() -> PathBuf {
+/// `tsunami`. Cargo puts it into the folder above that of the tests.
+pub fn program() -> PathBuf {
     let tests = std::env::current_exe().expect("our own path");
     let program = tests
         .ancestors()

@@ -3,6 +3,7 @@
 //! One gateway with two companies serves all stories that leave it whole; those that kill something have one of their
 //! own. `cargo test -p tsunami-tests --test spine -- killed` runs some; `--list` names all.
 
+mod approvals;
 mod bad_input;
 mod hostile;
 mod instance_killed;
@@ -117,6 +118,7 @@ fn main() {
         main_job::stories,
         isolation::stories,
         hostile::stories,
+        approvals::stories,
         once::stories,
         policies::stories,
         bad_input::stories,

@@ -46,6 +46,19 @@ impl Api {
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(Method::POST, path, Some(body)).await
     }
+    /// The same, made once however often it is asked for under this key.
+    pub async fn post_once(&self, path: &str, body: &Value, key: &str) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.base);
+        let request = self.http.post(url).bearer_auth(&self.key);
+        let request = request.header("idempotency-key", key).json(body);
+        let response = request.send().await.with_context(|| {
+            format!(
+                "the gateway at {} did not answer, and may have acted all the same; ask again with `--key {key}`, which acts once",
+                self.base
+            )
+        })?;
+        answer(response).await
+    }
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(Method::PATCH, path, Some(body)).await
     }

@@ -18,6 +18,15 @@ pub struct Output {
     json: bool,
 }
 
+#[derive(Args)]
+pub struct Decision {
+    /// The approval that is decided, and no other.
+    #[arg(long)]
+    approval: Option<String>,
+    #[arg(long)]
+    note: Option<String>,
+}
+
 #[derive(Subcommand)]
 pub enum ApiCommand {
     /// Tenants, for operators.
@@ -113,17 +122,19 @@ pub enum TaskCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Approve one request of a task. Without --approval, shows the one that waits and decides nothing.
     Approve {
         id: String,
-        #[arg(long)]
-        note: Option<String>,
+        #[command(flatten)]
+        decision: Decision,
         #[command(flatten)]
         output: Output,
     },
+    /// Reject one request of a task. Without --approval, shows the one that waits and decides nothing.
     Reject {
         id: String,
-        #[arg(long)]
-        note: Option<String>,
+        #[command(flatten)]
+        decision: Decision,
         #[command(flatten)]
         output: Output,
     },
@@ -217,6 +228,9 @@ pub enum SkillCommand {
         /// Show what would happen, and do none of it.
         #[arg(long)]
         dry_run: bool,
+        /// An Idempotency-Key: the same call under the same key is made once. A fresh one where it is left out.
+        #[arg(long)]
+        key: Option<String>,
     },
     /// Say what became of a call whose outcome is unknown: `done` or `try_again`.
     Resolve { id: String, resolution: String },
@@ -331,10 +345,16 @@ async fn task(command: TaskCommand, api: &Api) -> anyhow::Result<()> {
             let trace = api.get(&format!("/agent-tasks/{id}/trace")).await?;
             show(&output, &trace, timeline)
         }
-        TaskCommand::Approve { id, note, output } => {
-            decide(api, &id, "approve", note, &output).await
-        }
-        TaskCommand::Reject { id, note, output } => decide(api, &id, "reject", note, &output).await,
+        TaskCommand::Approve {
+            id,
+            decision,
+            output,
+        } => decide(api, &id, "approve", decision, &output).await,
+        TaskCommand::Reject {
+            id,
+            decision,
+            output,
+        } => decide(api, &id, "reject", decision, &output).await,
         TaskCommand::Cancel { id, output } => show_task(
             &output,
             &api.post(&format!("/agent-tasks/{id}/cancel"), &json!({}))
@@ -357,18 +377,46 @@ async fn decide(
     api: &Api,
     id: &str,
     what: &str,
-    note: Option<String>,
+    Decision { approval, note }: Decision,
     output: &Output,
 ) -> anyhow::Result<()> {
+    let Some(approval) = approval else {
+        let task = api.get(&format!("/agent-tasks/{id}")).await?;
+        let pending = task["waiting_for"]["approval_id"].as_str();
+        let pending = pending.context("the task waits for no approval")?;
+        show_request(api, pending).await?;
+        anyhow::bail!(
+            "nothing is decided yet; this is: tsunami task {what} {id} --approval {pending}"
+        );
+    };
+    // The task may ask for something else by now: what is shown is what is decided.
+    show_request(api, &approval).await?;
     let decided = api
         .post(
             &format!("/agent-tasks/{id}/{what}"),
-            &json!({ "note": note }),
+            &json!({ "approval_id": approval, "note": note }),
         )
         .await?;
     show(output, &decided, |v| {
         format!("{} {}", text(&v["request"]["action"]), text(&v["status"]))
     })
+}
+
+/// What a person is asked, on standard error.
+async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
+    let asked = api.get(&format!("/approvals/{approval}")).await?;
+    let request = &asked["request"];
+    eprintln!(
+        "{}.{}, asked for by {}, {} until {}\n{}\n{}",
+        text(&request["skill"]),
+        text(&request["action"]),
+        text(&asked["requested_by"]),
+        text(&asked["status"]),
+        text(&asked["expires_at"]),
+        text(&asked["reason"]),
+        serde_json::to_string_pretty(&request["params"])?
+    );
+    Ok(())
 }
 
 /// Shows progress until the task ends, or a person is asked.
@@ -627,6 +675,7 @@ async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
             action,
             params,
             dry_run,
+            key,
         } => {
             let (skill, action) = action
                 .split_once('.')
@@ -634,9 +683,12 @@ async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
             let params: Value =
                 serde_json::from_str(&params).context("the parameters are no JSON")?;
             let query = if dry_run { "?dry_run=true" } else { "" };
-            api.post(
+            let key = key
+                .unwrap_or_else(|| format!("cli-{}", hex::encode(crate::id::random_bytes::<16>())));
+            api.post_once(
                 &format!("/skills/{skill}/{action}{query}"),
                 &json!({ "params": params }),
+                &key,
             )
             .await?
         }

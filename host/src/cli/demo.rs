@@ -100,7 +100,7 @@ async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
     owner
         .post(
             &format!("/agent-tasks/{id}/approve"),
-            &json!({ "note": "looks right" }),
+            &json!({ "approval_id": waiting["waiting_for"]["approval_id"], "note": "looks right" }),
         )
         .await?;
     let ended = loop {
