@@ -167,7 +167,8 @@ async fn a_call_that_nobody_works_on_is_seen_through_by_one_workflow() {
             activities::reclaim_once(&ground.app),
             activities::reclaim_once(&ground.app)
         );
-        (one.unwrap(), other.unwrap());
+        one.unwrap();
+        other.unwrap();
         // It was taken, so nobody takes it now.
         activities::reclaim_once(&ground.app).await.unwrap();
     }
