@@ -5,13 +5,15 @@ alter table skill_calls
     add column refusals    int not null default 0,
     -- As the action of the pinned plugin says, from when the call began. Null counts as not.
     add column idempotent  boolean;
-comment on column skill_calls.retry_unknown is 'not used any more: what a person has sent again is begun anew';
 
 -- The number under which the request was sent. Null: sent before it was written down, under the call's own.
 alter table skill_call_requests add column attempt int;
 
--- Calls that were written down and never begun are looked for too.
+-- Calls that were written down and never begun are looked for in the same way as those that nobody works on any more. A
+-- workflow that sees one through is named by the call, so nobody counts how often that was asked for.
+drop index skill_calls_never_begun;
 drop index skill_calls_unfinished;
+alter table skill_calls drop column taken_up;
 create index skill_calls_unfinished on skill_calls (leased_until) where status in ('queued', 'running');
 
 -- A workflow that is started again where the last one of its id has ended.

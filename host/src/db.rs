@@ -12,7 +12,7 @@ use crate::{
 };
 use serde_json::Value;
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool, Postgres, Transaction,
+    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{
@@ -25,6 +25,9 @@ use std::{
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// No statement of the product runs longer; one that does is a mistake.
 const STATEMENT_TIMEOUT: &str = "15s";
+/// A connection that was used this short ago is taken to work, and not asked first: that would be a round trip more
+/// for every transaction.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -46,6 +49,15 @@ impl Db {
                 .max_connections(max)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(Duration::from_secs(300))
+                .test_before_acquire(false)
+                .before_acquire(|connection, about| {
+                    Box::pin(async move {
+                        if about.idle_for > TRUSTED_FOR {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 .connect_lazy_with(options))
         };
         Ok(Self {
@@ -56,8 +68,22 @@ impl Db {
 
     /// A transaction that sees the rows of `tenant` and no others. It rolls back when dropped.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
-        // One round trip for both; the id is hexadecimal and dashes, so it may stand in the text.
-        let begin = format!("begin; set local tsunami.tenant_id = '{}'", tenant.uuid());
+        self.begin(tenant, "").await
+    }
+
+    /// The same, whose commit does not wait for the disk: for what a later commit follows before anybody is told of it
+    /// or anything leaves. Commits reach the disk in their order, so whoever finds the later one finds this one too.
+    pub async fn tenant_followed(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        self.begin(tenant, "; set local synchronous_commit = off")
+            .await
+    }
+
+    async fn begin(&self, tenant: TenantId, settings: &str) -> Result<TenantTx, sqlx::Error> {
+        // One round trip for all; the id is hexadecimal and dashes, so it may stand in the text.
+        let begin = format!(
+            "begin; set local tsunami.tenant_id = '{}'{settings}",
+            tenant.uuid()
+        );
         let tx = self.app.begin_with(sqlx::AssertSqlSafe(begin)).await?;
         Ok(TenantTx { tx, tenant })
     }
@@ -90,6 +116,13 @@ impl TenantTx {
         self.tenant
     }
     pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.tx.commit().await
+    }
+    /// Commits, and waits for the disk however the transaction was begun.
+    pub async fn commit_to_disk(mut self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("set local synchronous_commit = on")
+            .execute(&mut *self.tx)
+            .await?;
         self.tx.commit().await
     }
 }

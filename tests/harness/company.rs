@@ -15,11 +15,16 @@ pub struct Company {
 impl Company {
     /// A tenant with one owner and nothing else.
     pub async fn found(gateway: &Gateway, slug: &str) -> Self {
+        Self::found_by(&gateway.operator(), slug).await
+    }
+
+    /// The same, where there is no gateway of the harness.
+    pub async fn found_by(operator: &Api, slug: &str) -> Self {
         let new = json!({ "name": slug, "slug": slug });
-        let created = gateway.operator().post("/tenants", &new).await.ok();
+        let created = operator.post("/tenants", &new).await.ok();
         Self {
             id: text(&created["tenant"]["id"]),
-            owner: gateway.anybody().with_key(&text(&created["owner_key"])),
+            owner: operator.with_key(&text(&created["owner_key"])),
             instance: String::new(),
         }
     }
@@ -27,14 +32,19 @@ impl Company {
     /// With an agent and Slack, which is the recorder, and without an instance.
     pub async fn with_slack(gateway: &Gateway, slug: &str, slack: &Recorder, token: &str) -> Self {
         let company = Self::found(gateway, slug).await;
+        company.equip(&slack.url, token).await;
+        company
+    }
+
+    /// Adds an agent and Slack, which is at `slack`.
+    pub async fn equip(&self, slack: &str, token: &str) {
         let agent = json!({ "name": "data_analyst", "capabilities": ["reporting"], "trust": 0.8,
             "skills": [{ "skill": "slack", "proficiency": 0.9 }] });
-        company.owner.post("/agents", &agent).await.ok();
-        company.install("slack").await;
-        company.store_credential("slack", "bot_token", token).await;
-        let settings = json!({ "settings": { "base_url": slack.url } });
-        company.configure("slack", &settings).await;
-        company
+        self.owner.post("/agents", &agent).await.ok();
+        self.install("slack").await;
+        self.store_credential("slack", "bot_token", token).await;
+        let settings = json!({ "settings": { "base_url": slack } });
+        self.configure("slack", &settings).await;
     }
 
     /// With everything, and an instance that runs.

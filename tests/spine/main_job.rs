@@ -334,5 +334,17 @@ async fn out_of_scope(world: Arc<World>) {
     acme.configure("slack", &json!({ "allowed_scopes": {} }))
         .await;
     assert_eq!(refused.problem(403), "scope_denied");
+    let call = text(&refused.json()["call_id"]);
+    let ended = acme.owner.get(&format!("/skill-calls/{call}")).await.ok();
+    assert_eq!(ended["status"], "rejected");
+    let trace = acme
+        .owner
+        .get(&format!("/skill-calls/{call}/trace"))
+        .await
+        .ok();
+    assert_eq!(
+        trace[0]["details"]["error"]["code"], "scope_denied",
+        "{trace}"
+    );
     assert_eq!(world.slack.count("out of scope"), 0);
 }

@@ -122,7 +122,7 @@ async fn refused(world: Arc<World>) {
         let call = owner.get(&format!("/skill-calls/{id}")).await.ok();
         assert_eq!(
             (&call["status"], &call["error"]["code"]),
-            (&json!("failed"), &json!(code)),
+            (&json!("rejected"), &json!(code)),
             "{call}"
         );
         let trace = owner.get(&format!("/skill-calls/{id}/trace")).await.ok();

@@ -1,4 +1,6 @@
 //! `tsunami dev`: PostgreSQL, Temporal, the API, the worker and the tenants' OpenClaw instances, as one process tree.
+//!
+//! Public for the benchmark (`tests/src/bin/bench`), which has the same [`Stack`] in its own process.
 
 use super::serve;
 use crate::{app::App, config::Config, db, instances, telemetry, tenants, worker};

@@ -3,7 +3,7 @@
 mod api;
 mod commands;
 mod demo;
-mod dev;
+pub mod dev;
 mod doctor;
 mod policy;
 mod serve;

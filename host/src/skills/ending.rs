@@ -1,8 +1,8 @@
 //! How a call ends that cannot go on.
 //!
-//! There is one rule. Where a request of the call may have left, and no reply to it was made anything of, nobody knows
-//! whether the service acted: the call is `outcome_unknown`, whatever went wrong afterwards, and a person is asked. An
-//! action that may be repeated without harm fails instead, as does a call of which nothing left.
+//! There is one rule. Where a request that may change something has left, or may have, and the plugin did not say what
+//! the call came to, nobody knows: the call is `outcome_unknown`, whatever went wrong afterwards, and a person is asked.
+//! An action that may be repeated without harm fails instead, as does a call of which nothing of the kind left.
 
 use super::{
     CallFailure, CallStatus, Outcome,
@@ -22,7 +22,7 @@ use serde_json::json;
 impl Run<'_> {
     /// Ends the call by the rule.
     pub(super) async fn end(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
-        if (self.is_open || self.is_unread) && !self.action.idempotent {
+        if self.is_open || self.has_acted {
             return self.unknown(failure).await;
         }
         self.fail(failure).await
@@ -111,7 +111,8 @@ pub async fn give_up(
 /// Whether a call was refused before it began. Its key may bring it again.
 pub(super) fn was_refused(row: &CallRow) -> bool {
     let refused = row.error.as_ref().and_then(|e| e.get("refused_with"));
-    row.status() == CallStatus::Failed && row.started_at.is_none() && refused.is_some()
+    let ended = matches!(row.status(), CallStatus::Rejected | CallStatus::Failed);
+    ended && row.started_at.is_none() && refused.is_some()
 }
 
 /// Ends a call that was made over the API and refused before it began: an auditor finds it in its trace.
@@ -128,7 +129,7 @@ pub async fn refuse(
             refused_with: Some(problem.status().as_u16()),
             ..CallFailure::from(problem)
         };
-        refused(app, &mut tx, &row, &failure).await?;
+        refused(app, &mut tx, &row, CallStatus::Rejected, &failure).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -145,16 +146,17 @@ pub(super) async fn abandon(app: &App, tx: &mut TenantTx, row: &CallRow) -> Resu
             "The process that took the call ended before it began. Nothing was sent; make the call again.",
         )
     };
-    refused(app, tx, row, &failure).await
+    refused(app, tx, row, CallStatus::Failed, &failure).await
 }
 
 async fn refused(
     app: &App,
     tx: &mut TenantTx,
     row: &CallRow,
+    status: CallStatus,
     failure: &CallFailure,
 ) -> Result<(), Problem> {
-    let end = End::badly(CallStatus::Failed, failure);
+    let end = End::badly(status, failure);
     store::finish(tx, row.id, Stands::NotBegun, end).await?;
     // One key may be refused more than once.
     let at = app.clock().now().unix_timestamp_nanos();

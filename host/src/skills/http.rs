@@ -149,7 +149,7 @@ async fn call_skill(
         let shown: DryRun = dry_run(&app, caller.tenant, &request).await?;
         return Ok(Json(shown).into_response());
     }
-    let mut tx = app.db().tenant(caller.tenant).await?;
+    let mut tx = app.db().tenant_followed(caller.tenant).await?;
     let row = router::submit(&mut tx, &request).await?;
     tx.commit().await?;
     // It goes on though the client hangs up: what is sent must be noted.

@@ -22,7 +22,7 @@
 //! - A request goes to no host that the manifest does not name, with no credential that the action does not name
 //!   (`render`, `a_request_goes_to_declared_hosts_only`).
 //! - A rate limit holds under concurrency: the count is taken under a lock of the skill's row
-//!   (`store::count_use`, `a_rate_limit_holds_under_concurrency`).
+//!   (`store::room_for_use`, `a_rate_limit_holds_under_concurrency`).
 //!
 //! ## To change
 //! - A step of the router: [`router::advance`], one function a step.

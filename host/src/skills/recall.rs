@@ -17,13 +17,17 @@ const RECALL_GRACE: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// What became of the request: its reply, or what stops the call. `None` where it is to be sent: it never left, or
-    /// may be repeated. Then it has another id, so that a late sending under the old one changes nothing.
-    pub(super) async fn recall(&mut self, open: &RequestRow) -> Result<Option<Sent>, Problem> {
+    /// does not act. Then it has another id, so that a late sending under the old one changes nothing.
+    pub(super) async fn recall(
+        &mut self,
+        open: &RequestRow,
+        acts: bool,
+    ) -> Result<Option<Sent>, Problem> {
         let sent_ago = Duration::try_from_secs_f64(open.sent_seconds_ago).unwrap_or_default();
         if sent_ago > REMEMBERED_FOR {
             let days = sent_ago.as_secs() / (24 * 3600);
             let why = format!("it was sent {days} days ago, and what became of it is forgotten");
-            return self.nobody_knows(open, why).await;
+            return self.nobody_knows(open, acts, why).await;
         }
         if let Some(stopped) = self.reach().await? {
             return Ok(Some(Sent::Stop(stopped)));
@@ -57,7 +61,7 @@ impl Run<'_> {
                 ))))
             }
             (Advice::AskPerson | Advice::GiveUp, _) => {
-                self.nobody_knows(open, error.to_string()).await
+                self.nobody_knows(open, acts, error.to_string()).await
             }
         }
     }
@@ -65,9 +69,10 @@ impl Run<'_> {
     async fn nobody_knows(
         &mut self,
         open: &RequestRow,
+        acts: bool,
         why: String,
     ) -> Result<Option<Sent>, Problem> {
-        if self.action.idempotent {
+        if !acts {
             return self.send_anew(open).await;
         }
         let cause = CallFailure::new("outcome_unknown", why);

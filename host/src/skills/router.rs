@@ -55,7 +55,8 @@ pub const POLICY_DENIED: &str = "policy_denied";
 /// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
-/// Writes a call down, or finds the one that bears the same key.
+/// Writes a call down, or finds the one that bears the same key. [`Db::tenant_followed`](crate::db::Db::tenant_followed)
+/// will do for it: nothing comes of a call before [`advance`] has committed.
 ///
 /// # Errors
 /// 422 where the key came before with another call.
@@ -140,7 +141,8 @@ async fn keep(
 }
 
 async fn go_on(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Outcome, Problem> {
-    let mut tx = app.db().tenant(tenant).await?;
+    // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
+    let mut tx = app.db().tenant_followed(tenant).await?;
     let row = store::lock_call(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))?;
@@ -153,7 +155,7 @@ async fn go_on(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Outcome, 
     let prepared = prepare(app, &mut tx, &row).await?;
     let decided = decided(app, &mut tx, row, &prepared).await?;
     if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
-        tx.commit().await?;
+        tx.commit_to_disk().await?;
         app.outbox_wake().notify_one();
         return Ok(outcome);
     }
@@ -164,8 +166,7 @@ async fn go_on(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Outcome, 
         .open_for_call(&mut tx, app, prepared.config.id, &action.credentials)
         .await?
         .map_err(|unusable| Problem::conflict(unusable.code(), unusable.to_string()))?;
-    begin(app, &mut tx, &decided.row, &prepared, &action, &opened).await?;
-    let row = find(&mut tx, id).await?;
+    let row = begin(app, &mut tx, &decided.row, &prepared, &action, &opened).await?;
     tx.commit().await?;
     let mut run = Run::new(app, tenant, row, prepared.installed, action);
     run.instance = Some(prepared.instance);
@@ -411,19 +412,18 @@ async fn begin(
     prepared: &Prepared,
     action: &Action,
     opened: &[Opened],
-) -> Result<(), Problem> {
+) -> Result<CallRow, Problem> {
     if row.rate_counted_at.is_none()
         && let Some(limit) = configs::rate_limit(&prepared.config)
     {
-        let counted = store::count_use(
+        let room = store::room_for_use(
             tx,
             prepared.config.id,
-            row.id,
             limit.max_actions,
             Duration::from_secs(limit.per_seconds),
         )
         .await?;
-        if let Err(wait) = counted {
+        if let Err(wait) = room {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
@@ -443,8 +443,7 @@ async fn begin(
         idempotent: action.idempotent,
         lease: LEASE,
     };
-    store::begin(tx, row.id, begin).await?;
-    Ok(())
+    Ok(store::begin(tx, row.id, begin).await?)
 }
 
 /// Steps 6 and 7 of one call.
@@ -457,10 +456,10 @@ pub(super) struct Run<'a> {
     /// What sending needs: there once it was needed.
     pub instance: Option<Reachable>,
     pub opened: Option<Vec<Opened>>,
-    /// A request may have left of which no reply is here.
+    /// A request that may change something may have left, and no reply to it is here.
     pub is_open: bool,
-    /// The plugin has not made anything of the last reply.
-    pub is_unread: bool,
+    /// A request that may change something was answered.
+    pub has_acted: bool,
     began: Instant,
     log: Vec<LogLine>,
     /// In this attempt, the one under way included.
@@ -490,7 +489,7 @@ impl<'a> Run<'a> {
             instance: None,
             opened: None,
             is_open: false,
-            is_unread: false,
+            has_acted: false,
             began: Instant::now(),
             log: Vec::new(),
             requests_made: 0,
@@ -512,9 +511,9 @@ impl<'a> Run<'a> {
         });
         let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
         let mut replies: Vec<Reply> = Vec::new();
-        self.is_open = known.iter().any(|request| request.reply.is_none());
+        let is_open = known.iter().any(|request| request.reply.is_none());
+        self.is_open = is_open && !self.action.idempotent;
         loop {
-            self.is_unread = !replies.is_empty();
             let step = match self.next_step(&invocation, &mut replies).await? {
                 Ok(step) => step,
                 Err(stopped) => return Ok(stopped),
@@ -524,7 +523,6 @@ impl<'a> Run<'a> {
                 Ok(Step::Perform(request)) => request,
                 Err(failure) => return self.fail_as(failure).await,
             };
-            self.is_unread = false;
             if replies.len() >= steps_max {
                 return self
                     .end(CallFailure::new(
@@ -541,21 +539,29 @@ impl<'a> Run<'a> {
                     Sent::Reply(answered.reply.take().unwrap_or_default())
                 }
                 // The same id is never sent from here again: what became of it is asked.
-                Some(open) => match self.recall(&open).await? {
+                Some(open) => match self.recall(&open, self.acts(&request)).await? {
                     Some(sent) => sent,
                     None => self.perform(&request, seq).await?,
                 },
                 None => self.perform(&request, seq).await?,
             };
-            match sent {
-                Sent::Reply(reply) if reply["truncated"] == true => {
-                    self.is_unread = true;
-                    return self.fail_without_answer(&reply).await;
-                }
-                Sent::Reply(reply) => replies.push(to_reply(&reply)),
+            let reply = match sent {
+                Sent::Reply(reply) => reply,
                 Sent::Stop(outcome) => return Ok(outcome),
+            };
+            self.has_acted |= self.acts(&request);
+            if reply["truncated"] == true {
+                return self.fail_without_answer(&reply).await;
             }
+            replies.push(to_reply(&reply));
         }
+    }
+
+    /// Whether the request may change something: what only reads has the safe methods of HTTP (RFC 9110, 9.2.1), or
+    /// belongs to an action that may be repeated.
+    fn acts(&self, request: &adapter::Request) -> bool {
+        let is_safe = matches!(request.method, adapter::Method::Get | adapter::Method::Head);
+        !is_safe && !self.action.idempotent
     }
 
     /// What the plugin wants next. A plugin that runs out of time is asked again: the machine may be busy, and the same
@@ -689,8 +695,9 @@ impl<'a> Run<'a> {
         if !noted {
             return self.overtaken().await.map(Sent::Stop);
         }
-        self.is_open = true;
-        self.send(seq, rendered, journal).await
+        let acts = self.acts(request);
+        self.is_open = acts;
+        self.send(seq, rendered, journal, acts).await
     }
 
     /// The journal of the instance's disk, known since the first call over this connection.
@@ -729,6 +736,7 @@ impl<'a> Run<'a> {
         seq: i32,
         rendered: Rendered,
         journal_id: String,
+        acts: bool,
     ) -> Result<Sent, Problem> {
         let limits = &self.app.config().skills;
         let Rendered {
@@ -764,8 +772,8 @@ impl<'a> Run<'a> {
                 Err(error) => error,
             };
             match (error.advice(), &error) {
-                // The service itself drops the repetition: it bears the same key.
-                (Advice::AskPerson, _) if self.action.idempotent && !execute.retry_unknown => {
+                // It may be repeated: it only reads, or the service drops the repetition, which bears the same key.
+                (Advice::AskPerson, _) if !acts && !execute.retry_unknown => {
                     execute.resend = true;
                     execute.retry_unknown = true;
                 }
@@ -783,15 +791,16 @@ impl<'a> Run<'a> {
                     };
                     let pause =
                         Duration::from_secs(self.app.config().tasks.retry_initial_seconds.into());
-                    let stopped = match advice {
-                        Advice::SendAgain => self.try_later(failure, pause).await,
-                        _ => self.end(failure).await,
-                    };
-                    return stopped.map(Sent::Stop);
+                    if advice == Advice::SendAgain
+                        && let Some(waits) = self.try_later(&failure, pause).await?
+                    {
+                        return Ok(Sent::Stop(waits));
+                    }
+                    return self.end(failure).await.map(Sent::Stop);
                 }
                 (Advice::GiveUp, _) => {
                     // This sending did nothing; an earlier one may have.
-                    self.is_open = execute.resend;
+                    self.is_open = acts && execute.resend;
                     return self
                         .end(CallFailure::new(
                             "instance_refused",
@@ -845,7 +854,8 @@ impl<'a> Run<'a> {
             Ok(text) => kept["body_base64"] = json!(BASE64_STANDARD.encode(text)),
             Err(bytes) => kept["body_base64"] = json!(BASE64_STANDARD.encode(bytes.into_bytes())),
         }
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+        // If this is lost, the instance's journal gives the reply again.
+        let mut tx = self.app.db().tenant_followed(self.tenant).await?;
         let ours = store::replied(&mut tx, self.row.turn(), seq, &kept, LEASE).await?;
         tx.commit().await?;
         if !ours {
@@ -937,8 +947,10 @@ impl<'a> Run<'a> {
                     retryable: pause.is_some(),
                     ..CallFailure::new(&refusal.code, refusal.message)
                 };
-                if let Some(pause) = pause {
-                    return self.try_later(failure.cleaned(), pause).await;
+                if let Some(pause) = pause
+                    && let Some(waits) = self.try_later(&failure.clone().cleaned(), pause).await?
+                {
+                    return Ok(waits);
                 }
                 failure
             }
@@ -962,12 +974,13 @@ impl<'a> Run<'a> {
         self.end(CallFailure::new("reply_too_large", message)).await
     }
 
-    /// Begins anew after a pause, where nothing happened, somebody waits, and it was not tried too often.
+    /// Begins anew after a pause, where nothing happened, somebody waits, and it was not tried too often; `None` where
+    /// the call is not made again.
     async fn try_later(
         &mut self,
-        failure: CallFailure,
+        failure: &CallFailure,
         pause: Duration,
-    ) -> Result<Outcome, Problem> {
+    ) -> Result<Option<Outcome>, Problem> {
         let attempts_max = self.app.config().tasks.attempts_max;
         let attempt = u32::try_from(self.row.refusals)
             .unwrap_or(u32::MAX)
@@ -975,17 +988,17 @@ impl<'a> Run<'a> {
         let is_waited_for = self.row.task_id.is_some() && !self.row.detached;
         let nothing_happened = self.requests_made <= 1 || self.action.idempotent;
         if attempt >= attempts_max || !is_waited_for || !nothing_happened {
-            return self.fail(failure).await;
+            return Ok(None);
         }
         let mut tx = self.app.db().tenant(self.tenant).await?;
         if !store::next_attempt(&mut tx, self.row.turn()).await? {
             drop(tx);
-            return self.overtaken().await;
+            return self.overtaken().await.map(Some);
         }
         let details = json!({ "status": "refused", "error": failure, "attempt": attempt, "retry_after_seconds": pause.as_secs() });
         self.trace(&mut tx, details).await?;
         tx.commit().await?;
-        Ok(waiting(failure.message, pause.min(PAUSE_MAX)))
+        Ok(Some(waiting(failure.message.clone(), pause.min(PAUSE_MAX))))
     }
 
     /// Step 7, in the transaction of what it reports.

@@ -86,26 +86,27 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
     Ok(updated.rows_affected() == 1)
 }
 
-/// Counts a use of the skill, unless that would be one too many. The lock of the skill's row makes two at once
-/// count one after the other. Gives how long until the next use, where there is none now.
-pub async fn count_use(
+/// Whether there is room for one use more of the skill; [`begin`] counts it. The lock of the skill's row makes two at
+/// once look one after the other. Gives how long until the next use, where there is none now.
+pub async fn room_for_use(
     tx: &mut TenantTx,
     config: SkillConfigId,
-    call: SkillCallId,
     max: i64,
     per: Duration,
-) -> Result<std::result::Result<i64, Duration>> {
-    let (config, call) = (config.uuid(), call.uuid());
+) -> Result<std::result::Result<(), Duration>> {
+    let config = config.uuid();
     sqlx::query!(
         "select 1 as one from skill_configs where id = $1 for update",
         config
     )
     .fetch_one(&mut **tx)
     .await?;
+    // Not `clock_timestamp()`: it may be another one for each row, so no index is used by it. This statement begins when
+    // the lock is held.
     let window = sqlx::query!(
         r#"select count(*) as "used!", extract(epoch from min(at) + make_interval(secs => $2) - clock_timestamp())::float8 as frees
            from (select rate_counted_at as at from skill_calls
-                 where skill_config_id = $1 and rate_counted_at > clock_timestamp() - make_interval(secs => $2)
+                 where skill_config_id = $1 and rate_counted_at > statement_timestamp() - make_interval(secs => $2)
                  order by rate_counted_at desc limit $3) used"#,
         config,
         per.as_secs_f64(),
@@ -118,10 +119,7 @@ pub async fn count_use(
             window.frees.unwrap_or(1.0).max(0.1),
         )));
     }
-    sqlx::query!("update skill_calls set rate_counted_at = clock_timestamp(), skill_config_id = $2 where id = $1", call, config)
-        .execute(&mut **tx)
-        .await?;
-    Ok(Ok(max - window.used - 1))
+    Ok(Ok(()))
 }
 
 pub struct CallRow {
@@ -180,14 +178,17 @@ pub struct Turn {
 
 macro_rules! call_query {
     ($where:literal $(, $arg:expr)*) => {
+        call_query!("select " => " from skill_calls where " + $where $(, $arg)*)
+    };
+    // What stands before the columns, and after them.
+    ($before:literal => $after:literal $(+ $more:literal)? $(, $arg:expr)*) => {
         sqlx::query_as!(
             CallRow,
-            r#"select id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
+            $before + r#"id as "id: SkillCallId", task_id as "task_id: TaskId", task_step, agent_id as "agent_id: AgentId", actor, idempotency_key,
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
                       actor_context, policy_verdict,
-                      detached, attempts, refusals, idempotent, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at
-               from skill_calls where "# + $where
+                      detached, attempts, refusals, idempotent, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
             $(, $arg)*
         )
     };
@@ -208,9 +209,10 @@ pub async fn submit(
             (Some(task.uuid()), Some(step), agent.map(AgentId::uuid))
         }
     };
-    sqlx::query!(
+    let inserted = call_query!(
         "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context, leased_until)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13)) on conflict on constraint skill_calls_idempotency do nothing",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13)) on conflict on constraint skill_calls_idempotency do nothing
+         returning " => "",
         id.uuid(),
         tenant.uuid(),
         task,
@@ -225,8 +227,11 @@ pub async fn submit(
         serde_json::to_value(&request.who).ok(),
         lease.as_secs_f64()
     )
-    .execute(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
+    if let Some(row) = inserted {
+        return Ok(row);
+    }
     call_query!("idempotency_key = $1", request.idempotency_key)
         .fetch_one(&mut **tx)
         .await
@@ -265,12 +270,13 @@ pub struct Begin<'a> {
     pub lease: Duration,
 }
 
-pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<()> {
-    sqlx::query!(
+/// Begins a call, and counts it: also where there is no limit, so that a new one holds at once.
+pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<CallRow> {
+    call_query!(
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
                 started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7),
                 idempotent = $8
-         where id = $1",
+         where id = $1 returning " => "",
         id.uuid(),
         begin.config.uuid(),
         begin.instance.uuid(),
@@ -280,9 +286,8 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
         begin.lease.as_secs_f64(),
         begin.idempotent
     )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .fetch_one(&mut **tx)
+    .await
 }
 
 /// Says that somebody works on the call, or comes back to it, until then.
@@ -599,7 +604,7 @@ pub async fn take_abandoned(
 pub async fn revive(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
     sqlx::query!(
         "update skill_calls set status = 'queued', error = null, finished_at = null, leased_until = now() + make_interval(secs => $2)
-         where id = $1 and status = 'failed' and started_at is null and error ? 'refused_with'",
+         where id = $1 and status in ('rejected', 'failed') and started_at is null and error ? 'refused_with'",
         id.uuid(),
         lease.as_secs_f64()
     )

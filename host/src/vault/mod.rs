@@ -290,7 +290,9 @@ impl Vault {
                 mask: mask(key, &row.last_4),
             });
         }
-        store::touch(tx, config, keys, now).await?;
+        if rows.iter().any(|row| row.use_is_unnoted(now)) {
+            store::touch(tx, config, keys, now).await?;
+        }
         Ok(Ok(opened))
     }
 }

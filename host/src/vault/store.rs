@@ -4,7 +4,10 @@ use crate::{
     page::PageRequest,
 };
 use sqlx::Result;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+
+/// `last_used_at` is written about this often.
+const USE_NOTED_EVERY: Duration = Duration::minutes(1);
 
 pub struct CredentialRow {
     pub id: CredentialId,
@@ -30,6 +33,12 @@ impl CredentialRow {
         } else {
             &self.status
         }
+    }
+
+    /// Noted to the minute, so that a busy credential does not cost a write each call.
+    pub fn use_is_unnoted(&self, now: OffsetDateTime) -> bool {
+        self.last_used_at
+            .is_none_or(|at| now - at > USE_NOTED_EVERY)
     }
 }
 
@@ -84,7 +93,7 @@ pub async fn latest(
     .await
 }
 
-/// Noted to the minute, so that a busy credential does not cost a write each call.
+/// Notes a use. Where somebody is at it, nothing is to be noted, nor waited for.
 pub async fn touch(
     tx: &mut TenantTx,
     config: SkillConfigId,
@@ -92,9 +101,9 @@ pub async fn touch(
     now: OffsetDateTime,
 ) -> Result<()> {
     sqlx::query!(
-        "update skill_credentials set last_used_at = $3::timestamptz
-         where skill_config_id = $1 and credential_key = any($2) and status = 'active'
-           and (last_used_at is null or last_used_at < $3::timestamptz - interval '1 minute')",
+        "update skill_credentials set last_used_at = $3 where id in (
+             select id from skill_credentials where skill_config_id = $1 and credential_key = any($2) and status = 'active'
+             for update skip locked)",
         config.uuid(),
         keys,
         now

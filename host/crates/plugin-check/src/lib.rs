@@ -1,0 +1,166 @@
+#![doc = include_str!("../README.md")]
+
+mod adapter;
+mod golden;
+mod policy;
+mod report;
+
+pub use golden::{Exchange, Expected, Golden, Wanted};
+pub use report::{Facts, Finding, Report, Severity};
+
+use report::Findings;
+use serde_json::Value;
+use tsunami_plugin_host::{
+    Plugin, PluginError, PluginHost, check_credential_schema, check_manifest, check_policy,
+};
+
+/// How often each call is made anew to see whether it answers the same.
+const REPETITIONS: usize = 4;
+
+/// Checks a component, with the exchanges that its author recorded.
+pub fn check(host: &PluginHost, component: &[u8], golden: &[Golden]) -> Report {
+    let mut findings = Findings::default();
+    let facts = match host.load(component) {
+        Ok(plugin) => examine(&plugin, component, golden, &mut findings),
+        Err(error) => {
+            findings.error("component", error.to_string(), "the message says how");
+            Facts::of(component)
+        }
+    };
+    findings.into_report(facts)
+}
+
+fn examine(plugin: &Plugin, component: &[u8], golden: &[Golden], findings: &mut Findings) -> Facts {
+    let mut facts = Facts::of(component);
+    let kinds = plugin.kinds();
+    facts.adapter = kinds.adapter;
+    facts.credentials = kinds.credentials;
+    facts.policy = kinds.policy;
+    let schema = kinds
+        .credentials
+        .then(|| {
+            same(findings, "credential-schema.describe", || {
+                plugin.credentials()
+            })
+        })
+        .flatten();
+    if kinds.adapter
+        && let Some(manifest) = same(findings, "skill-adapter.describe", || plugin.describe())
+    {
+        let fields = schema.as_ref().map_or(&[][..], |schema| &schema.fields);
+        findings.of_manifest("manifest", check_manifest(&manifest, fields));
+        if let Some(schema) = &schema {
+            findings.of_manifest(
+                "credentials",
+                check_credential_schema(schema, Some(&manifest.skill)),
+            );
+        }
+        facts.name = manifest.skill.clone();
+        facts.version = manifest.about.version.clone();
+        facts.actions = manifest.actions.len();
+        adapter::examine(plugin, &manifest, &mut facts, findings);
+        golden::examine(plugin, &manifest, golden, findings);
+    } else if let Some(schema) = &schema {
+        findings.of_manifest("credentials", check_credential_schema(schema, None));
+        facts.name = schema.skill.clone();
+        facts.version = schema.about.version.clone();
+    }
+    if let Some(schema) = &schema {
+        check_values(plugin, schema, findings);
+    }
+    if kinds.policy
+        && let Some(manifest) = same(findings, "routing-policy.describe", || {
+            plugin.describe_policy()
+        })
+    {
+        findings.of_manifest("policy", check_policy(&manifest));
+        facts.name = manifest.name.clone();
+        facts.version = manifest.about.version.clone();
+        policy::examine(plugin, &manifest, &mut facts, findings);
+    }
+    facts
+}
+
+/// What a function answers, where it answers the same each time.
+fn same<T: PartialEq>(
+    findings: &mut Findings,
+    place: &str,
+    call: impl Fn() -> Result<tsunami_plugin_host::Called<T>, PluginError>,
+) -> Option<T> {
+    let first = match call() {
+        Ok(called) => called.value,
+        Err(error) => {
+            findings.error(
+                place,
+                format!("it failed: {error}"),
+                "make it answer, without I/O and within the limits",
+            );
+            return None;
+        }
+    };
+    for _ in 1..REPETITIONS {
+        if !matches!(call(), Ok(again) if again.value == first) {
+            findings.error(
+                place,
+                "it does not answer the same each time",
+                "take nothing but the arguments: no clock, no randomness, no state",
+            );
+            break;
+        }
+    }
+    Some(first)
+}
+
+/// Values that every `check` must bear.
+fn check_values(
+    plugin: &Plugin,
+    schema: &tsunami_plugin_host::credentials::Schema,
+    findings: &mut Findings,
+) {
+    let long = "x".repeat(16_384);
+    for field in &schema.fields {
+        let place = format!("credentials/{}", field.key);
+        for value in ["", " ", "\0", "\r\n", "ä€🦀", &long] {
+            if let Err(error) = plugin.check(&field.key, value) {
+                findings.error(
+                    &place,
+                    format!(
+                        "`check` failed for a value of {} bytes: {error}",
+                        value.len()
+                    ),
+                    "answer with a violation instead",
+                );
+                break;
+            }
+        }
+        if matches!(plugin.check(&field.key, ""), Ok(Ok(()))) {
+            findings.warning(&place, "`check` takes an empty value", "answer `empty`");
+        }
+    }
+}
+
+/// A schema, where the text is one.
+fn schema(findings: &mut Findings, place: &str, text: &str) -> Option<jsonschema::Validator> {
+    let value: Value = serde_json::from_str(text).ok()?; // said by the manifest's check
+    match jsonschema::options().build(&value) {
+        Ok(validator) => Some(validator),
+        Err(error) => {
+            findings.error(
+                place,
+                format!("it is no JSON Schema: {error}"),
+                "JSON Schema, draft 2020-12",
+            );
+            None
+        }
+    }
+}
+
+/// What is wrong with a value, in a line.
+fn violations(validator: &jsonschema::Validator, value: &Value) -> Option<String> {
+    let told: Vec<String> = validator
+        .iter_errors(value)
+        .take(3)
+        .map(|error| format!("{} {error}", error.instance_path()))
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}

@@ -1,0 +1,147 @@
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use tsunami_plugin_host::ManifestError;
+
+/// Findings that a report lists.
+const FINDINGS_MAX: usize = 200;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// It works, and people will stumble.
+    Warning,
+    /// The contract is broken: the plugin is not taken.
+    Error,
+}
+
+/// Something that the check came upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub severity: Severity,
+    /// `actions/send_message/examples/0`
+    pub place: String,
+    pub problem: String,
+    /// How to mend it.
+    pub mend: String,
+}
+
+/// What was measured on the way.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Facts {
+    pub name: String,
+    pub version: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+    pub bytes: usize,
+    pub adapter: bool,
+    pub credentials: bool,
+    pub policy: bool,
+    pub actions: usize,
+    /// Calls that the check made.
+    pub calls: usize,
+    /// The longest of them, in microseconds.
+    pub slowest_us: u64,
+}
+
+impl Facts {
+    pub(crate) fn of(component: &[u8]) -> Self {
+        Self {
+            digest: hex::encode(Sha256::digest(component)),
+            bytes: component.len(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn took(&mut self, time: std::time::Duration) {
+        self.calls += 1;
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.slowest_us = self.slowest_us.max(micros);
+    }
+}
+
+/// What the check says of a component.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Whether there is no error.
+    pub conforms: bool,
+    pub facts: Facts,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = &self.facts;
+        writeln!(
+            f,
+            "{} {}: {} bytes, {} actions, {} calls made, the slowest took {} us",
+            facts.name, facts.version, facts.bytes, facts.actions, facts.calls, facts.slowest_us
+        )?;
+        for finding in &self.findings {
+            let severity = match finding.severity {
+                Severity::Error => "error  ",
+                Severity::Warning => "warning",
+                Severity::Note => "note   ",
+            };
+            writeln!(f, "{severity}  {}: {}", finding.place, finding.problem)?;
+            writeln!(f, "         mend: {}", finding.mend)?;
+        }
+        let verdict = if self.conforms {
+            "it conforms"
+        } else {
+            "it does not conform"
+        };
+        write!(f, "{verdict}")
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    pub fn error(&mut self, place: &str, problem: impl Into<String>, mend: &str) {
+        self.add(Severity::Error, place, problem.into(), mend);
+    }
+    pub fn warning(&mut self, place: &str, problem: impl Into<String>, mend: &str) {
+        self.add(Severity::Warning, place, problem.into(), mend);
+    }
+    pub fn note(&mut self, place: &str, problem: impl Into<String>, mend: &str) {
+        self.add(Severity::Note, place, problem.into(), mend);
+    }
+    pub fn of_manifest(&mut self, place: &str, errors: Vec<ManifestError>) {
+        for error in errors {
+            self.error(
+                &format!("{place}/{}", error.place),
+                error.problem,
+                "the contract in wit/ says what stands there",
+            );
+        }
+    }
+    fn add(&mut self, severity: Severity, place: &str, problem: String, mend: &str) {
+        let finding = Finding {
+            severity,
+            place: place.to_owned(),
+            problem,
+            mend: mend.to_owned(),
+        };
+        if self.0.len() < FINDINGS_MAX && !self.0.contains(&finding) {
+            self.0.push(finding);
+        }
+    }
+    pub fn into_report(mut self, facts: Facts) -> Report {
+        self.0
+            .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        Report {
+            conforms: self
+                .0
+                .iter()
+                .all(|finding| finding.severity != Severity::Error),
+            facts,
+            findings: self.0,
+        }
+    }
+}
