@@ -10,6 +10,7 @@ use crate::{
     id::TenantId,
     problem::{Problem, RETRY_AFTER_DEFAULT},
 };
+use serde_json::Value;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -185,6 +186,23 @@ pub fn is_timed_out(error: &sqlx::Error) -> bool {
     code.as_deref() == Some(QUERY_CANCELED)
 }
 
+/// JSON as jsonb holds it: without U+0000, neither in texts nor in names.
+pub fn without_nul(value: Value) -> Value {
+    let clean = |text: String| match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}"),
+        false => text,
+    };
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(all) => all.into_iter().map(without_nul).collect(),
+        Value::Object(all) => all
+            .into_iter()
+            .map(|(name, value)| (clean(name), without_nul(value)))
+            .collect(),
+        other => other,
+    }
+}
+
 /// The name of the constraint that a write ran into, so that it can be turned into a sentence.
 pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()
@@ -204,4 +222,18 @@ pub async fn migrations_pending(pool: &PgPool) -> Result<usize, sqlx::Error> {
 /// What to say while the database is away.
 pub fn unavailable() -> Problem {
     Problem::unavailable("The database", RETRY_AFTER_DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_jsonb_cannot_hold_is_replaced_and_nothing_else() {
+        let said = json!({ "a\0": ["b\0c", "\\u0000", 1, null], "d": { "e": "\0" } });
+        let kept =
+            json!({ "a\u{fffd}": ["b\u{fffd}c", "\\u0000", 1, null], "d": { "e": "\u{fffd}" } });
+        assert_eq!(without_nul(said), kept);
+    }
 }

@@ -23,6 +23,8 @@ pub mod page;
 pub mod problem;
 pub mod routes;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod worker;
 
 pub mod agents;

@@ -2,8 +2,8 @@
 // nobody can know.
 import { createHash } from "node:crypto";
 import { Failure, notSent, outcomeUnknown } from "./failure.js";
-import { readCall } from "./contract.js";
-import { FINISHED, NOT_SENT } from "./journal.js";
+import { readCall, readRecall } from "./contract.js";
+import { FINISHED, NOT_SENT, WITHDRAWN } from "./journal.js";
 import * as limits from "./limits.js";
 import { createMasker, REDACTED } from "./mask.js";
 
@@ -43,6 +43,27 @@ export class Bridge {
     return this.#begin(call);
   }
 
+  /** What became of a call: the answer of the one that was sent, or a `Failure`. A call that was not begun never will
+   *  be: `NOT_SENT` is the last word on its id, also for a sending of it that is still on its way. */
+  async recall(params) {
+    const call = readRecall(params);
+    const running = this.#running.get(call.callId);
+    if (running) return this.#attach(call, running);
+    const known = this.#journal.find(call.callId);
+    if (known) requireSameDigest(call, known.digest);
+    if (known?.state === FINISHED) return this.#replay(call);
+    this.#requireKnownPast({ ...call, resend: true }, known);
+    return this.#withdraw(call);
+  }
+
+  /** Under way while it is noted, so that a sending that comes meanwhile waits for it. */
+  #withdraw({ callId, digest }) {
+    const noted = this.#journal.withdrawn(callId, digest).then(withdrawn, cannotWithdraw);
+    const answer = noted.finally(() => this.#running.delete(callId));
+    this.#running.set(callId, { digest, answer });
+    return answer;
+  }
+
   async #attach(call, { digest, answer }) {
     requireSameDigest(call, digest);
     return { ...(await answer), replayed: true };
@@ -57,6 +78,7 @@ export class Bridge {
 
   /** Refuses to perform what may have been performed already. */
   #requireKnownPast(call, known) {
+    if (known?.state === WITHDRAWN) withdrawn();
     if (call.retryUnknown || known?.state === NOT_SENT) return;
     if (known) {
       throw outcomeUnknown(known.reason ?? "PROCESS_DIED", "An earlier attempt of this call was begun and its outcome is not known. Look at the service, then resolve the call as done or try again.", { startedAt: known.startedAt });
@@ -65,8 +87,8 @@ export class Bridge {
     if (call.journalId !== null && call.journalId !== this.#journal.id) {
       throw outcomeUnknown("JOURNAL_LOST", "This instance's record of earlier calls was lost, so it cannot know whether this one was carried out. Look at the service, then resolve the call as done or try again.");
     }
-    if (this.#journal.mayHaveForgotten) {
-      throw outcomeUnknown("JOURNAL_FULL", "This instance had to forget older calls, perhaps this one. Look at the service, then resolve the call as done or try again.");
+    if (this.#journal.mayHaveForgotten(call.sentAgoMs)) {
+      throw outcomeUnknown("FORGOTTEN", "This instance had to forget older calls, perhaps this one. Look at the service, then resolve the call as done or try again.");
     }
   }
 
@@ -111,6 +133,14 @@ export class Bridge {
 function requireSameDigest(call, digest) {
   if (call.digest === digest) return;
   throw new Failure("CALL_ID_REUSED", "This call id was used for another request. Use a new id for a new request.");
+}
+
+function withdrawn() {
+  throw notSent("WITHDRAWN", "Nothing of this call was sent, and nothing will be under this id. Use a new id to send it.", { lasting: true });
+}
+
+function cannotWithdraw(error) {
+  throw new Failure("UNAVAILABLE", `This instance cannot write its journal (${error?.code ?? error?.name}), so it cannot rule out that the call is sent later. Free or repair its disk, then ask again.`);
 }
 
 function busy() {

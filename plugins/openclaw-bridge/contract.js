@@ -1,4 +1,4 @@
-// The parameters of `servicetsunami.execute`, read strictly: a misspelt field is refused, not ignored.
+// The parameters of `servicetsunami.execute` and `servicetsunami.recall`, read strictly: a misspelt field is refused, not ignored.
 import { validateHeaderName, validateHeaderValue } from "node:http";
 import { Failure } from "./failure.js";
 import * as limits from "./limits.js";
@@ -20,12 +20,19 @@ const FIELDS = {
   retryUnknown: optional(boolean("retryUnknown"), false),
   journalReply: optional(boolean("journalReply"), true),
   journalId: optional(name("journalId"), null),
+  sentAgoMs: optional(integer("sentAgoMs", 0, Number.MAX_SAFE_INTEGER), null),
   digest: name("digest"),
   timeoutMs: integer("timeoutMs", 1, limits.MAX_TIMEOUT_MS),
   maxResponseBytes: optional(integer("maxResponseBytes", 0, limits.MAX_RESPONSE_BYTES), limits.DEFAULT_RESPONSE_BYTES),
   secrets: optional(secrets, []),
   privateNetwork: optional(oneOf("privateNetwork", ["refuse", "allow"]), "refuse"),
   request: (value) => record("request", REQUEST_FIELDS, value),
+};
+const RECALL_FIELDS = {
+  callId: name("callId"),
+  digest: name("digest"),
+  journalId: optional(name("journalId"), null),
+  sentAgoMs: integer("sentAgoMs", 0, Number.MAX_SAFE_INTEGER),
 };
 const REQUEST_FIELDS = {
   method: oneOf("request.method", METHODS),
@@ -42,6 +49,11 @@ export function readCall(params) {
   const call = record("params", FIELDS, params);
   const { bodyBase64, ...request } = call.request;
   return { ...call, request: { ...request, body: bodyBase64 } };
+}
+
+/** Which call is asked about, and when it was first sent; or a `Failure`, as of `readCall`. */
+export function readRecall(params) {
+  return record("params", RECALL_FIELDS, params);
 }
 
 function record(label, fields, value) {

@@ -54,6 +54,7 @@ export default {
 
     api.registerGatewayMethod("servicetsunami.status", answering(async () => (await openBridge(directory)).status()), scope);
     api.registerGatewayMethod("servicetsunami.execute", answering(async (params) => (await openBridge(directory)).execute(params)), scope);
+    api.registerGatewayMethod("servicetsunami.recall", answering(async (params) => (await openBridge(directory)).recall(params)), scope);
 
     const pairing = { list: listDevicePairing, approve: approveDevicePairing };
     const approver = createApprover({ devices: approvedDevices, pairing, logger: api.logger });

@@ -15,7 +15,8 @@ import { promisify } from "node:util";
 import { decodeFile, decodeLine, encodeLine } from "./journal-lines.js";
 import * as limits from "./limits.js";
 
-const FORMAT_VERSION = 1;
+/** Version 2 notes up to when calls were forgotten; version 1 noted less. */
+const FORMAT_VERSION = 2;
 const FILE = "journal.log";
 const COMPACTED_FILE = "journal.next";
 const DAMAGED_FILE = "journal.damaged.log";
@@ -32,6 +33,8 @@ export const STARTED = "started";
 export const FINISHED = "finished";
 export const NOT_SENT = "notSent";
 export const UNKNOWN = "unknown";
+/** It was not begun when its caller asked what became of it, and now it never will be. */
+export const WITHDRAWN = "withdrawn";
 
 export class Journal {
   #directory;
@@ -41,8 +44,8 @@ export class Journal {
   #size = 0;
   #compactAtBytes;
   #id;
-  /** When calls younger than the retention were last forgotten for want of room, in ms since 1970; else null. */
-  #forgotAt = null;
+  /** When the youngest of the calls that were forgotten had begun, in ms since 1970; null where none was. */
+  #forgottenUpTo = null;
   /** callId -> { digest, startedAt, state, reason?, line?: {offset, length} }, oldest start first. */
   #entries = new Map();
   #queue = [];
@@ -73,9 +76,11 @@ export class Journal {
     return this.#entries.size;
   }
 
-  /** Whether an unknown call id may be one that was forgotten for want of room, rather than a new one. */
-  get mayHaveForgotten() {
-    return this.#forgotAt !== null && this.#now() - this.#forgotAt < limits.JOURNAL_RETENTION_MS;
+  /** Whether a call that is not remembered, and was first sent this long ago, may be one that was forgotten. Where its
+   *  caller does not say how long ago, it may. */
+  mayHaveForgotten(sentAgoMs) {
+    if (this.#forgottenUpTo === null) return false;
+    return sentAgoMs === null || this.#now() - sentAgoMs <= this.#forgottenUpTo + limits.AGE_TOLERANCE_MS;
   }
 
   /** The entry of a call, if it is remembered. */
@@ -102,6 +107,11 @@ export class Journal {
 
   async notSent(callId) {
     await this.#append({ t: NOT_SENT, callId, at: this.#now() });
+  }
+
+  /** Durable when it returns: a call that was not begun never will be. */
+  async withdrawn(callId, digest) {
+    await this.#append({ t: WITHDRAWN, callId, digest, at: this.#now() });
   }
 
   async unknown(callId, reason) {
@@ -203,9 +213,9 @@ export class Journal {
 
   /** A record's effect on memory; the same when it is written and when it is read back. */
   #note(record, line) {
-    if (record.t === STARTED) {
+    if (record.t === STARTED || record.t === WITHDRAWN) {
       this.#entries.delete(record.callId); // a call that begins again is the youngest again
-      this.#entries.set(record.callId, { digest: record.digest, startedAt: record.at, state: STARTED });
+      this.#entries.set(record.callId, { digest: record.digest, startedAt: record.at, state: record.t });
       return;
     }
     const entry = this.#entries.get(record.callId);
@@ -227,13 +237,19 @@ export class Journal {
     const { records, damaged, end } = decodeFile(await this.#file.readFile());
     const header = records.find(({ record }) => record.t === "journal")?.record;
     for (const { record, offset, length } of records) this.#note(record, { offset, length });
-    this.#forgotAt = header?.forgotAt ?? null;
+    this.#forgottenUpTo = this.#forgottenBefore(header);
     this.#size = end;
     this.#id = header?.id;
     // Lines are missing: what is left is kept, but under a new id, so that nobody takes absence for proof.
     if (damaged) await fs.copyFile(this.#path(), path.join(this.#directory, DAMAGED_FILE));
     if (damaged || this.#id === undefined) this.#id = randomUUID();
     await this.#compact();
+  }
+
+  /** What the header says of it. Version 1 did not note what it forgot for its age, so all of that age may be. */
+  #forgottenBefore(header) {
+    if (header === undefined || header.version >= FORMAT_VERSION) return header?.forgottenUpTo ?? null;
+    return Math.max(header.forgotAt ?? 0, this.#now() - limits.JOURNAL_RETENTION_MS);
   }
 
   async #readLine({ offset, length }) {
@@ -260,7 +276,7 @@ export class Journal {
     const next = await NextFile.create(path.join(this.#directory, COMPACTED_FILE));
     const entries = new Map();
     try {
-      await next.add({ t: "journal", version: FORMAT_VERSION, id: this.#id, forgotAt: this.#forgotAt });
+      await next.add({ t: "journal", version: FORMAT_VERSION, id: this.#id, forgottenUpTo: this.#forgottenUpTo });
       const oldestReplyKept = this.#oldestReplyThatFits();
       let index = 0;
       for (const [callId, entry] of this.#entries) {
@@ -286,14 +302,18 @@ export class Journal {
   /** Drops what is older than the retention; then, a tenth at a time, the oldest of what is too many. */
   #forget() {
     const horizon = this.#now() - limits.JOURNAL_RETENTION_MS;
-    for (const [callId, entry] of this.#entries) if (entry.startedAt < horizon) this.#entries.delete(callId);
+    for (const [callId, entry] of this.#entries) if (entry.startedAt < horizon) this.#drop(callId, entry);
     if (this.#entries.size <= this.#limits.entries) return;
     const target = Math.floor(this.#limits.entries * 0.9);
     for (const [callId, entry] of this.#entries) {
       if (this.#entries.size <= target) break;
-      if (entry.state !== STARTED) this.#entries.delete(callId); // it may be under way
+      if (entry.state !== STARTED) this.#drop(callId, entry); // it may be under way
     }
-    this.#forgotAt = this.#now();
+  }
+
+  #drop(callId, { startedAt }) {
+    this.#entries.delete(callId);
+    this.#forgottenUpTo = Math.max(this.#forgottenUpTo ?? startedAt, startedAt);
   }
 
   /** The index of the oldest entry whose reply still fits into half of the file's limit. */
@@ -309,8 +329,8 @@ export class Journal {
 
   async #copyEntry(next, callId, entry, keepReply) {
     const { digest, startedAt, state, reason, line } = entry;
-    await next.add({ t: STARTED, callId, digest, at: startedAt });
-    if (state === STARTED) return entry;
+    await next.add({ t: state === WITHDRAWN ? WITHDRAWN : STARTED, callId, digest, at: startedAt });
+    if (state === STARTED || state === WITHDRAWN) return entry;
     if (state !== FINISHED) {
       await next.add({ t: state, callId, at: startedAt, reason });
       return entry;

@@ -41,8 +41,11 @@ export const MAX_JOURNALED_REPLY_BYTES = 256 * KIB;
 export const MAX_JOURNAL_BYTES = 128 * MIB;
 /** Calls remembered, about 300 bytes of memory each. Beyond it the oldest are forgotten, which the journal notes. */
 export const MAX_JOURNAL_ENTRIES = 100_000;
-/** How long a call id is remembered, in milliseconds. A caller must not send a call again after that. */
+/** How long a call id is remembered, in milliseconds. What may have been forgotten is never performed again by itself. */
 export const JOURNAL_RETENTION_MS = 7 * DAY;
+
+/** How far the caller's measure of a call's age may be off, in milliseconds, where it is held against what was forgotten. */
+export const AGE_TOLERANCE_MS = 10 * 60 * SECOND;
 
 /** How often pairing requests are looked at, in milliseconds: often until every listed device is paired. */
 export const APPROVAL_SWEEP_MS = 1 * SECOND;

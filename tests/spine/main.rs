@@ -10,6 +10,7 @@ mod instance_killed;
 mod isolation;
 mod killed;
 mod main_job;
+mod once;
 mod outages;
 mod policies;
 mod secrets;
@@ -120,6 +121,7 @@ fn main() {
         isolation::stories,
         hostile::stories,
         approvals::stories,
+        once::stories,
         policies::stories,
         bad_input::stories,
         // After the others: what they left behind is searched too.

@@ -1,8 +1,12 @@
 //! A call before the chain: what the policies are given, and what they said.
 
 use super::{Answer, Facts, Link, Verdict, ask, loaded, store};
-use crate::{app::App, db::TenantTx, id::SkillCallId, problem::Problem};
-use serde_json::Value;
+use crate::{
+    app::App,
+    db::{TenantTx, without_nul},
+    id::SkillCallId,
+    problem::Problem,
+};
 use std::collections::HashMap;
 use tsunami_plugin_host::policy::{Request, Usage};
 
@@ -90,17 +94,4 @@ pub async fn record(
         }
     }
     Ok(())
-}
-
-/// jsonb holds no U+0000, and a policy may say one.
-fn without_nul(value: Value) -> Value {
-    match value {
-        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
-        Value::Array(all) => all.into_iter().map(without_nul).collect(),
-        Value::Object(all) => all
-            .into_iter()
-            .map(|(name, value)| (name, without_nul(value)))
-            .collect(),
-        other => other,
-    }
 }

@@ -1,13 +1,14 @@
 //! Taking a call further, as a workflow's step.
 
 use super::{
-    CallFailure, Outcome, router, store,
+    CallStatus, Outcome, ending, router,
+    store::{self, CallRow},
     workflow::{Input, WORKFLOW_TYPE, Waits},
 };
 use crate::{
     app::App,
     db::TenantTx,
-    id::{SkillCallId, TenantId, TraceId},
+    id::{SkillCallId, TenantId},
     outbox,
     problem::{Problem, RETRY_AFTER_DEFAULT},
     worker::{self, keep_alive, retry_or_fail},
@@ -17,10 +18,6 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use time::OffsetDateTime;
 
-/// Until another may take up a call that a workflow has.
-const LEASE: Duration = Duration::from_secs(120);
-/// A call that was written down and did not begin within this never will.
-const QUEUED_MAX: Duration = Duration::from_secs(3600);
 /// How often calls that nobody works on are looked for.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(10);
 const RECLAIM_BATCH: i64 = 50;
@@ -54,28 +51,14 @@ impl SkillActivities {
                 if problem.status().is_client_error()
                     || worker::is_last_attempt(&ctx, &self.app) =>
             {
-                router::give_up(&self.app, input.tenant, input.call, &problem)
+                ending::give_up(&self.app, input.tenant, input.call, &problem)
                     .await
                     .map(|outcome| waits_for(&self.app, input.call, &outcome))
             }
             Err(problem) => Err(problem),
         };
-        let waits = match waits {
-            // While it waits here, nobody else has to take it up.
-            Ok(Waits::ForAWhile { pause }) => keep(&self.app, &input, pause)
-                .await
-                .map(|()| Waits::ForAWhile { pause }),
-            other => other,
-        };
         retry_or_fail(&ctx, &self.app, waits)
     }
-}
-
-/// Holds the call for as long as its workflow sleeps, and some.
-async fn keep(app: &App, input: &Input, pause: Duration) -> Result<(), Problem> {
-    let mut tx = app.db().tenant(input.tenant).await?;
-    store::extend_lease(&mut tx, input.call, pause + LEASE).await?;
-    Ok(tx.commit().await?)
 }
 
 /// What a workflow has to wait for before it takes the call further.
@@ -101,7 +84,8 @@ pub fn waits_for(app: &App, call: SkillCallId, outcome: &Outcome) -> Waits {
     }
 }
 
-/// Takes up calls that were made over the API by a process that is gone, for ever.
+/// Takes up calls that nobody works on any more, for ever: those that were made over the API, and those whose task has
+/// ended.
 pub async fn reclaim(app: App) {
     loop {
         if let Err(problem) = reclaim_once(&app).await {
@@ -111,40 +95,45 @@ pub async fn reclaim(app: App) {
     }
 }
 
-async fn reclaim_once(app: &App) -> Result<(), Problem> {
+pub(super) async fn reclaim_once(app: &App) -> Result<(), Problem> {
     let abandoned = store::abandoned(&mut app.db().system().await?, RECLAIM_BATCH).await?;
     for (tenant, call) in abandoned {
         let mut tx = app.db().tenant(tenant).await?;
-        if let Some(times) = store::take_up(&mut tx, call, LEASE).await? {
-            see_through(app, tx, call, &format!("call-{call}-{times}")).await?;
+        // Two at once: the second one finds it taken.
+        if let Some(row) = store::take_abandoned(&mut tx, call, router::LEASE).await? {
+            match row.status() {
+                CallStatus::Queued => ending::abandon(app, &mut tx, &row).await?,
+                _ => see_through(app, &mut tx, &row).await?,
+            }
         }
-    }
-    let system = &mut app.db().system().await?;
-    for (tenant, call) in store::never_begun(system, QUEUED_MAX, RECLAIM_BATCH).await? {
-        let mut tx = app.db().tenant(tenant).await?;
-        let why = "The call did not begin within an hour after it was written down: the gateway ended, or nobody came again. Nothing was sent.";
-        store::forget_queued(&mut tx, call, &CallFailure::new("never_begun", why)).await?;
         tx.commit().await?;
+        app.outbox_wake().notify_one();
     }
     Ok(())
 }
 
-/// Has a workflow see a call through that this process cannot.
+/// Has a workflow see a call through, where it is not done.
 pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
-    store::extend_lease(&mut tx, call, LEASE).await?;
-    see_through(app, tx, call, &format!("call-{call}-{}", TraceId::fresh())).await
-}
-
-async fn see_through(
-    app: &App,
-    mut tx: TenantTx,
-    call: SkillCallId,
-    workflow: &str,
-) -> Result<(), Problem> {
-    let input = super::workflow_input(app, tx.tenant(), call);
-    outbox::push(&mut tx, outbox::Kind::Start, workflow, WORKFLOW_TYPE, input).await?;
+    let row = store::lock_call(&mut tx, call)
+        .await?
+        .filter(|row| row.status() == CallStatus::Running);
+    if let Some(row) = row {
+        see_through(app, &mut tx, &row).await?;
+    }
     tx.commit().await?;
     app.outbox_wake().notify_one();
+    Ok(())
+}
+
+/// The workflow's id follows from the call, so that however often this is asked for, one runs.
+pub(super) async fn see_through(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &CallRow,
+) -> Result<(), Problem> {
+    let input = super::workflow_input(app, tx.tenant(), row.id);
+    let id = router::workflow_of(row);
+    outbox::push(tx, outbox::Kind::StartAgain, &id, WORKFLOW_TYPE, input).await?;
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! What a person must agree to first. An approval is for exactly one call, once, for a time.
 
 use super::{
-    CallFailure, CallStatus,
-    router::{self, Prepared, record, workflow_of},
-    store::{self, ApprovalRow, CallRow},
+    CallFailure, CallStatus, activities,
+    router::{self, LEASE, Prepared, record, workflow_of},
+    store::{self, ApprovalRow, CallRow, End, Stands},
     workflow,
 };
 use crate::{
@@ -198,7 +198,8 @@ async fn refuse(
         app.clock().now(),
     )
     .await?;
-    store::finish(tx, row.id, CallStatus::Rejected, None, None, Some(&failure)).await?;
+    let end = End::badly(CallStatus::Rejected, &failure);
+    store::finish(tx, row.id, Stands::NotBegun, end).await?;
     record(
         tx,
         row,
@@ -311,15 +312,8 @@ pub async fn decide(
             "approval_rejected",
             format!("{} did not approve the call.", caller.name),
         );
-        store::finish(
-            &mut tx,
-            call.id,
-            CallStatus::Rejected,
-            None,
-            None,
-            Some(&failure),
-        )
-        .await?;
+        let end = End::badly(CallStatus::Rejected, &failure);
+        store::finish(&mut tx, call.id, Stands::NotBegun, end).await?;
         let mut details = details;
         details["rejected_by"] = details["approved_by"].take();
         record(
@@ -411,6 +405,12 @@ fn check(
     Ok(())
 }
 
+async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
+    store::call(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))
+}
+
 /// What a person found out about a call whose outcome is unknown.
 #[derive(
     Debug,
@@ -457,17 +457,15 @@ pub async fn resolve(
     match resolution {
         Resolution::Done => {
             let summary = format!("{} says that it was done", caller.name);
-            store::finish(
-                &mut tx,
-                id,
-                CallStatus::Succeeded,
-                Some(&Value::Null),
-                Some(&summary),
-                None,
-            )
-            .await?;
+            let end = End {
+                status: CallStatus::Succeeded,
+                output: Some(&Value::Null),
+                summary: Some(&summary),
+                error: None,
+            };
+            store::finish(&mut tx, id, Stands::Unknown, end).await?;
         }
-        Resolution::TryAgain => store::try_again(&mut tx, id).await?,
+        Resolution::TryAgain => store::try_again(&mut tx, id, LEASE).await?,
     }
     let at = app.clock().now().unix_timestamp_nanos();
     record(
@@ -493,21 +491,12 @@ pub async fn resolve(
         }
         // Nobody waits for a call that was made over the API; somebody has to take it further.
         (None, Resolution::TryAgain) => {
-            let input = super::workflow_input(app, caller.tenant, id);
-            outbox::push(
-                &mut tx,
-                outbox::Kind::Start,
-                &format!("call-{id}-{at}"),
-                workflow::WORKFLOW_TYPE,
-                input,
-            )
-            .await?;
+            let begun_anew = find(&mut tx, id).await?;
+            activities::see_through(app, &mut tx, &begun_anew).await?;
         }
         (None, Resolution::Done) => {}
     }
-    let row = store::call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = find(&mut tx, id).await?;
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(row)

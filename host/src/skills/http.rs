@@ -1,12 +1,12 @@
 //! `/skills/{skill}/{action}`, `/skill-calls`, `/skill-configs` and `/approvals`.
 
 use super::{
-    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind,
+    Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind,
     activities::take_further,
     approvals::{self, Decision, Resolution, Which},
     configs::{self, RateLimit},
     dry_run::{DryRun, dry_run},
-    router, store,
+    ending, router, store,
 };
 use crate::{
     app::App,
@@ -133,7 +133,6 @@ async fn call_skill(
     Json(body): Json<CallBody>,
 ) -> Result<Response, Problem> {
     caller.require(Permission::Act)?;
-    let repeatable = key.is_some();
     let request = CallRequest {
         idempotency_key: format!(
             "direct:{}",
@@ -154,17 +153,8 @@ async fn call_skill(
     let row = router::submit(&mut tx, &request).await?;
     tx.commit().await?;
     // It goes on though the client hangs up: what is sent must be noted.
-    let run = tokio::spawn({
-        let (app, tenant) = (app.clone(), caller.tenant);
-        async move { router::advance(&app, tenant, row.id).await }
-    });
-    let advanced = match run.await.map_err(|e| Problem::internal(&e))? {
-        Ok(advanced) => advanced,
-        Err(problem) => return Err(refused(&app, caller.tenant, row.id, repeatable, problem).await),
-    };
-    if let Outcome::Waiting { .. } = advanced.outcome {
-        take_further(&app, caller.tenant, row.id).await?;
-    }
+    let run = tokio::spawn(make(app.clone(), caller.tenant, row.id));
+    let advanced = run.await.map_err(|e| Problem::internal(&e))??;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let call = SkillCall::from(
         store::call(&mut tx, row.id)
@@ -174,24 +164,23 @@ async fn call_skill(
     answer(call, &advanced.outcome)
 }
 
-/// A call that is refused before it begins is in the trace too, and ends. One that may be made again with the same key
-/// ("come again") stays for that.
-async fn refused(
-    app: &App,
-    tenant: TenantId,
-    call: SkillCallId,
-    repeatable: bool,
-    problem: Problem,
-) -> Problem {
-    let comes_again = problem.is_unavailable() || problem.retry_after().is_some();
-    let ends = problem.status().is_client_error() || comes_again;
-    if !ends || (comes_again && repeatable) {
-        return problem;
+/// Takes a call as far as it goes, and sees to it that somebody goes on where it has to wait. What was refused before
+/// it began ends with that.
+async fn make(app: App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
+    match router::advance(&app, tenant, id).await {
+        Ok(advanced) => {
+            if let Outcome::Waiting { .. } = advanced.outcome {
+                take_further(&app, tenant, id).await?;
+            }
+            Ok(advanced)
+        }
+        Err(problem) => {
+            if let Err(unnoted) = ending::refuse(&app, tenant, id, &problem).await {
+                tracing::warn!(call = %id, %unnoted, "that a call was refused is not noted yet");
+            }
+            Err(problem.with("call_id", id))
+        }
     }
-    if let Err(error) = router::refuse(app, tenant, call, &problem).await {
-        tracing::warn!(%call, %error, "a refused call could not be ended");
-    }
-    problem.with("call_id", call)
 }
 
 /// A person came with a key of their own; anything else is a program.
@@ -235,13 +224,16 @@ fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
             Problem::forbidden(router::POLICY_DENIED, failure.message.as_str())
                 .with("call_id", call.id),
         ),
-        Outcome::Failed(failure) => Err(Problem::new(
-            StatusCode::BAD_GATEWAY,
-            "call_failed",
-            failure.message.as_str(),
-        )
-        .with("call_id", call.id)
-        .with("failure", failure)),
+        Outcome::Failed(failure) => {
+            let refused = failure.refused_with.map(StatusCode::from_u16);
+            let (status, code) = match refused {
+                Some(Ok(status)) => (status, "call_refused"),
+                _ => (StatusCode::BAD_GATEWAY, "call_failed"),
+            };
+            Err(Problem::new(status, code, failure.message.as_str())
+                .with("call_id", call.id)
+                .with("failure", failure))
+        }
     }
 }
 

@@ -12,6 +12,10 @@
 //! ## Always true
 //! - One key, one effect: a request's row is committed before the request leaves, and the instance's journal answers
 //!   a request that comes again (`tests/spine/killed.rs`; `a_direct_call_is_made_once_for_its_key`).
+//! - A call of which a request may have left does not end as failed while nobody knows what became of it ([`ending`],
+//!   `a_call_that_is_given_up_after_a_request_may_have_left_is_unknown`, `tests/spine/once.rs`).
+//! - A process that was overtaken changes nothing ([`store::Turn`], `a_process_that_was_overtaken_changes_nothing`).
+//! - A call that was refused is in a trace (`a_refused_call_is_in_its_trace_and_may_come_again_under_its_key`).
 //! - An approval is for exactly one call: action, parameters, target, settings and plugin are in its fingerprint,
 //!   which is computed again when the call goes on (`approvals::fingerprint`). It is used up in the transaction in
 //!   which the call begins (`a_task_waits_for_its_approval_and_sends_one_message`).
@@ -23,6 +27,8 @@
 //! ## To change
 //! - A step of the router: [`router::advance`], one function a step.
 //! - A status of a call: the migration, [`CallStatus`], and `settled` in [`router`].
+//! - A way for a call to end: `Run::end` of [`ending`] where it cannot go on, `Run::fail` of [`router`] where it is
+//!   known that it did nothing.
 //! - What a tenant can set for a skill: a column, `store::ConfigRow`, [`http::SkillConfig`] and its update,
 //!   [`configs::check_call`]; what an approval is for must be in its fingerprint.
 
@@ -30,10 +36,14 @@ pub mod activities;
 pub mod approvals;
 pub mod configs;
 mod dry_run;
+pub mod ending;
 pub mod http;
+mod recall;
 mod render;
 pub mod router;
 mod store;
+#[cfg(test)]
+mod tests;
 pub mod workflow;
 
 use crate::{
@@ -174,6 +184,9 @@ pub struct CallFailure {
     /// Whether the same call may work later.
     #[serde(default)]
     pub retryable: bool,
+    /// The status that it was refused with, where it never began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_with: Option<u16>,
 }
 
 impl CallFailure {
@@ -182,6 +195,7 @@ impl CallFailure {
             code: code.to_owned(),
             message: message.into(),
             retryable: false,
+            refused_with: None,
         }
     }
 }
@@ -204,6 +218,7 @@ impl From<&Problem> for CallFailure {
             code: problem.code().to_owned(),
             message: problem.detail().to_owned(),
             retryable: problem.retry_after().is_some(),
+            refused_with: None,
         }
     }
 }

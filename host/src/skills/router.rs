@@ -6,14 +6,14 @@
 
 use super::{
     Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind, approvals,
-    configs,
+    configs, ending,
     render::{self, Place, Rendered},
-    store::{self, CallRow, ConfigRow},
+    store::{self, CallRow, ConfigRow, End, Stands},
 };
 use crate::{
     app::App,
-    db::TenantTx,
-    id::{SkillCallId, TenantId},
+    db::{TenantTx, without_nul},
+    id::{SkillCallId, SkillConfigId, TenantId},
     instances::{self, Reachable},
     plugins::{self, Installed},
     policies::{self, Strictness, chain::Evaluated},
@@ -29,7 +29,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tsunami_openclaw::bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply};
+use tsunami_openclaw::{
+    Client,
+    bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply},
+};
 use tsunami_plugin_host::{
     LogLine, PluginError,
     adapter::{self, Action, Failure, Reply, Step},
@@ -38,13 +41,11 @@ use tsunami_plugin_host::{
 use zeroize::Zeroizing;
 
 /// How long a process may work on a call before another takes it up.
-const LEASE: Duration = Duration::from_secs(120);
+pub(super) const LEASE: Duration = Duration::from_secs(120);
+/// Attempts at a plugin that runs out of time.
+const PLUGIN_ATTEMPTS: u32 = 3;
 /// Attempts at reaching the instance before the call waits.
 const REACH_ATTEMPTS: u32 = 2;
-/// How often a plugin that used up its time is called again before the call ends.
-const PLUGIN_REPEATS_MAX: u32 = 3;
-/// How old a request may be that the instance's journal is asked about: it forgets after 7 days.
-const JOURNAL_TRUSTED_FOR: time::Duration = time::Duration::days(6);
 /// The longest pause that a service may ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long the instance may take to say which journal it keeps.
@@ -61,14 +62,24 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// 422 where the key came before with another call.
 pub async fn submit(tx: &mut TenantTx, request: &CallRequest) -> Result<CallRow, Problem> {
     let sha256 = request.sha256();
-    let row = store::submit(tx, SkillCallId::fresh(), request, &sha256).await?;
+    let mut row = store::submit(tx, SkillCallId::fresh(), request, &sha256, LEASE).await?;
     if row.request_sha256 != sha256 {
         return Err(Problem::unprocessable(
             "idempotency_key_reused",
             "This Idempotency-Key came before with another call. Use a new key for a new call.",
         ));
     }
+    if ending::was_refused(&row) {
+        store::revive(tx, row.id, LEASE).await?;
+        row = find(tx, row.id).await?;
+    }
     Ok(row)
+}
+
+async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
+    store::call(tx, id)
+        .await?
+        .ok_or_else(|| Problem::not_found("skill call"))
 }
 
 /// A call, and what the policies said of it.
@@ -97,64 +108,99 @@ impl Prepared {
 /// Takes a call as far as it goes.
 ///
 /// # Errors
-/// What stopped it before anything was sent. The call is as it was, and may be advanced again.
+/// What stopped it. The call is as it was, and may be advanced again.
 pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
+    let advanced = go_on(app, tenant, id).await;
+    let pause = match &advanced {
+        Ok(Outcome::Waiting { retry_after, .. }) => Some(*retry_after),
+        Ok(_) => None,
+        Err(problem) => problem.retry_after(),
+    };
+    if let Some(pause) = pause
+        && let Err(problem) = keep(app, tenant, id, pause).await
+    {
+        tracing::info!(call = %id, %problem, "the lease of a call that waits was not extended");
+    }
+    Ok(Advanced {
+        call: id,
+        outcome: advanced?,
+    })
+}
+
+/// Whoever was told to wait comes back; until then nobody else need take the call up.
+async fn keep(
+    app: &App,
+    tenant: TenantId,
+    id: SkillCallId,
+    pause: Duration,
+) -> Result<(), Problem> {
+    let mut tx = app.db().tenant(tenant).await?;
+    store::extend_lease(&mut tx, id, pause + LEASE).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn go_on(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Outcome, Problem> {
     // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
     let mut tx = app.db().tenant_followed(tenant).await?;
     let row = store::lock_call(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))?;
     if let Some(outcome) = settled(&row) {
-        return Ok(Advanced { call: id, outcome });
+        return Ok(outcome);
     }
-    let begun = row.status() == CallStatus::Running;
-    let prepared = prepare(app, &mut tx, &row, begun).await?;
-    let row = if begun {
-        row
-    } else {
-        let decided = decided(app, &mut tx, row, &prepared).await?;
-        if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
-            tx.commit_to_disk().await?;
-            app.outbox_wake().notify_one();
-            return Ok(Advanced { call: id, outcome });
-        }
-        decided.row
-    };
+    if row.status() == CallStatus::Running {
+        return resume(app, tx, row).await;
+    }
+    let prepared = prepare(app, &mut tx, &row).await?;
+    let decided = decided(app, &mut tx, row, &prepared).await?;
+    if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
+        tx.commit_to_disk().await?;
+        app.outbox_wake().notify_one();
+        return Ok(outcome);
+    }
     // Step 5: the credentials that the action names, and nothing else.
-    let action = prepared
-        .action(&row.action)
-        .ok_or_else(|| Problem::internal(&"the action vanished"))?
-        .clone();
+    let action = named(&prepared.installed, &decided.row)?;
     let opened = app
         .vault()
         .open_for_call(&mut tx, app, prepared.config.id, &action.credentials)
         .await?
         .map_err(|unusable| Problem::conflict(unusable.code(), unusable.to_string()))?;
-    let (row, replies) = if begun {
-        store::extend_lease(&mut tx, id, LEASE).await?;
-        (row, store::requests(&mut tx, id).await?)
-    } else {
-        let row = begin(app, &mut tx, &row, &prepared, &opened).await?;
-        (row, Vec::new())
-    };
+    let row = begin(app, &mut tx, &decided.row, &prepared, &action, &opened).await?;
     tx.commit().await?;
-    let mut run = Run {
-        app,
-        tenant,
-        row,
-        prepared,
-        action,
-        opened,
-        began: Instant::now(),
-        log: Vec::new(),
-        requests_made: 0,
-        may_have_acted: false,
-    };
-    let outcome = run.carry_out(replies).await?;
-    Ok(Advanced { call: id, outcome })
+    let mut run = Run::new(app, tenant, row, prepared.installed, action);
+    run.instance = Some(prepared.instance);
+    run.opened = Some(opened);
+    run.carry_out(Vec::new()).await
 }
 
-fn settled(row: &CallRow) -> Option<Outcome> {
+/// Takes up a call that was begun. What sending needs is looked at only where something is still to be sent.
+async fn resume(app: &App, mut tx: TenantTx, row: CallRow) -> Result<Outcome, Problem> {
+    let tenant = tx.tenant();
+    let digest = row
+        .plugin_digest
+        .as_deref()
+        .ok_or_else(|| Problem::internal(&"a call began without a plugin"))?;
+    let installed = plugins::pinned(app, &mut tx, digest).await?;
+    let action = named(&installed, &row)?;
+    let requests = store::requests(&mut tx, row.id).await?;
+    store::extend_lease(&mut tx, row.id, LEASE).await?;
+    tx.commit().await?;
+    Run::new(app, tenant, row, installed, action)
+        .carry_out(requests)
+        .await
+}
+
+/// The call's action, as the plugin describes it.
+fn named(installed: &Installed, row: &CallRow) -> Result<Action, Problem> {
+    let mut actions = installed.manifest.actions.iter();
+    let action = actions.find(|action| action.name == row.action);
+    action
+        .cloned()
+        .ok_or_else(|| Problem::internal(&"the action vanished"))
+}
+
+pub(super) fn settled(row: &CallRow) -> Option<Outcome> {
     let failure = || {
         row.error
             .clone()
@@ -177,18 +223,10 @@ fn settled(row: &CallRow) -> Option<Outcome> {
 }
 
 /// Steps 1 and 2: the instance, and what the tenant set for the skill.
-async fn prepare(
-    app: &App,
-    tx: &mut TenantTx,
-    row: &CallRow,
-    begun: bool,
-) -> Result<Prepared, Problem> {
+async fn prepare(app: &App, tx: &mut TenantTx, row: &CallRow) -> Result<Prepared, Problem> {
     let instance = instances::for_call(app, tx).await?;
     let config = store::config(tx, &row.skill_name).await?;
-    let installed = match (&row.plugin_digest, begun) {
-        (Some(digest), true) => Some(plugins::pinned(app, tx, digest).await?),
-        _ => plugins::installed(app, tx, &row.skill_name).await?,
-    };
+    let installed = plugins::installed(app, tx, &row.skill_name).await?;
     let (Some(config), Some(installed)) = (config, installed) else {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
@@ -204,19 +242,17 @@ async fn prepare(
         installed,
         instance,
     };
-    if !begun {
-        let action = prepared
-            .action(&row.action)
-            .ok_or_else(|| unknown_action(&prepared, row))?;
-        configs::check_call(
-            app,
-            &prepared.config,
-            &prepared.installed,
-            action,
-            &row.params,
-        )
-        .await?;
-    }
+    let action = prepared
+        .action(&row.action)
+        .ok_or_else(|| unknown_action(&prepared, row))?;
+    configs::check_call(
+        app,
+        &prepared.config,
+        &prepared.installed,
+        action,
+        &row.params,
+    )
+    .await?;
     Ok(prepared)
 }
 
@@ -349,7 +385,8 @@ async fn denied(tx: &mut TenantTx, row: &CallRow, reasons: &[String]) -> Result<
         format!("A policy denies the call: {}.", reasons.join("; ")),
     )
     .cleaned();
-    if store::finish(tx, row.id, CallStatus::Rejected, None, None, Some(&failure)).await? {
+    let end = store::End::badly(CallStatus::Rejected, &failure);
+    if store::finish(tx, row.id, Stands::NotBegun, end).await? {
         let details = json!({
             "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "denied",
             "policies": row.policy_verdict, "error": failure,
@@ -373,6 +410,7 @@ async fn begin(
     tx: &mut TenantTx,
     row: &CallRow,
     prepared: &Prepared,
+    action: &Action,
     opened: &[Opened],
 ) -> Result<CallRow, Problem> {
     if row.rate_counted_at.is_none()
@@ -402,34 +440,62 @@ async fn begin(
         digest: prepared.installed.plugin.digest(),
         settings: &prepared.config.settings,
         credentials_used: json!(masks),
+        idempotent: action.idempotent,
         lease: LEASE,
     };
     Ok(store::begin(tx, row.id, begin).await?)
 }
 
 /// Steps 6 and 7 of one call.
-struct Run<'a> {
-    app: &'a App,
-    tenant: TenantId,
-    row: CallRow,
-    prepared: Prepared,
-    action: Action,
-    opened: Vec<Opened>,
+pub(super) struct Run<'a> {
+    pub app: &'a App,
+    pub tenant: TenantId,
+    pub row: CallRow,
+    pub installed: Installed,
+    pub action: Action,
+    /// What sending needs: there once it was needed.
+    pub instance: Option<Reachable>,
+    pub opened: Option<Vec<Opened>>,
+    /// A request that may change something may have left, and no reply to it is here.
+    pub is_open: bool,
+    /// A request that may change something was answered.
+    pub has_acted: bool,
     began: Instant,
     log: Vec<LogLine>,
     /// In this attempt, the one under way included.
     requests_made: usize,
-    /// Whether a request that could change something has left, or may have. From then on the call does not simply fail.
-    may_have_acted: bool,
 }
 
 /// What became of one request.
-enum Sent {
+pub(super) enum Sent {
     Reply(Value),
     Stop(Outcome),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        app: &'a App,
+        tenant: TenantId,
+        row: CallRow,
+        installed: Installed,
+        action: Action,
+    ) -> Self {
+        Self {
+            app,
+            tenant,
+            row,
+            installed,
+            action,
+            instance: None,
+            opened: None,
+            is_open: false,
+            has_acted: false,
+            began: Instant::now(),
+            log: Vec::new(),
+            requests_made: 0,
+        }
+    }
+
     async fn carry_out(&mut self, mut known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
         let invocation = Arc::new(adapter::Invocation {
             action: self.row.action.clone(),
@@ -445,37 +511,12 @@ impl Run<'_> {
         });
         let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
         let mut replies: Vec<Reply> = Vec::new();
-        let mut slow = 0;
+        let is_open = known.iter().any(|request| request.reply.is_none());
+        self.is_open = is_open && !self.action.idempotent;
         loop {
-            let (asked, given) = (invocation.clone(), std::mem::take(&mut replies));
-            let called = plugins::call(self.app, &self.prepared.installed.plugin, move |plugin| {
-                (plugin.next(&asked, &given), given)
-            });
-            let answer = called.await.and_then(|(answer, given)| {
-                replies = given;
-                answer
-            });
-            let step = match answer {
-                Ok(called) => {
-                    self.log = called.log;
-                    called.value
-                }
-                Err(error) if error.is_transient() => {
-                    return Ok(waiting(error.to_string(), RETRY_AFTER_DEFAULT));
-                }
-                // It is a pure function: on a busy machine it may only have had no turn.
-                Err(PluginError::Timeout(_)) if slow < PLUGIN_REPEATS_MAX => {
-                    slow += 1;
-                    continue;
-                }
-                Err(error) => {
-                    return self
-                        .stop(CallFailure::new(
-                            "plugin_failed",
-                            format!("The plugin failed: {error}."),
-                        ))
-                        .await;
-                }
+            let step = match self.next_step(&invocation, &mut replies).await? {
+                Ok(step) => step,
+                Err(stopped) => return Ok(stopped),
             };
             let request = match step {
                 Ok(Step::Finish(outcome)) => return self.succeed(&outcome).await,
@@ -484,70 +525,160 @@ impl Run<'_> {
             };
             if replies.len() >= steps_max {
                 return self
-                    .stop(CallFailure::new(
+                    .end(CallFailure::new(
                         "too_many_steps",
                         format!("The plugin asks for more than {steps_max} requests in one call."),
                     ))
                     .await;
             }
-            let seq = replies.len();
-            self.requests_made = seq + 1;
-            let sent = match known
-                .iter_mut()
-                .find(|r| usize::try_from(r.seq) == Ok(seq))
-                .and_then(|r| r.reply.take())
-            {
-                Some(reply) => {
-                    self.note_leaving(&request);
-                    Sent::Reply(reply)
+            let seq = i32::try_from(replies.len()).unwrap_or(i32::MAX);
+            self.requests_made = replies.len() + 1;
+            let earlier = known.iter().position(|r| r.seq == seq);
+            let sent = match earlier.map(|at| known.swap_remove(at)) {
+                Some(mut answered) if answered.reply.is_some() => {
+                    Sent::Reply(answered.reply.take().unwrap_or_default())
                 }
-                None => {
-                    self.perform(&request, i32::try_from(seq).unwrap_or(i32::MAX), &known)
-                        .await?
-                }
+                // The same id is never sent from here again: what became of it is asked.
+                Some(open) => match self.recall(&open, self.acts(&request)).await? {
+                    Some(sent) => sent,
+                    None => self.perform(&request, seq).await?,
+                },
+                None => self.perform(&request, seq).await?,
             };
-            match sent {
-                Sent::Reply(reply) if reply["truncated"] == true => {
-                    return self.fail_without_answer(&reply).await;
-                }
-                Sent::Reply(reply) => replies.push(to_reply(&reply)),
+            let reply = match sent {
+                Sent::Reply(reply) => reply,
                 Sent::Stop(outcome) => return Ok(outcome),
+            };
+            self.has_acted |= self.acts(&request);
+            if reply["truncated"] == true {
+                return self.fail_without_answer(&reply).await;
+            }
+            replies.push(to_reply(&reply));
+        }
+    }
+
+    /// Whether the request may change something: what only reads has the safe methods of HTTP (RFC 9110, 9.2.1), or
+    /// belongs to an action that may be repeated.
+    fn acts(&self, request: &adapter::Request) -> bool {
+        let is_safe = matches!(request.method, adapter::Method::Get | adapter::Method::Head);
+        !is_safe && !self.action.idempotent
+    }
+
+    /// What the plugin wants next. A plugin that runs out of time is asked again: the machine may be busy, and the same
+    /// question has the same answer.
+    async fn next_step(
+        &mut self,
+        invocation: &Arc<adapter::Invocation>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<Result<Result<Step, Failure>, Outcome>, Problem> {
+        let mut attempt = 1;
+        loop {
+            let (asked, given) = (invocation.clone(), std::mem::take(replies));
+            let called = plugins::call(self.app, &self.installed.plugin, move |plugin| {
+                (plugin.next(&asked, &given), given)
+            });
+            let answer = called.await.and_then(|(answer, given)| {
+                *replies = given;
+                answer
+            });
+            match answer {
+                Ok(called) => {
+                    self.log = called.log;
+                    return Ok(Ok(called.value));
+                }
+                Err(PluginError::Timeout(_)) if attempt < PLUGIN_ATTEMPTS => attempt += 1,
+                Err(error) if error.is_transient() => {
+                    return Ok(Err(waiting(error.to_string(), RETRY_AFTER_DEFAULT)));
+                }
+                Err(error) => {
+                    let failure =
+                        CallFailure::new("plugin_failed", format!("The plugin failed: {error}."));
+                    return self.end(failure).await.map(Err);
+                }
             }
         }
     }
 
-    async fn perform(
-        &mut self,
-        request: &adapter::Request,
-        seq: i32,
-        known: &[store::RequestRow],
-    ) -> Result<Sent, Problem> {
-        let earlier = known.iter().find(|r| r.seq == seq);
-        if let Some(earlier) = earlier {
-            self.note_leaving(request);
-            if self.app.clock().now() - earlier.sent_at > JOURNAL_TRUSTED_FOR {
-                let why =
-                    "it was sent so long ago that the instance has forgotten what became of it";
-                return self.unknown(why).await.map(Sent::Stop);
+    /// The instance, where the call does not have it yet.
+    pub(super) async fn reach(&mut self) -> Result<Option<Outcome>, Problem> {
+        if self.instance.is_some() {
+            return Ok(None);
+        }
+        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let found = instances::for_call(self.app, &mut tx).await;
+        tx.commit().await?;
+        match found {
+            Ok(instance) => self.instance = Some(instance),
+            Err(problem) => return self.stopped_by(problem).await.map(Some),
+        }
+        Ok(None)
+    }
+
+    /// The credentials that the action names, where the call does not have them yet.
+    async fn open(&mut self) -> Result<Option<Outcome>, Problem> {
+        if self.opened.is_some() {
+            return Ok(None);
+        }
+        let keys = &self.action.credentials;
+        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let config = self.config()?;
+        let opened = self
+            .app
+            .vault()
+            .open_for_call(&mut tx, self.app, config, keys)
+            .await?;
+        tx.commit().await?;
+        match opened {
+            Ok(opened) => self.opened = Some(opened),
+            Err(unusable) => {
+                let failure = CallFailure::new(unusable.code(), unusable.to_string());
+                return self.end(failure).await.map(Some);
             }
+        }
+        Ok(None)
+    }
+
+    fn config(&self) -> Result<SkillConfigId, Problem> {
+        self.row
+            .skill_config_id
+            .ok_or_else(|| Problem::internal(&"a call began without a configuration"))
+    }
+
+    /// What is away is waited for; what is wrong ends the call.
+    async fn stopped_by(&mut self, problem: Problem) -> Result<Outcome, Problem> {
+        match problem.retry_after() {
+            Some(pause) => Ok(waiting(problem.detail().to_owned(), pause)),
+            None if problem.status().is_client_error() => {
+                self.end(CallFailure::from(&problem)).await
+            }
+            None => Err(problem),
+        }
+    }
+
+    async fn perform(&mut self, request: &adapter::Request, seq: i32) -> Result<Sent, Problem> {
+        if let Some(stopped) = self.reach().await? {
+            return Ok(Sent::Stop(stopped));
+        }
+        if let Some(stopped) = self.open().await? {
+            return Ok(Sent::Stop(stopped));
         }
         let settings = self.row.settings.clone().unwrap_or_else(|| json!({}));
         let place = Place {
-            manifest: &self.prepared.installed.manifest,
+            manifest: &self.installed.manifest,
             settings: &settings,
             private_hosts: &self.app.config().skills.private_network_hosts,
-            credentials: &self.opened,
+            credentials: self.opened.as_deref().unwrap_or_default(),
         };
         let rendered = match render::render(request, &place) {
             Ok(rendered) => rendered,
             Err(why) => {
-                return Ok(Sent::Stop(
-                    self.stop(CallFailure::new(
+                return self
+                    .end(CallFailure::new(
                         "request_refused",
                         format!("The gateway refuses the request: {why}."),
                     ))
-                    .await?,
-                ));
+                    .await
+                    .map(Sent::Stop);
             }
         };
         let Some(journal) = self.journal_id().await else {
@@ -556,40 +687,26 @@ impl Run<'_> {
                 RETRY_AFTER_DEFAULT,
             )));
         };
-        if earlier.is_none() {
-            // Before anything leaves: whoever comes after us finds that it may have.
-            let mut tx = self.app.db().tenant(self.tenant).await?;
-            if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
-                return Ok(Sent::Stop(taken_over()));
-            }
-            store::sending(&mut tx, self.row.id, seq, &rendered.digest, &journal).await?;
-            if seq > 0 {
-                // The first one leaves right after the lease was taken.
-                store::extend_lease(&mut tx, self.row.id, LEASE).await?;
-            }
-            tx.commit().await?;
+        // Before anything leaves: whoever comes after us finds that it may have.
+        let (turn, digest) = (self.row.turn(), &rendered.digest);
+        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let noted = store::sending(&mut tx, turn, seq, digest, &journal, LEASE).await?;
+        tx.commit().await?;
+        if !noted {
+            return self.overtaken().await.map(Sent::Stop);
         }
-        let journal_id = earlier
-            .and_then(|r| r.journal_id.clone())
-            .unwrap_or(journal);
-        let acted_before = self.may_have_acted;
-        self.note_leaving(request);
-        self.send(seq, rendered, journal_id, earlier.is_some(), acted_before)
-            .await
-    }
-
-    /// A request that could change something is about to leave, or left before.
-    fn note_leaving(&mut self, request: &adapter::Request) {
-        let reads = matches!(request.method, adapter::Method::Get | adapter::Method::Head);
-        self.may_have_acted |= !reads && !self.action.idempotent;
+        let acts = self.acts(request);
+        self.is_open = acts;
+        self.send(seq, rendered, journal, acts).await
     }
 
     /// The journal of the instance's disk, known since the first call over this connection.
     async fn journal_id(&self) -> Option<String> {
-        let client = &self.prepared.instance.client;
+        let instance = self.instance.as_ref()?;
+        let client = &instance.client;
         let hello = client.hello();
         let key = (
-            self.prepared.instance.id,
+            instance.id,
             hello
                 .as_ref()
                 .map(|h| h.server.boot_id.clone())
@@ -619,8 +736,7 @@ impl Run<'_> {
         seq: i32,
         rendered: Rendered,
         journal_id: String,
-        resend: bool,
-        acted_before: bool,
+        acts: bool,
     ) -> Result<Sent, Problem> {
         let limits = &self.app.config().skills;
         let Rendered {
@@ -631,10 +747,11 @@ impl Run<'_> {
             ..
         } = rendered;
         let mut execute = ExecuteRequest {
-            call_id: format!("{}:{}:{seq}", self.row.id, self.row.attempts),
+            call_id: wire_id(&self.row, self.row.attempts, seq),
             digest,
-            resend,
+            resend: false,
             journal_id: Some(journal_id),
+            sent_ago: Duration::ZERO,
             retry_unknown: false,
             timeout: Duration::from_secs(limits.request_timeout_seconds.into()),
             max_response_bytes: limits.reply_bytes_max,
@@ -646,27 +763,26 @@ impl Run<'_> {
             journal_reply: true,
             request,
         };
+        let first_sent = Instant::now();
         let mut attempt = 1;
         loop {
-            let error = match self.prepared.instance.client.execute(&execute).await {
-                Ok(reply) => {
-                    return self
-                        .keep_reply(seq, &reply.reply, &secrets)
-                        .await
-                        .map(Sent::Reply);
-                }
+            execute.sent_ago = first_sent.elapsed();
+            let error = match self.client()?.execute(&execute).await {
+                Ok(reply) => return self.keep_reply(seq, &reply.reply, &secrets).await,
                 Err(error) => error,
             };
             match (error.advice(), &error) {
-                // The service itself drops the repetition: it bears the same key.
-                (Advice::AskPerson, _) if self.action.idempotent && !execute.retry_unknown => {
-                    execute.retry_unknown = true
+                // It may be repeated: it only reads, or the service drops the repetition, which bears the same key.
+                (Advice::AskPerson, _) if !acts && !execute.retry_unknown => {
+                    execute.resend = true;
+                    execute.retry_unknown = true;
                 }
                 (Advice::AskPerson, _) => {
-                    return self.unknown(&error.to_string()).await.map(Sent::Stop);
+                    let cause = CallFailure::new("outcome_unknown", error.to_string());
+                    return self.unknown(cause).await.map(Sent::Stop);
                 }
                 (advice, ExecuteError::NotSent { .. }) => {
-                    self.may_have_acted = acted_before;
+                    self.is_open = false;
                     let message =
                         format!("The service was not reached, and nothing was sent: {error}.");
                     let failure = CallFailure {
@@ -675,17 +791,18 @@ impl Run<'_> {
                     };
                     let pause =
                         Duration::from_secs(self.app.config().tasks.retry_initial_seconds.into());
-                    let stopped = match advice {
-                        Advice::SendAgain => self.try_later(failure, pause).await,
-                        _ => self.stop(failure).await,
-                    };
-                    return stopped.map(Sent::Stop);
+                    if advice == Advice::SendAgain
+                        && let Some(waits) = self.try_later(&failure, pause).await?
+                    {
+                        return Ok(Sent::Stop(waits));
+                    }
+                    return self.end(failure).await.map(Sent::Stop);
                 }
                 (Advice::GiveUp, _) => {
-                    // Refused before it was performed, unless it was there before.
-                    self.may_have_acted = acted_before || execute.resend;
+                    // This sending did nothing; an earlier one may have.
+                    self.is_open = acts && execute.resend;
                     return self
-                        .stop(CallFailure::new(
+                        .end(CallFailure::new(
                             "instance_refused",
                             format!("The OpenClaw instance refused the request: {error}."),
                         ))
@@ -699,20 +816,27 @@ impl Run<'_> {
                         RETRY_AFTER_DEFAULT,
                     )));
                 }
-                (Advice::SendAgain | Advice::AskAgain, _) => {
+                (advice, _) => {
                     attempt += 1;
-                    execute.resend = true;
+                    execute.resend |= advice == Advice::AskAgain;
                 }
             }
         }
     }
 
-    async fn keep_reply(
+    pub(super) fn client(&self) -> Result<&Client, Problem> {
+        let instance = self.instance.as_ref();
+        instance
+            .map(|instance| &instance.client)
+            .ok_or_else(|| Problem::internal(&"a request was to leave without an instance"))
+    }
+
+    pub(super) async fn keep_reply(
         &mut self,
         seq: i32,
         reply: &HttpReply,
         secrets: &[Zeroizing<String>],
-    ) -> Result<Value, Problem> {
+    ) -> Result<Sent, Problem> {
         let text =
             |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
         let headers: Vec<_> = reply
@@ -721,7 +845,9 @@ impl Run<'_> {
             .map(|(name, value)| (name.clone(), text(value.clone().into_bytes())))
             .collect();
         let body = render::mask(reply.body.clone().unwrap_or_default(), secrets);
-        let mut kept = json!({ "status": reply.status, "headers": headers, "truncated": reply.truncated || reply.body.is_none() });
+        let mut kept = without_nul(
+            json!({ "status": reply.status, "headers": headers, "truncated": reply.truncated || reply.body.is_none() }),
+        );
         // jsonb holds no U+0000, and no bytes.
         match String::from_utf8(body) {
             Ok(text) if !text.contains('\0') => kept["body"] = json!(text),
@@ -730,25 +856,27 @@ impl Run<'_> {
         }
         // If this is lost, the instance's journal gives the reply again.
         let mut tx = self.app.db().tenant_followed(self.tenant).await?;
-        if store::holds(&mut tx, self.row.id, self.row.attempts).await? {
-            store::replied(&mut tx, self.row.id, seq, &kept).await?;
-        }
+        let ours = store::replied(&mut tx, self.row.turn(), seq, &kept, LEASE).await?;
         tx.commit().await?;
-        Ok(kept)
+        if !ours {
+            return self.overtaken().await.map(Sent::Stop);
+        }
+        self.is_open = false;
+        Ok(Sent::Reply(kept))
     }
 
     async fn succeed(&mut self, outcome: &adapter::Outcome) -> Result<Outcome, Problem> {
         if outcome.output.len() > OUTPUT_BYTES_MAX {
             return self
-                .stop(CallFailure::new(
+                .end(CallFailure::new(
                     "output_too_large",
                     format!("The plugin's output is larger than {OUTPUT_BYTES_MAX} bytes."),
                 ))
                 .await;
         }
-        let Ok(output) = serde_json::from_str::<Value>(&outcome.output).map(without_nul) else {
+        let Ok(output) = serde_json::from_str(&outcome.output).map(without_nul) else {
             return self
-                .stop(CallFailure::new(
+                .end(CallFailure::new(
                     "plugin_failed",
                     "The plugin's output is no JSON.",
                 ))
@@ -760,59 +888,39 @@ impl Run<'_> {
             .chars()
             .take(500)
             .collect();
-        let mut tx = self.app.db().tenant(self.tenant).await?;
-        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
-            return Ok(taken_over());
+        let end = End {
+            status: CallStatus::Succeeded,
+            output: Some(&output),
+            summary: Some(&summary),
+            error: None,
+        };
+        let shown = json!({ "status": "succeeded", "summary": summary, "result": output });
+        if !self.finish(end, shown).await? {
+            return self.overtaken().await;
         }
-        if store::finish(
-            &mut tx,
-            self.row.id,
-            CallStatus::Succeeded,
-            Some(&output),
-            Some(&summary),
-            None,
-        )
-        .await?
-        {
-            self.trace(
-                &mut tx,
-                json!({ "status": "succeeded", "summary": summary, "result": output }),
-            )
-            .await?;
-        }
-        tx.commit().await?;
         Ok(Outcome::Succeeded { output, summary })
     }
 
-    /// Ends a call that cannot go on. Where it may have changed something, it does not claim that it failed.
-    async fn stop(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
-        if self.may_have_acted {
-            return self.unknown(failure.message.trim_end_matches('.')).await;
+    /// The call did not do what it was to do, and that is known.
+    pub(super) async fn fail(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
+        let failure = failure.cleaned();
+        let end = End::badly(CallStatus::Failed, &failure);
+        let shown = json!({ "status": "failed", "error": failure });
+        if !self.finish(end, shown).await? {
+            return self.overtaken().await;
         }
-        self.fail(failure).await
+        Ok(Outcome::Failed(failure))
     }
 
-    /// Ends a call of which it is known that it did not succeed: nothing left, or the service said no.
-    async fn fail(&mut self, failure: CallFailure) -> Result<Outcome, Problem> {
+    async fn finish(&self, end: End<'_>, shown: Value) -> Result<bool, Problem> {
         let mut tx = self.app.db().tenant(self.tenant).await?;
-        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
-            return Ok(taken_over());
-        }
-        if store::finish(
-            &mut tx,
-            self.row.id,
-            CallStatus::Failed,
-            None,
-            None,
-            Some(&failure),
-        )
-        .await?
-        {
-            self.trace(&mut tx, json!({ "status": "failed", "error": failure }))
-                .await?;
+        let running = Stands::Running(self.row.turn());
+        let done = store::finish(&mut tx, self.row.id, running, end).await?;
+        if done {
+            self.trace(&mut tx, shown).await?;
         }
         tx.commit().await?;
-        Ok(Outcome::Failed(failure))
+        Ok(done)
     }
 
     /// In the words of the service, through the plugin.
@@ -831,12 +939,7 @@ impl Run<'_> {
             Failure::Refused(refusal) => {
                 if refusal.credential_rejected {
                     let mut tx = self.app.db().tenant(self.tenant).await?;
-                    vault::note_rejected(
-                        &mut tx,
-                        self.prepared.config.id,
-                        &self.action.credentials,
-                    )
-                    .await?;
+                    vault::note_rejected(&mut tx, self.config()?, &self.action.credentials).await?;
                     tx.commit().await?;
                 }
                 let pause = refusal.retry_after_ms.map(Duration::from_millis);
@@ -844,8 +947,10 @@ impl Run<'_> {
                     retryable: pause.is_some(),
                     ..CallFailure::new(&refusal.code, refusal.message)
                 };
-                if let Some(pause) = pause {
-                    return self.try_later(failure.cleaned(), pause).await;
+                if let Some(pause) = pause
+                    && let Some(waits) = self.try_later(&failure.clone().cleaned(), pause).await?
+                {
+                    return Ok(waits);
                 }
                 failure
             }
@@ -853,73 +958,56 @@ impl Run<'_> {
                 let message =
                     format!("The service answered in a way that the plugin does not know: {what}.");
                 let failure = CallFailure::new("unexpected_reply", message);
-                return self.stop(failure.cleaned()).await;
+                return self.end(failure).await;
             }
         };
-        self.fail(failure.cleaned()).await
+        // Whatever was answered, the plugin knows what it means: the service said no.
+        self.fail(failure).await
     }
 
     /// The service answered, and its answer is not there: it was too large.
     async fn fail_without_answer(&mut self, reply: &Value) -> Result<Outcome, Problem> {
         let message = format!(
-            "The service answered with status {}, and its answer is larger than what is kept of one. Where the action changes something, look at the service before it is called again.",
+            "The service answered with status {}, and its answer is larger than what is kept of one.",
             reply["status"]
         );
-        self.stop(CallFailure::new("reply_too_large", message))
-            .await
+        self.end(CallFailure::new("reply_too_large", message)).await
     }
 
-    /// Begins anew after a pause, where nothing happened, somebody waits, and it was not tried too often.
+    /// Begins anew after a pause, where nothing happened, somebody waits, and it was not tried too often; `None` where
+    /// the call is not made again.
     async fn try_later(
         &mut self,
-        failure: CallFailure,
+        failure: &CallFailure,
         pause: Duration,
-    ) -> Result<Outcome, Problem> {
+    ) -> Result<Option<Outcome>, Problem> {
         let attempts_max = self.app.config().tasks.attempts_max;
-        let attempt = u32::try_from(self.row.attempts)
+        let attempt = u32::try_from(self.row.refusals)
             .unwrap_or(u32::MAX)
             .saturating_add(1);
         let is_waited_for = self.row.task_id.is_some() && !self.row.detached;
         let nothing_happened = self.requests_made <= 1 || self.action.idempotent;
         if attempt >= attempts_max || !is_waited_for || !nothing_happened {
-            return self.fail(failure).await;
+            return Ok(None);
         }
         let mut tx = self.app.db().tenant(self.tenant).await?;
-        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
-            return Ok(taken_over());
+        if !store::next_attempt(&mut tx, self.row.turn()).await? {
+            drop(tx);
+            return self.overtaken().await.map(Some);
         }
-        store::next_attempt(&mut tx, self.row.id).await?;
         let details = json!({ "status": "refused", "error": failure, "attempt": attempt, "retry_after_seconds": pause.as_secs() });
         self.trace(&mut tx, details).await?;
         tx.commit().await?;
-        Ok(waiting(failure.message, pause.min(PAUSE_MAX)))
-    }
-
-    async fn unknown(&mut self, why: &str) -> Result<Outcome, Problem> {
-        let message = unknown_message(&self.row, why);
-        let failure = CallFailure::new("outcome_unknown", &message);
-        let mut tx = self.app.db().tenant(self.tenant).await?;
-        if !store::holds(&mut tx, self.row.id, self.row.attempts).await? {
-            return Ok(taken_over());
-        }
-        if store::outcome_unknown(&mut tx, self.row.id, &failure).await? {
-            self.trace(
-                &mut tx,
-                json!({ "status": "outcome_unknown", "error": failure }),
-            )
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(Outcome::OutcomeUnknown { message })
+        Ok(Some(waiting(failure.message.clone(), pause.min(PAUSE_MAX))))
     }
 
     /// Step 7, in the transaction of what it reports.
-    async fn trace(&self, tx: &mut TenantTx, result: Value) -> Result<(), sqlx::Error> {
+    pub(super) async fn trace(&self, tx: &mut TenantTx, result: Value) -> Result<(), sqlx::Error> {
         let mut details = json!({
             "skill": self.row.skill_name,
             "action": self.row.action,
             "actor": self.row.actor,
-            "instance": self.prepared.instance.name,
+            "instance": self.instance.as_ref().map(|instance| &instance.name),
             "plugin_digest": self.row.plugin_digest,
             "policies": self.row.policy_verdict,
             "credentials_used": self.row.credentials_used,
@@ -976,26 +1064,13 @@ pub(super) async fn record(
     Ok(())
 }
 
-fn waiting(what: String, retry_after: Duration) -> Outcome {
+/// The id under which the instance knows a request.
+pub(super) fn wire_id(row: &CallRow, attempt: i32, seq: i32) -> String {
+    format!("{}:{attempt}:{seq}", row.id)
+}
+
+pub(super) fn waiting(what: String, retry_after: Duration) -> Outcome {
     Outcome::Waiting { what, retry_after }
-}
-
-/// Another process has taken the call further meanwhile: what this one knows is of an earlier attempt.
-fn taken_over() -> Outcome {
-    waiting("another worker has the call".into(), RETRY_AFTER_DEFAULT)
-}
-
-/// jsonb holds no U+0000.
-pub(super) fn without_nul(value: Value) -> Value {
-    match value {
-        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
-        Value::Array(all) => all.into_iter().map(without_nul).collect(),
-        Value::Object(all) => all
-            .into_iter()
-            .map(|(name, value)| (name.replace('\0', "\u{fffd}"), without_nul(value)))
-            .collect(),
-        other => other,
-    }
 }
 
 fn to_reply(kept: &Value) -> Reply {
@@ -1017,100 +1092,13 @@ fn to_reply(kept: &Value) -> Reply {
     }
 }
 
-/// Ends a call that cannot go on, with the reason. Where a request of it may have left, nobody knows what became of
-/// it, and a person is asked.
-pub async fn give_up(
-    app: &App,
-    tenant: TenantId,
-    id: SkillCallId,
-    problem: &Problem,
-) -> Result<Outcome, Problem> {
-    let failure = CallFailure::from(problem);
-    let mut tx = app.db().tenant(tenant).await?;
-    let row = store::lock_call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
-    if let Some(outcome) = settled(&row) {
-        return Ok(outcome);
-    }
-    let details = |status: &str, failure: &CallFailure| json!({ "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": status, "error": failure });
-    let left =
-        row.status() == CallStatus::Running && !store::requests(&mut tx, id).await?.is_empty();
-    let outcome = if left {
-        let message = unknown_message(&row, failure.message.trim_end_matches('.'));
-        let failure = CallFailure::new("outcome_unknown", &message);
-        store::outcome_unknown(&mut tx, id, &failure).await?;
-        let key = format!("skill_call:outcome_unknown:{}", row.attempts);
-        let told = details("outcome_unknown", &failure);
-        record(&mut tx, &row, StepType::SkillCall, &key, told, None).await?;
-        Outcome::OutcomeUnknown { message }
-    } else {
-        store::finish(&mut tx, id, CallStatus::Failed, None, None, Some(&failure)).await?;
-        let told = details("failed", &failure);
-        record(
-            &mut tx,
-            &row,
-            StepType::SkillCall,
-            "skill_call:failed",
-            told,
-            None,
-        )
-        .await?;
-        Outcome::Failed(failure)
-    };
-    tx.commit().await?;
-    Ok(outcome)
-}
-
-/// Ends a call that was refused before it began; one that has begun goes on.
-pub async fn refuse(
-    app: &App,
-    tenant: TenantId,
-    id: SkillCallId,
-    problem: &Problem,
-) -> Result<(), Problem> {
-    let failure = CallFailure::from(problem);
-    let mut tx = app.db().tenant(tenant).await?;
-    let row = store::lock_call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
-    if row.status() != CallStatus::Queued {
-        return Ok(());
-    }
-    store::finish(
-        &mut tx,
-        id,
-        CallStatus::Rejected,
-        None,
-        None,
-        Some(&failure),
-    )
-    .await?;
-    let details = json!({ "skill": row.skill_name, "action": row.action, "actor": row.actor, "status": "refused", "error": failure });
-    record(
-        &mut tx,
-        &row,
-        StepType::SkillCall,
-        "skill_call:refused",
-        details,
-        None,
-    )
-    .await?;
-    Ok(tx.commit().await?)
-}
-
-fn unknown_message(row: &CallRow, why: &str) -> String {
-    format!(
-        "Whether `{}` of `{}` was carried out is unknown: {why}. Look at the service whether it happened, then say so with POST /api/v1/skill-calls/{}/resolve.",
-        row.action, row.skill_name, row.id
-    )
-}
-
-/// The workflow that takes a call through its waits.
+/// The workflow that takes a call through its waits: its task's, or one of its own. The latter ends where the outcome
+/// is unknown, and what is begun anew after that has another.
 pub fn workflow_of(row: &CallRow) -> String {
-    match row.task_id {
+    match row.task_id.filter(|_| !row.detached) {
         Some(task) => task.to_string(),
-        None => format!("call-{}", row.id),
+        None if row.attempts == 0 => format!("call-{}", row.id),
+        None => format!("call-{}-{}", row.id, row.attempts),
     }
 }
 

@@ -143,6 +143,8 @@ pub struct CallRow {
     pub policy_verdict: Option<Value>,
     pub detached: bool,
     pub attempts: i32,
+    pub refusals: i32,
+    pub idempotent: Option<bool>,
     pub rate_counted_at: Option<OffsetDateTime>,
     pub credentials_used: Value,
     pub output: Option<Value>,
@@ -157,6 +159,21 @@ impl CallRow {
     pub fn status(&self) -> CallStatus {
         CallStatus::parse(&self.status)
     }
+
+    pub fn turn(&self) -> Turn {
+        Turn {
+            call: self.id,
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// A running call, as whoever works on it knows it. Where it was begun anew meanwhile, or has ended, it is somebody
+/// else's: what is written under an old turn changes nothing, and is answered with `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    pub call: SkillCallId,
+    pub attempts: i32,
 }
 
 macro_rules! call_query {
@@ -171,7 +188,7 @@ macro_rules! call_query {
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
                       actor_context, policy_verdict,
-                      detached, attempts, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
+                      detached, attempts, refusals, idempotent, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
             $(, $arg)*
         )
     };
@@ -183,6 +200,7 @@ pub async fn submit(
     id: SkillCallId,
     request: &CallRequest,
     sha256: &[u8; 32],
+    lease: Duration,
 ) -> Result<CallRow> {
     let tenant = tx.tenant();
     let (task, step, agent) = match request.origin {
@@ -192,8 +210,8 @@ pub async fn submit(
         }
     };
     let inserted = call_query!(
-        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12) on conflict on constraint skill_calls_idempotency do nothing
+        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context, leased_until)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13)) on conflict on constraint skill_calls_idempotency do nothing
          returning " => "",
         id.uuid(),
         tenant.uuid(),
@@ -206,7 +224,8 @@ pub async fn submit(
         request.skill,
         request.action,
         request.params,
-        serde_json::to_value(&request.who).ok()
+        serde_json::to_value(&request.who).ok(),
+        lease.as_secs_f64()
     )
     .fetch_optional(&mut **tx)
     .await?;
@@ -247,6 +266,7 @@ pub struct Begin<'a> {
     pub digest: &'a str,
     pub settings: &'a Value,
     pub credentials_used: Value,
+    pub idempotent: bool,
     pub lease: Duration,
 }
 
@@ -254,7 +274,8 @@ pub struct Begin<'a> {
 pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<CallRow> {
     call_query!(
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
-                started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7)
+                started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7),
+                idempotent = $8
          where id = $1 returning " => "",
         id.uuid(),
         begin.config.uuid(),
@@ -262,47 +283,24 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
         begin.digest,
         begin.settings,
         begin.credentials_used,
-        begin.lease.as_secs_f64()
+        begin.lease.as_secs_f64(),
+        begin.idempotent
     )
     .fetch_one(&mut **tx)
     .await
 }
 
-/// Says that the call is being worked on.
+/// Says that somebody works on the call, or comes back to it, until then.
 pub async fn extend_lease(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
     sqlx::query!(
-        "update skill_calls set leased_until = now() + make_interval(secs => $2) where id = $1",
+        "update skill_calls set leased_until = greatest(leased_until, now() + make_interval(secs => $2))
+         where id = $1 and status in ('queued', 'running')",
         id.uuid(),
         lease.as_secs_f64()
     )
     .execute(&mut **tx)
     .await?;
     Ok(())
-}
-
-/// Whether this attempt of the call is still the one under way; it stays so until the transaction ends. A process that
-/// was thought dead and comes back finds here that another has taken the call further.
-pub async fn holds(tx: &mut TenantTx, id: SkillCallId, attempt: i32) -> Result<bool> {
-    let held = sqlx::query!(
-        "select 1 as one from skill_calls where id = $1 and attempts = $2 and status = 'running' for update",
-        id.uuid(),
-        attempt
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    Ok(held.is_some())
-}
-
-/// Takes up a call whose lease has run out; `None` where somebody else was faster. Gives how often it was taken up.
-pub async fn take_up(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<Option<i32>> {
-    sqlx::query_scalar!(
-        "update skill_calls set leased_until = now() + make_interval(secs => $2), taken_up = taken_up + 1
-         where id = $1 and status = 'running' and leased_until < now() returning taken_up",
-        id.uuid(),
-        lease.as_secs_f64()
-    )
-    .fetch_optional(&mut **tx)
-    .await
 }
 
 pub async fn await_approval(
@@ -320,39 +318,87 @@ pub async fn await_approval(
     Ok(())
 }
 
-/// Ends a call; `false` where it had ended before.
+/// Where a call must stand to be ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Stands {
+    /// Written down, and not begun.
+    NotBegun,
+    Running(Turn),
+    Unknown,
+}
+
+impl Stands {
+    fn statuses(self) -> Vec<String> {
+        let statuses: &[CallStatus] = match self {
+            Self::NotBegun => &[CallStatus::Queued, CallStatus::AwaitingApproval],
+            Self::Running(_) => &[CallStatus::Running],
+            Self::Unknown => &[CallStatus::OutcomeUnknown],
+        };
+        statuses.iter().map(|s| s.as_str().to_owned()).collect()
+    }
+}
+
+/// What a call ends with.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    pub status: CallStatus,
+    pub output: Option<&'a Value>,
+    pub summary: Option<&'a str>,
+    pub error: Option<&'a CallFailure>,
+}
+
+impl<'a> End<'a> {
+    pub fn badly(status: CallStatus, error: &'a CallFailure) -> Self {
+        Self {
+            status,
+            output: None,
+            summary: None,
+            error: Some(error),
+        }
+    }
+}
+
+/// Ends a call, and whatever approval of it is still open; `false` where it does not stand there.
 pub async fn finish(
     tx: &mut TenantTx,
     id: SkillCallId,
-    status: CallStatus,
-    output: Option<&Value>,
-    summary: Option<&str>,
-    error: Option<&CallFailure>,
+    stands: Stands,
+    end: End<'_>,
 ) -> Result<bool> {
-    let error = error.and_then(|e| serde_json::to_value(e).ok());
+    let error = end.error.and_then(|e| serde_json::to_value(e).ok());
+    let attempts = match stands {
+        Stands::Running(turn) => Some(turn.attempts),
+        Stands::NotBegun | Stands::Unknown => None,
+    };
     let done = sqlx::query!(
-        "update skill_calls set status = $2, output = $3, summary = $4, error = $5, finished_at = now(), leased_until = null
-         where id = $1 and status not in ('succeeded', 'failed', 'rejected', 'cancelled')",
+        r#"with ended as (
+             update skill_calls set status = $2, output = $3, summary = $4, error = $5, finished_at = now(), leased_until = null
+             where id = $1 and status = any($6) and ($7::int is null or attempts = $7) returning id),
+           closed as (
+             update approvals set status = 'expired', decided_at = coalesce(decided_at, now())
+             where call_id in (select id from ended) and status in ('pending', 'approved'))
+           select exists (select from ended) as "done!""#,
         id.uuid(),
-        status.as_str(),
-        output,
-        summary,
-        error
+        end.status.as_str(),
+        end.output,
+        end.summary,
+        error,
+        &stands.statuses(),
+        attempts
     )
-    .execute(&mut **tx)
+    .fetch_one(&mut **tx)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.done)
 }
 
-pub async fn outcome_unknown(
-    tx: &mut TenantTx,
-    id: SkillCallId,
-    error: &CallFailure,
-) -> Result<bool> {
+/// Nobody knows what became of a running call.
+pub async fn outcome_unknown(tx: &mut TenantTx, turn: Turn, error: &CallFailure) -> Result<bool> {
     let error = serde_json::to_value(error).ok();
     let done = sqlx::query!(
-        "update skill_calls set status = 'outcome_unknown', error = $2, leased_until = null where id = $1 and status = 'running'",
-        id.uuid(),
+        "update skill_calls set status = 'outcome_unknown', error = $3, leased_until = null
+         where id = $1 and attempts = $2 and status = 'running'",
+        turn.call.uuid(),
+        turn.attempts,
         error
     )
     .execute(&mut **tx)
@@ -360,49 +406,65 @@ pub async fn outcome_unknown(
     Ok(done.rows_affected() == 1)
 }
 
-/// A person said: send it again. The request without a reply is a new one, with an id of its own, and may leave once:
-/// if nobody knows what becomes of it, a person is asked again.
-pub async fn try_again(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
+/// A person said: send it again. What is sent again has ids of its own, so the consent is used up with this.
+pub async fn try_again(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
     sqlx::query!(
-        "update skill_calls set status = 'running', attempts = attempts + 1, error = null, leased_until = now() + interval '2 minutes'
-         where id = $1 and status = 'outcome_unknown'",
-        id.uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query!(
-        "delete from skill_call_requests where call_id = $1 and reply is null",
-        id.uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Nothing of the attempt happened: the call begins anew, with other ids for its requests. To be called by whoever
-/// [`holds`] the attempt.
-pub async fn next_attempt(tx: &mut TenantTx, id: SkillCallId) -> Result<()> {
-    sqlx::query!(
-        "update skill_calls set attempts = attempts + 1 where id = $1",
-        id.uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query!(
-        "delete from skill_call_requests where call_id = $1",
-        id.uuid()
+        "with again as (
+             update skill_calls set status = 'running', attempts = attempts + 1, refusals = 0, error = null, finished_at = null,
+                    leased_until = now() + make_interval(secs => $2)
+             where id = $1 and status = 'outcome_unknown' returning id)
+         delete from skill_call_requests where call_id in (select id from again)
+           and seq >= (select coalesce(min(seq) filter (where status <> 'finished'), max(seq)) from skill_call_requests where call_id = $1)",
+        id.uuid(),
+        lease.as_secs_f64()
     )
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
-/// Ends the calls of a task that have not begun, and detaches the others from it.
+/// Nothing of the attempt happened: the call begins anew, with other ids for its requests.
+pub async fn next_attempt(tx: &mut TenantTx, turn: Turn) -> Result<bool> {
+    let done = sqlx::query!(
+        "with anew as (
+             update skill_calls set attempts = attempts + 1, refusals = refusals + 1
+             where id = $1 and attempts = $2 and status = 'running' returning id),
+         gone as (delete from skill_call_requests where call_id in (select id from anew))
+         select id from anew",
+        turn.call.uuid(),
+        turn.attempts
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(done.is_some())
+}
+
+/// One request did not leave, or may be repeated: it goes out under another id, and the replies before it stand.
+pub async fn send_anew(tx: &mut TenantTx, turn: Turn, seq: i32) -> Result<bool> {
+    let done = sqlx::query!(
+        "with anew as (
+             update skill_calls set attempts = attempts + 1
+             where id = $1 and attempts = $2 and status = 'running' returning id),
+         gone as (delete from skill_call_requests where call_id in (select id from anew) and seq = $3 and status <> 'finished')
+         select id from anew",
+        turn.call.uuid(),
+        turn.attempts,
+        seq
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(done.is_some())
+}
+
+/// Ends the calls of a task of which nothing can have left, and detaches the others from it.
 pub async fn release_calls_of(tx: &mut TenantTx, task: TaskId) -> Result<()> {
     sqlx::query!(
         "with cancelled as (
-             update skill_calls set status = 'cancelled', finished_at = now() where task_id = $1 and status in ('queued', 'awaiting_approval') returning id)
-         update approvals set status = 'expired', decided_at = now() where call_id in (select id from cancelled) and status in ('pending', 'approved')",
+             update skill_calls c set status = 'cancelled', finished_at = now(), leased_until = null
+             where task_id = $1 and (status in ('queued', 'awaiting_approval')
+                or status = 'running' and not exists (select from skill_call_requests r where r.call_id = c.id)) returning id)
+         update approvals set status = 'expired', decided_at = coalesce(decided_at, now())
+         where call_id in (select id from cancelled) and status in ('pending', 'approved')",
         task.uuid()
     )
     .execute(&mut **tx)
@@ -418,102 +480,137 @@ pub async fn release_calls_of(tx: &mut TenantTx, task: TaskId) -> Result<()> {
 
 pub struct RequestRow {
     pub seq: i32,
+    /// The call's attempt under which it was sent.
+    pub attempt: Option<i32>,
+    pub digest: String,
     pub journal_id: Option<String>,
     pub reply: Option<Value>,
-    pub sent_at: OffsetDateTime,
+    pub sent_seconds_ago: f64,
 }
 
 pub async fn requests(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<RequestRow>> {
     sqlx::query_as!(
         RequestRow,
-        "select seq, journal_id, reply, sent_at from skill_call_requests where call_id = $1 order by seq",
+        r#"select seq, attempt, digest, journal_id, reply, extract(epoch from clock_timestamp() - sent_at)::float8 as "sent_seconds_ago!"
+           from skill_call_requests where call_id = $1 order by seq"#,
         call.uuid()
     )
     .fetch_all(&mut **tx)
     .await
 }
 
-/// Notes that a request is about to leave; one that was noted before stays as it is.
+/// Whether a request of the call may have left, answered or not.
+pub async fn may_have_sent(tx: &mut TenantTx, call: SkillCallId) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from skill_call_requests where call_id = $1) as "any!""#,
+        call.uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
+/// Notes that a request is about to leave, and that the call is being worked on.
 pub async fn sending(
     tx: &mut TenantTx,
-    call: SkillCallId,
+    turn: Turn,
     seq: i32,
     digest: &str,
     journal: &str,
-) -> Result<()> {
+    lease: Duration,
+) -> Result<bool> {
     let tenant = tx.tenant();
-    sqlx::query!(
-        "insert into skill_call_requests (tenant_id, call_id, seq, digest, journal_id, status) values ($1, $2, $3, $4, $5, 'sending')
+    let noted = sqlx::query!(
+        "with ours as (
+             update skill_calls set leased_until = now() + make_interval(secs => $7)
+             where id = $2 and attempts = $3 and status = 'running' returning id)
+         insert into skill_call_requests (tenant_id, call_id, attempt, seq, digest, journal_id, status)
+         select $1, id, $3, $4, $5, $6, 'sending' from ours
          on conflict do nothing",
         tenant.uuid(),
-        call.uuid(),
+        turn.call.uuid(),
+        turn.attempts,
         seq,
         digest,
-        journal
+        journal,
+        lease.as_secs_f64()
     )
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(noted.rows_affected() == 1)
 }
 
-pub async fn replied(tx: &mut TenantTx, call: SkillCallId, seq: i32, reply: &Value) -> Result<()> {
-    sqlx::query!(
-        "update skill_call_requests set status = 'finished', reply = $3, finished_at = now() where call_id = $1 and seq = $2 and status <> 'finished'",
-        call.uuid(),
-        seq,
-        reply
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Ends the tenant's calls that were written down long ago and never begun: the process died, or the client was told
-/// to come again and did not.
-pub async fn forget_queued(
+/// Keeps a reply; one that was kept before stays.
+pub async fn replied(
     tx: &mut TenantTx,
-    id: SkillCallId,
-    error: &CallFailure,
+    turn: Turn,
+    seq: i32,
+    reply: &Value,
+    lease: Duration,
 ) -> Result<bool> {
-    let error = serde_json::to_value(error).ok();
-    let done = sqlx::query!(
-        "update skill_calls set status = 'failed', error = $2, finished_at = now()
-         where id = $1 and status = 'queued' and task_id is null",
-        id.uuid(),
-        error
+    let ours = sqlx::query!(
+        "with ours as (
+             update skill_calls set leased_until = now() + make_interval(secs => $5)
+             where id = $1 and attempts = $2 and status = 'running' returning id),
+         kept as (
+             update skill_call_requests set status = 'finished', reply = $4, finished_at = now()
+             where call_id in (select id from ours) and seq = $3 and status <> 'finished')
+         select id from ours",
+        turn.call.uuid(),
+        turn.attempts,
+        seq,
+        reply,
+        lease.as_secs_f64()
     )
-    .execute(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(ours.is_some())
 }
 
-/// Calls that were made over the API and never begun, older than this.
-pub async fn never_begun(
-    tx: &mut SystemTx,
-    older_than: Duration,
-    limit: i64,
-) -> Result<Vec<(TenantId, SkillCallId)>> {
-    let rows = sqlx::query!(
-        r#"select tenant_id as "tenant: TenantId", id as "id: SkillCallId" from skill_calls
-           where status = 'queued' and task_id is null and created_at < now() - make_interval(secs => $1) order by created_at limit $2"#,
-        older_than.as_secs_f64(),
-        limit
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.tenant, row.id)).collect())
-}
-
-/// Calls that were made over the API and that nobody works on any more.
+/// Calls that were made over the API, or whose task has ended, and that nobody works on any more.
 pub async fn abandoned(tx: &mut SystemTx, limit: i64) -> Result<Vec<(TenantId, SkillCallId)>> {
     let rows = sqlx::query!(
         r#"select tenant_id as "tenant: TenantId", id as "id: SkillCallId" from skill_calls
-           where status = 'running' and (task_id is null or detached) and leased_until < now() order by leased_until limit $1"#,
+           where status in ('queued', 'running') and (task_id is null or detached)
+             and coalesce(leased_until, created_at + interval '2 minutes') < now() order by leased_until limit $1"#,
         limit
     )
     .fetch_all(&mut **tx)
     .await?;
     Ok(rows.into_iter().map(|row| (row.tenant, row.id)).collect())
+}
+
+/// Takes such a call, for as long as the lease; nothing where somebody else came first.
+pub async fn take_abandoned(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    lease: Duration,
+) -> Result<Option<CallRow>> {
+    let taken = sqlx::query!(
+        "update skill_calls set leased_until = now() + make_interval(secs => $2)
+         where id = $1 and status in ('queued', 'running') and (task_id is null or detached)
+           and coalesce(leased_until, created_at + interval '2 minutes') < now()",
+        id.uuid(),
+        lease.as_secs_f64()
+    )
+    .execute(&mut **tx)
+    .await?;
+    match taken.rows_affected() {
+        0 => Ok(None),
+        _ => call(tx, id).await,
+    }
+}
+
+/// A call that was refused before it began is made again under its key: nothing of it has happened.
+pub async fn revive(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
+    sqlx::query!(
+        "update skill_calls set status = 'queued', error = null, finished_at = null, leased_until = now() + make_interval(secs => $2)
+         where id = $1 and status in ('rejected', 'failed') and started_at is null and error ? 'refused_with'",
+        id.uuid(),
+        lease.as_secs_f64()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 pub struct ApprovalRow {

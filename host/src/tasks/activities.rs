@@ -13,7 +13,7 @@ use crate::{
     db::TenantTx,
     id::{AgentId, TaskId, TenantId, derived},
     problem::{Problem, RETRY_AFTER_DEFAULT},
-    skills::{self, Outcome, activities::waits_for, router, workflow::Waits},
+    skills::{self, Outcome, activities::waits_for, ending, workflow::Waits},
     traces::{self, NewStep, StepType, Subject},
     worker::{self, keep_alive, retry_or_fail},
 };
@@ -167,6 +167,13 @@ async fn find(tx: &mut TenantTx, task: TaskId) -> Result<TaskRow, Problem> {
         .ok_or_else(|| Problem::not_found("task"))
 }
 
+/// A task that is about to end, locked: a step that begins at the same time finds that, or its call is found here.
+async fn to_end(tx: &mut TenantTx, task: TaskId) -> Result<TaskRow, Problem> {
+    store::lock(tx, task)
+        .await?
+        .ok_or_else(|| Problem::not_found("task"))
+}
+
 fn plan_of(row: &TaskRow) -> Result<Plan, Problem> {
     serde_json::from_value(row.plan.clone()).map_err(|e| Problem::internal(&e))
 }
@@ -278,7 +285,14 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         .into_iter()
         .find(|agent| Some(agent.id) == row.agent_id);
     let agent = agent.ok_or_else(|| Problem::internal(&"the task's agent is gone"))?;
-    store::set_status(&mut tx, task, "executing", None).await?;
+    if !store::set_status(&mut tx, task, "executing", None).await? {
+        // It ended meanwhile, and so did what it had begun.
+        return Ok(Executed {
+            waits: Waits::ForNothing,
+            verdict: Verdict::Badly("The task has ended.".into()),
+            took: Duration::ZERO,
+        });
+    }
     let details = json!({ "backend": agent.backend.as_str(), "step": about.step, "tool_called": format!("{}.{}", planned.skill, planned.action), "input": planned.params });
     trace(
         &mut tx,
@@ -289,9 +303,7 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         details,
     )
     .await?;
-    tx.commit().await?;
     let request = StepRequest {
-        tenant,
         task,
         step: about.step,
         agent: row.agent_id,
@@ -301,7 +313,9 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         created_by: &row.created_by,
         planned,
     };
-    let call = backend::submit(app, agent.backend, &request).await?;
+    // With the status, which locks the task: one that ends at the same time finds the call, or we find that it has ended.
+    let call = backend::submit(&mut tx, agent.backend, &request).await?;
+    tx.commit().await?;
     let outcome = match backend::advance(app, tenant, call).await {
         Ok(outcome) => outcome,
         // Away is not wrong: it is waited for, and costs no attempt.
@@ -317,7 +331,7 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
             }
         }
         Err(problem) if last_attempt || problem.status().is_client_error() => {
-            router::give_up(app, tenant, call, &problem).await?
+            ending::give_up(app, tenant, call, &problem).await?
         }
         Err(problem) => return Err(problem),
     };
@@ -329,8 +343,8 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         )),
         _ => Verdict::Well,
     };
-    // Waiting is no work, also where it is for an instance that does not answer.
     let took = match outcome {
+        // Looking for what is away is no work.
         Outcome::Waiting { .. } => Duration::ZERO,
         _ => began.elapsed(),
     };
@@ -387,10 +401,11 @@ async fn evaluate(
     verdict: &Verdict,
 ) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
-    let row = find(&mut tx, task).await?;
+    let row = to_end(&mut tx, task).await?;
     if row.is_finished() {
         return Ok(());
     }
+    skills::release_calls_of(&mut tx, task).await?;
     let calls = store::calls_of(&mut tx, task).await?;
     let results: Vec<Value> = calls.iter().map(|c| json!({ "step": c.task_step, "skill": c.skill_name, "action": c.action, "status": c.status, "summary": c.summary, "output": c.output })).collect();
     let children = store::children_of(&mut tx, task).await?;
@@ -425,8 +440,6 @@ async fn evaluate(
             .await?;
         }
         Verdict::Badly(why) => {
-            // What has not begun never will; what nobody knows of is for a person to resolve.
-            skills::release_calls_of(&mut tx, task).await?;
             store::fail(&mut tx, task, "failed", &output, &json!({ "message": why })).await?;
             trace(
                 &mut tx,
@@ -505,7 +518,7 @@ async fn aggregate(app: &App, tenant: TenantId, task: TaskId) -> Result<Verdict,
 
 async fn end_early(app: &App, finish: &Finish) -> Result<(), Problem> {
     let mut tx = app.db().tenant(finish.tenant).await?;
-    let row = find(&mut tx, finish.task).await?;
+    let row = to_end(&mut tx, finish.task).await?;
     if row.is_finished() {
         return Ok(());
     }

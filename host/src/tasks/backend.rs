@@ -4,6 +4,7 @@ use super::PlannedStep;
 use crate::{
     agents::Backend,
     app::App,
+    db::TenantTx,
     id::{AgentId, SkillCallId, TaskId, TenantId},
     problem::Problem,
     skills::{CallRequest, Origin, Outcome, Who, WhoKind, router},
@@ -12,7 +13,6 @@ use serde_json::Value;
 
 /// A step to carry out.
 pub struct StepRequest<'a> {
-    pub tenant: TenantId,
     pub task: TaskId,
     pub step: i32,
     pub agent: Option<AgentId>,
@@ -27,7 +27,7 @@ pub struct StepRequest<'a> {
 
 /// The call that a step is, written down.
 pub async fn submit(
-    app: &App,
+    tx: &mut TenantTx,
     backend: Backend,
     request: &StepRequest<'_>,
 ) -> Result<SkillCallId, Problem> {
@@ -55,10 +55,7 @@ pub async fn submit(
                 },
                 origin,
             };
-            let mut tx = app.db().tenant_followed(request.tenant).await?;
-            let row = router::submit(&mut tx, &call).await?;
-            tx.commit().await?;
-            Ok(row.id)
+            Ok(router::submit(tx, &call).await?.id)
         }
     }
 }

@@ -79,6 +79,13 @@ pub async fn get(tx: &mut TenantTx, id: TaskId) -> Result<Option<TaskRow>> {
         .await
 }
 
+/// The same, and nobody else changes it until the transaction ends.
+pub async fn lock(tx: &mut TenantTx, id: TaskId) -> Result<Option<TaskRow>> {
+    task_query!("id = $1 for update", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
+}
+
 pub struct Filter<'a> {
     pub status: Option<&'a str>,
     pub agent: Option<AgentId>,
@@ -125,14 +132,14 @@ pub async fn dispatched(tx: &mut TenantTx, task: TaskId, agent: AgentId) -> Resu
     Ok(())
 }
 
-/// A finished task does not change again.
+/// A finished task does not change again; `false` where it is one.
 pub async fn set_status(
     tx: &mut TenantTx,
     task: TaskId,
     status: &str,
     waiting_for: Option<&Value>,
-) -> Result<()> {
-    sqlx::query!(
+) -> Result<bool> {
+    let set = sqlx::query!(
         "update agent_tasks set status = $2, waiting_for = $3, updated_at = now()
          where id = $1 and status not in ('completed', 'failed', 'cancelled')",
         task.uuid(),
@@ -141,7 +148,7 @@ pub async fn set_status(
     )
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(set.rows_affected() == 1)
 }
 
 pub async fn complete(

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use servicetsunami_plugin::{
     Call, Credential, CredentialKind, CredentialViolation, Done, Shape, Skill, Stop, about,
-    action_without_schema, export_skill, get, wit::servicetsunami::plugin::log,
+    action_without_schema, export_skill, get, post, wit::servicetsunami::plugin::log,
 };
 use std::hint::black_box;
 
@@ -27,6 +27,8 @@ const ATTACKS: &[&str] = &[
     "crlf",          // puts a line break into a header
     "undeclared",    // asks for a credential that the action does not name
     "tell",          // says everything that it is given, after a request with the credential
+    "nul",           // says U+0000 in its log, its output and its summary
+    "trip",          // has a request carried out, and fails over the reply
     "fine",          // nothing
 ];
 
@@ -37,7 +39,9 @@ pub fn skill() -> Skill {
         .host_setting("/base_url");
     ATTACKS.iter().fold(skill, |skill, name| {
         let action = action_without_schema(name, || json!({}), || json!({}), attack);
-        skill.action(action.credential("token").example("Now", json!({})))
+        let action = action.credential("token").example("Now", json!({}));
+        // Whatever reads may be repeated; this one acts.
+        skill.action(action.idempotent(*name != "trip"))
     })
 }
 
@@ -96,6 +100,16 @@ fn attack(call: &mut Call, _: Value) -> Result<Done<Value>, Stop> {
             let told = json!({ "call": given, "reply": format!("{reply:?}"),
                 "body": String::from_utf8_lossy(reply.body()) });
             return Ok(Done::new(told.clone(), told.to_string()));
+        }
+        "nul" => {
+            call.send(post(base).bearer("token"))?;
+            log::write(log::Level::Info, "a\0b");
+            let said = json!({ "nul\0": "a\0b", "escape": "\\u0000", "both": "\\\0" });
+            return Ok(Done::new(said, "done\0"));
+        }
+        "trip" => {
+            call.send(post(base).bearer("token"))?;
+            panic!("over the reply\0");
         }
         _ => {}
     }

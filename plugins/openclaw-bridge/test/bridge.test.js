@@ -3,7 +3,7 @@ import { once } from "node:events";
 import net from "node:net";
 import { test } from "node:test";
 import { Bridge } from "../bridge.js";
-import { MAX_CONCURRENT_CALLS } from "../limits.js";
+import { AGE_TOLERANCE_MS, JOURNAL_RETENTION_MS, MAX_CONCURRENT_CALLS } from "../limits.js";
 import { base64, bodyOf, callTo, everythingIn, openBridge, openJournal, startService, temporaryFolder } from "../testing/helpers.js";
 
 const withCode = (code, reason) => (error) => {
@@ -142,8 +142,75 @@ test("a call that is sent again and may have been forgotten has an unknown outco
   const forgotten = callTo(service.url);
   await bridge.execute(forgotten);
   for (let index = 0; index < 12; index += 1) await bridge.execute(callTo(service.url));
-  await assert.rejects(bridge.execute({ ...forgotten, resend: true, journalId: bridge.status().journalId }), withCode("OUTCOME_UNKNOWN", "JOURNAL_FULL"));
+  await assert.rejects(bridge.execute({ ...forgotten, resend: true, journalId: bridge.status().journalId }), withCode("OUTCOME_UNKNOWN", "FORGOTTEN"));
   assert.equal(service.requests.length, 13);
+});
+
+test("a call that is sent again after its retention has an unknown outcome, and a younger one is performed", async (t) => {
+  const service = await startService(t);
+  const folder = await temporaryFolder(t);
+  const begun = 1_800_000_000_000;
+  const old = callTo(service.url);
+  const first = await openBridge(t, folder, { journal: { now: () => begun } });
+  const { journalId } = await first.execute(old);
+
+  const later = begun + JOURNAL_RETENTION_MS + 1;
+  const next = await openBridge(t, folder, { journal: { now: () => later } }); // forgets it
+  const resend = { resend: true, journalId, sentAgoMs: later - begun };
+  await assert.rejects(next.execute({ ...old, ...resend }), withCode("OUTCOME_UNKNOWN", "FORGOTTEN"));
+  await assert.rejects(next.recall(recallOf(old, { journalId, sentAgoMs: later - begun })), withCode("OUTCOME_UNKNOWN", "FORGOTTEN"));
+  await assert.rejects(next.execute({ ...old, ...resend, sentAgoMs: undefined }), withCode("OUTCOME_UNKNOWN", "FORGOTTEN"));
+  assert.equal(service.requests.length, 1);
+
+  const young = { ...resend, sentAgoMs: later - begun - AGE_TOLERANCE_MS - 1 };
+  assert.equal((await next.execute(callTo(service.url, young))).replayed, false);
+  assert.equal(service.requests.length, 2);
+});
+
+const recallOf = ({ callId, digest }, changes = {}) => ({ callId, digest, journalId: null, sentAgoMs: 1, ...changes });
+
+test("a call is recalled: finished, under way, and begun by a process that died", async (t) => {
+  const service = await startHeldService(t);
+  const folder = await temporaryFolder(t);
+  const bridge = await openBridge(t, folder);
+  const call = callTo(service.url);
+  const running = bridge.execute(call);
+  const [recalled] = await Promise.all([bridge.recall(recallOf(call)), service.arrived(1).then(() => service.release("once"))]);
+  assert.deepEqual([recalled.replayed, recalled.reply], [true, (await running).reply]);
+  assert.deepEqual((await bridge.recall(recallOf(call))).reply, recalled.reply);
+  await assert.rejects(bridge.recall(recallOf(call, { digest: "sha256:other" })), withCode("CALL_ID_REUSED", undefined));
+
+  const lost = callTo(service.url);
+  void bridge.execute(lost);
+  await service.arrived(2);
+  const next = await openBridge(t, folder);
+  await assert.rejects(next.recall(recallOf(lost)), withCode("OUTCOME_UNKNOWN", "PROCESS_DIED"));
+  assert.equal(service.requests.length, 2);
+  service.release();
+});
+
+test("a call that was recalled before it was begun is never sent: at once, later, and after a restart", async (t) => {
+  const service = await startService(t);
+  const folder = await temporaryFolder(t);
+  const bridge = await openBridge(t, folder);
+  const call = callTo(service.url);
+  const recalled = bridge.recall(recallOf(call));
+  const meanwhile = bridge.execute(call);
+  await assert.rejects(recalled, withCode("NOT_SENT", "WITHDRAWN"));
+  await assert.rejects(meanwhile, withCode("NOT_SENT", "WITHDRAWN"));
+  for (const again of [bridge, await openBridge(t, folder), await openBridge(t, folder)]) {
+    for (const sent of [call, { ...call, resend: true }, { ...call, retryUnknown: true }]) {
+      await assert.rejects(again.execute(sent), withCode("NOT_SENT", "WITHDRAWN"));
+    }
+    await assert.rejects(again.recall(recallOf(call)), withCode("NOT_SENT", "WITHDRAWN"));
+  }
+  assert.equal(service.requests.length, 0);
+});
+
+test("a call whose journal is another one cannot be recalled", async (t) => {
+  const bridge = await openBridge(t, await temporaryFolder(t));
+  const recall = bridge.recall(recallOf(callTo("http://127.0.0.1:1"), { journalId: "another" }));
+  await assert.rejects(recall, withCode("OUTCOME_UNKNOWN", "JOURNAL_LOST"));
 });
 
 test("calls beyond the limit are told to come back, those within it go on", async (t) => {
@@ -215,5 +282,6 @@ test("without a journal nothing is sent", async (t) => {
   await journal.close();
   const bridge = new Bridge({ journal, perform: () => assert.fail("must not perform"), identity: {} });
   await assert.rejects(bridge.execute(callTo(service.url)), withCode("NOT_SENT", "JOURNAL_UNAVAILABLE"));
+  await assert.rejects(bridge.recall(recallOf(callTo(service.url))), withCode("UNAVAILABLE", undefined));
   assert.equal(bridge.status().inFlight, 0);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readCall } from "../contract.js";
+import { readCall, readRecall } from "../contract.js";
 import { callTo } from "../testing/helpers.js";
 
 const URL_WITH_SECRET = "https://api.example.com/v1?token=canary-value";
@@ -13,6 +13,15 @@ test("a call is read with its defaults", () => {
   assert.equal(call.privateNetwork, "refuse");
   assert.equal(call.retryUnknown, false);
   assert.equal(call.maxResponseBytes, 8 * 1024 * 1024);
+});
+
+test("who asks what became of a call says which, and how long ago it was sent", () => {
+  assert.deepEqual(readRecall({ callId: "c-1", digest: "sha256:00", sentAgoMs: 7 }), { callId: "c-1", digest: "sha256:00", journalId: null, sentAgoMs: 7 });
+  for (const [changes, field] of [[{ sentAgoMs: undefined }, "sentAgoMs"], [{ callId: "a b" }, "callId"], [{ digest: null }, "digest"]]) {
+    const params = { callId: "c-1", digest: "sha256:00", sentAgoMs: 7, ...changes };
+    assert.throws(() => readRecall(params), (error) => error.code === "INVALID_REQUEST" && error.details.field === field);
+  }
+  assert.throws(() => readRecall({ callId: "c-1", digest: "d", sentAgoMs: 7, request: {} }), /unknown field/);
 });
 
 test("headers that the bridge sets itself are dropped, others keep their order", () => {

@@ -3,6 +3,7 @@ import { appendFile, readFile, readdir, stat, writeFile } from "node:fs/promises
 import path from "node:path";
 import { test } from "node:test";
 import { FINISHED, NOT_SENT, STARTED, UNKNOWN } from "../journal.js";
+import { encodeLine } from "../journal-lines.js";
 import * as limits from "../limits.js";
 import { openJournal, temporaryFolder } from "../testing/helpers.js";
 
@@ -123,7 +124,22 @@ test("calls beyond the retention are forgotten", async (t) => {
   assert.equal(justBefore.find("old").state, STARTED);
   const after = await openJournal(t, folder, { now: () => at + limits.JOURNAL_RETENTION_MS + 1 });
   assert.equal(after.find("old"), undefined);
-  assert.equal(after.mayHaveForgotten, false);
+  assert.equal(justBefore.mayHaveForgotten(null), false);
+  const age = limits.JOURNAL_RETENTION_MS + 1;
+  for (const journal of [after, await openJournal(t, folder, { now: () => at + age })]) {
+    assert.deepEqual([null, age, age - limits.AGE_TOLERANCE_MS - 1].map((ago) => journal.mayHaveForgotten(ago)), [true, true, false]);
+  }
+});
+
+test("a journal of version 1 may have forgotten whatever is older than the retention", async (t) => {
+  const folder = await temporaryFolder(t);
+  const header = (version) => encodeLine({ t: "journal", version, id: "the-journal", forgotAt: null });
+  await writeFile(fileOf(folder), header(1));
+  const at = 1_800_000_000_000;
+  const old = limits.JOURNAL_RETENTION_MS;
+  const journal = await openJournal(t, folder, { now: () => at });
+  assert.equal(journal.id, "the-journal");
+  assert.deepEqual([old, old - limits.AGE_TOLERANCE_MS - 1].map((ago) => journal.mayHaveForgotten(ago)), [true, false]);
 });
 
 test("too many calls: the oldest with an outcome are forgotten, and the journal says so, also after a restart", async (t) => {
@@ -138,8 +154,8 @@ test("too many calls: the oldest with an outcome are forgotten, and the journal 
   await journal.notSent("last");
   assert.equal(journal.find("under way").state, STARTED);
   assert.equal(journal.find("call-0"), undefined);
-  assert.equal(journal.mayHaveForgotten, true);
-  assert.equal((await openJournal(t, folder)).mayHaveForgotten, true);
+  assert.equal(journal.mayHaveForgotten(0), true);
+  assert.equal((await openJournal(t, folder)).mayHaveForgotten(0), true);
 });
 
 test("after close nothing is accepted", async (t) => {

@@ -126,6 +126,7 @@ fn exchange(url: &str) -> ExecuteRequest {
         call_id: format!("bench-{}", EXECUTED.fetch_add(1, Ordering::Relaxed)),
         resend: false,
         journal_id: None,
+        sent_ago: Duration::ZERO,
         retry_unknown: false,
         digest: "sha256:bench".into(),
         timeout: DEADLINE,

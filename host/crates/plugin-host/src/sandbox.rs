@@ -62,10 +62,13 @@ impl State {
 
     /// What the guest printed: where it panicked, and why.
     pub fn printed(&self) -> String {
-        String::from_utf8_lossy(&self.output.contents())
-            .trim()
-            .to_owned()
+        without_nul(String::from_utf8_lossy(&self.output.contents()).trim())
     }
+}
+
+/// What a guest writes ends in databases and on terminals, which come to grief over it.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 impl WasiView for State {
@@ -87,8 +90,7 @@ impl log::Host for State {
             level: format!("{level:?}")
                 .trim_start_matches("Level::")
                 .to_lowercase(),
-            // Whoever keeps it may have no place for U+0000: jsonb has none.
-            message: message[..end].replace('\0', "\u{fffd}"),
+            message: without_nul(&message[..end]),
         });
         Ok(())
     }

@@ -157,6 +157,29 @@ fn every_attack_ends_in_time_with_its_name_while_others_go_on() {
 }
 
 #[test]
+fn what_a_plugin_writes_holds_no_nul() {
+    let hostile = host().load(&file("hostile")).unwrap();
+    let reply = adapter::Reply {
+        status: 200,
+        headers: vec![],
+        body: vec![],
+    };
+    let next = |action: &str| {
+        let invocation = adapter::Invocation {
+            action: action.into(),
+            settings: r#"{"base_url":"https://allowed.example"}"#.into(),
+            ..send_message()
+        };
+        hostile.next(&invocation, std::slice::from_ref(&reply))
+    };
+    let log = next("nul").unwrap().log;
+    assert_eq!(log[0].message, "a\u{fffd}b");
+    let error = next("trip").unwrap_err().to_string();
+    assert!(error.contains("over the reply"), "{error}");
+    assert!(!error.contains('\0'), "{error:?}");
+}
+
+#[test]
 fn a_failing_check_says_nothing_of_the_value() {
     let hostile = host().load(&file("hostile")).unwrap();
     let error = hostile.check("token", "leak-canary-value").unwrap_err();

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{Advice, ExecuteError};
 pub use reply::{ExecuteReply, HttpReply};
-pub use request::{ExecuteRequest, HttpRequest, PrivateNetwork};
+pub use request::{ExecuteRequest, HttpRequest, PrivateNetwork, RecallRequest};
 
 use crate::{client::Client, error::CallError};
 
 /// The method that performs an exchange.
 pub const EXECUTE: &str = "servicetsunami.execute";
+/// The method that says what became of a call.
+pub const RECALL: &str = "servicetsunami.recall";
 /// The method that tells how the bridge is.
 pub const STATUS: &str = "servicetsunami.status";
 /// What the bridge performs at once; it refuses more, so the client queues them.
@@ -54,6 +56,23 @@ impl Client {
             .call_sized(EXECUTE, request, request.request.size_hint(), deadline)
             .await
         {
+            Ok(answer) => Ok(answer.parse()?),
+            Err(CallError::Refused(refusal)) => Err(error::refused(*refusal)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What became of a call that may have been sent: its answer, which is waited for while it is under way.
+    /// Nothing is performed, and after [`ExecuteError::NotSent`] nothing ever will be under this id.
+    ///
+    /// # Errors
+    /// [`ExecuteError::advice`] says what may be done about each.
+    pub async fn recall(
+        &self,
+        request: &RecallRequest,
+        deadline: Duration,
+    ) -> Result<ExecuteReply, ExecuteError> {
+        match self.call(RECALL, request, deadline).await {
             Ok(answer) => Ok(answer.parse()?),
             Err(CallError::Refused(refusal)) => Err(error::refused(*refusal)),
             Err(error) => Err(error.into()),

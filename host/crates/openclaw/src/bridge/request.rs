@@ -21,6 +21,9 @@ pub struct ExecuteRequest {
     pub resend: bool,
     /// The journal that was seen when the call was first sent. With `resend`, a lost disk is noticed by it.
     pub journal_id: Option<String>,
+    /// How long ago the call was first sent. With `resend`, a journal that forgot calls of that age is noticed by it.
+    #[serde(rename = "sentAgoMs", serialize_with = "milliseconds")]
+    pub sent_ago: Duration,
     /// Perform the call though an earlier attempt's outcome is unknown: for idempotent actions, or when a
     /// person said so.
     pub retry_unknown: bool,
@@ -40,6 +43,21 @@ pub struct ExecuteRequest {
     pub journal_reply: bool,
     /// What to send.
     pub request: HttpRequest,
+}
+
+/// Asks what became of a call, without having it performed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecallRequest {
+    /// As it was sent.
+    pub call_id: String,
+    /// As it was sent.
+    pub digest: String,
+    /// As it was sent.
+    pub journal_id: Option<String>,
+    /// How long ago the call was first sent.
+    #[serde(rename = "sentAgoMs", serialize_with = "milliseconds")]
+    pub sent_ago: Duration,
 }
 
 /// Rule for addresses off the public internet.
@@ -160,6 +178,7 @@ mod tests {
             call_id: "call-1".into(),
             resend: true,
             journal_id: Some("journal-1".into()),
+            sent_ago: Duration::from_millis(1500),
             retry_unknown: false,
             digest: "sha256:00".into(),
             timeout: Duration::from_secs(30),
@@ -184,6 +203,7 @@ mod tests {
                 "callId": "call-1",
                 "resend": true,
                 "journalId": "journal-1",
+                "sentAgoMs": 1500,
                 "retryUnknown": false,
                 "digest": "sha256:00",
                 "timeoutMs": 30_000,
@@ -198,6 +218,20 @@ mod tests {
                     "bodyBase64": base64::Engine::encode(&STANDARD, b"{\"a\":\"\xff\"}"),
                 },
             })
+        );
+    }
+
+    #[test]
+    fn a_question_has_the_form_that_the_bridge_reads() {
+        let recall = RecallRequest {
+            call_id: "call-1".into(),
+            digest: "sha256:00".into(),
+            journal_id: None,
+            sent_ago: Duration::from_secs(2),
+        };
+        assert_eq!(
+            serde_json::to_value(recall).unwrap(),
+            json!({ "callId": "call-1", "digest": "sha256:00", "journalId": null, "sentAgoMs": 2000 })
         );
     }
 

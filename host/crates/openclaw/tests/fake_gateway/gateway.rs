@@ -189,6 +189,7 @@ pub fn execution(n: usize) -> ExecuteRequest {
         call_id: format!("call-{n}"),
         resend: false,
         journal_id: None,
+        sent_ago: std::time::Duration::ZERO,
         retry_unknown: false,
         digest: "sha256:00".into(),
         timeout: Duration::from_secs(5),

@@ -10,7 +10,10 @@ use gateway::Gateway;
 use recorder::Recorder;
 use tsunami_openclaw::{
     CallError, Client,
-    bridge::{Advice, ExecuteError, ExecuteReply, ExecuteRequest, HttpRequest, PrivateNetwork},
+    bridge::{
+        Advice, ExecuteError, ExecuteReply, ExecuteRequest, HttpRequest, PrivateNetwork,
+        RecallRequest,
+    },
 };
 
 const CREDENTIAL: &str = "canary-credential/5f0c+x";
@@ -43,6 +46,7 @@ async fn the_bridge_acts_once_in_a_real_openclaw_whatever_dies() {
     a_call_over_which_the_process_died_is_unknown_and_not_repeated(&client, &recorder, &first)
         .await;
     a_finished_call_is_answered_from_the_journal(&client, &recorder, &first).await;
+    what_became_of_a_call_can_be_asked_without_performing_it(&client, &recorder, &first).await;
     trying_again_is_possible_where_somebody_says_so(&mut gateway, &client, &recorder).await;
     no_file_of_the_instance_holds_the_credential(gateway.home.path());
 }
@@ -52,6 +56,7 @@ fn request(call_id: &str, url: String) -> ExecuteRequest {
         call_id: call_id.into(),
         resend: false,
         journal_id: None,
+        sent_ago: Duration::ZERO,
         retry_unknown: false,
         digest: format!("sha256:{call_id}"),
         timeout: DEADLINE,
@@ -246,6 +251,39 @@ async fn a_finished_call_is_answered_from_the_journal(
         client.execute(&again).await.unwrap_err(),
         ExecuteError::CallIdReused
     ));
+}
+
+async fn what_became_of_a_call_can_be_asked_without_performing_it(
+    client: &Client,
+    recorder: &Recorder,
+    first: &ExecuteReply,
+) {
+    let ask = |call_id: &str| {
+        let question = RecallRequest {
+            call_id: call_id.into(),
+            digest: format!("sha256:{call_id}"),
+            journal_id: Some(first.journal_id.clone()),
+            sent_ago: Duration::from_secs(1),
+        };
+        async move { client.recall(&question, DEADLINE).await }
+    };
+    assert_eq!(ask("first").await.unwrap().reply, first.reply);
+    assert_eq!(ask("held").await.unwrap_err().advice(), Advice::AskPerson);
+    let never = ask("never-sent").await.unwrap_err();
+    assert!(
+        matches!(&never, ExecuteError::NotSent { reason, .. } if reason == "WITHDRAWN"),
+        "{never:?}"
+    );
+    let late = client
+        .execute(&request("never-sent", recorder.url("/never")))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&late, ExecuteError::NotSent { reason, .. } if reason == "WITHDRAWN"),
+        "{late:?}"
+    );
+    assert_eq!(late.advice(), Advice::GiveUp);
+    assert!(recorder.seen("/never").is_empty());
 }
 
 /// The second kill: this time over a call that a person had sent again.

@@ -1,0 +1,255 @@
+//! What holds of calls in the database, whoever writes when.
+
+use super::{
+    CallFailure, CallStatus, Outcome, activities, ending,
+    store::{self, End, Stands, Turn},
+};
+use crate::{
+    id::{SkillCallId, TaskId},
+    problem::Problem,
+    testing::Ground,
+};
+use serde_json::json;
+use std::time::Duration;
+
+const LEASE: Duration = Duration::from_secs(120);
+
+fn failed() -> CallFailure {
+    CallFailure::new("failed", "It failed.")
+}
+
+#[tokio::test]
+async fn a_process_that_was_overtaken_changes_nothing() {
+    let ground = Ground::new().await;
+    let call = ground.call("running", None).await;
+    ground.request(call, 0, "sending").await;
+    let stalled = Turn { call, attempts: 0 };
+    let successor = Turn { call, attempts: 1 };
+
+    let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+    assert!(store::next_attempt(&mut tx, stalled).await.unwrap());
+    assert!(
+        store::sending(&mut tx, successor, 0, "d", "j", LEASE)
+            .await
+            .unwrap()
+    );
+    let failure = failed();
+    let badly = End::badly(CallStatus::Failed, &failure);
+    let reply = json!({});
+    // The stalled one got the same answer, and does what it did before it stalled.
+    assert!(!store::next_attempt(&mut tx, stalled).await.unwrap());
+    assert!(!store::send_anew(&mut tx, stalled, 0).await.unwrap());
+    assert!(
+        !store::sending(&mut tx, stalled, 1, "d", "j", LEASE)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store::replied(&mut tx, stalled, 0, &reply, LEASE)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store::outcome_unknown(&mut tx, stalled, &failure)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store::finish(&mut tx, call, Stands::Running(stalled), badly)
+            .await
+            .unwrap()
+    );
+    let row = store::call(&mut tx, call).await.unwrap().unwrap();
+    assert_eq!(
+        (row.attempts, row.refusals, row.status()),
+        (1, 1, CallStatus::Running)
+    );
+    let requests = store::requests(&mut tx, call).await.unwrap();
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0].attempt, &requests[0].reply), (Some(1), &None));
+
+    assert!(
+        store::replied(&mut tx, successor, 0, &reply, LEASE)
+            .await
+            .unwrap()
+    );
+    assert!(
+        store::finish(&mut tx, call, Stands::Running(successor), badly)
+            .await
+            .unwrap()
+    );
+    // Whoever comes after the end changes nothing either.
+    assert!(
+        !store::finish(&mut tx, call, Stands::Running(successor), badly)
+            .await
+            .unwrap()
+    );
+    assert!(!store::next_attempt(&mut tx, successor).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_person_has_sent_again_is_another_attempt_at_what_is_unknown_alone() {
+    let ground = Ground::new().await;
+    // The second request may have left; of the other call the one reply meant nothing to the plugin.
+    let sent = ground.call("outcome_unknown", None).await;
+    ground.request(sent, 0, "finished").await;
+    ground.request(sent, 1, "sending").await;
+    let answered = ground.call("outcome_unknown", None).await;
+    ground.request(answered, 0, "finished").await;
+    for (call, left) in [(sent, 1), (answered, 0)] {
+        let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+        store::try_again(&mut tx, call, LEASE).await.unwrap();
+        // A second time changes nothing: it runs.
+        store::try_again(&mut tx, call, LEASE).await.unwrap();
+        let row = store::call(&mut tx, call).await.unwrap().unwrap();
+        assert_eq!((row.attempts, row.status()), (1, CallStatus::Running));
+        assert_eq!(store::requests(&mut tx, call).await.unwrap().len(), left);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_after_a_request_may_have_left_is_unknown() {
+    let ground = Ground::new().await;
+    let why = Problem::conflict("instance_stopped", "The instance is stopped.");
+    // Whether it may be repeated, what left, and what the call ends as.
+    for (idempotent, request, end) in [
+        ("null", None, "failed"),
+        ("null", Some("sending"), "outcome_unknown"),
+        ("false", Some("sending"), "outcome_unknown"),
+        ("false", Some("finished"), "outcome_unknown"),
+        ("true", Some("sending"), "failed"),
+    ] {
+        let call = ground.call("running", None).await;
+        ground
+            .write(&format!(
+                "update skill_calls set idempotent = {idempotent} where id = '{call}'"
+            ))
+            .await;
+        if let Some(request) = request {
+            ground.request(call, 0, request).await;
+        }
+        let outcome = ending::give_up(&ground.app, ground.tenant, call, &why)
+            .await
+            .unwrap();
+        assert_eq!(ground.status_of(call).await, end);
+        let is_unknown = matches!(outcome, Outcome::OutcomeUnknown { .. });
+        assert_eq!(is_unknown, end == "outcome_unknown");
+        let steps = format!(
+            "select string_agg(details->>'status', ',') from execution_traces where call_id = '{call}'"
+        );
+        assert_eq!(ground.read(&steps).await, end);
+    }
+}
+
+async fn lapse(ground: &Ground, call: SkillCallId) {
+    ground
+        .write(&format!(
+            "update skill_calls set leased_until = now() - interval '1 second' where id = '{call}'"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_works_on_is_seen_through_by_one_workflow() {
+    let ground = Ground::new().await;
+    let call = ground.call("running", None).await;
+    let held = ground.call("running", None).await;
+    let of_a_task = ground.call("running", Some(TaskId::fresh())).await;
+    lapse(&ground, of_a_task).await;
+    let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+    store::extend_lease(&mut tx, held, LEASE).await.unwrap();
+    tx.commit().await.unwrap();
+
+    // Twice at once, and again each time that the lease runs out.
+    for _ in 0..3 {
+        lapse(&ground, call).await;
+        let (one, other) = tokio::join!(
+            activities::reclaim_once(&ground.app),
+            activities::reclaim_once(&ground.app)
+        );
+        one.unwrap();
+        other.unwrap();
+        // It was taken, so nobody takes it now.
+        activities::reclaim_once(&ground.app).await.unwrap();
+    }
+    let started = ground
+        .read("select string_agg(kind || ' ' || workflow_id, ', ') from outbox")
+        .await;
+    let once = format!("start_again call-{call}");
+    assert_eq!(started, [once.as_str(); 3].join(", "));
+}
+
+#[tokio::test]
+async fn a_call_that_never_began_is_ended_and_may_be_made_again_under_its_key() {
+    let ground = Ground::new().await;
+    let call = ground.call("queued", None).await;
+    let of_a_task = ground.call("queued", Some(TaskId::fresh())).await;
+    let created_long_ago = "update skill_calls set created_at = now() - interval '1 hour'";
+    activities::reclaim_once(&ground.app).await.unwrap();
+    assert_eq!(
+        ground.status_of(call).await,
+        "queued",
+        "it may be about to begin"
+    );
+    ground.write(created_long_ago).await;
+    activities::reclaim_once(&ground.app).await.unwrap();
+    assert_eq!(ground.status_of(call).await, "failed");
+    assert_eq!(ground.status_of(of_a_task).await, "queued");
+    let step = format!(
+        "select details->>'status' || ' ' || (details->'error'->>'code') from execution_traces where call_id = '{call}'"
+    );
+    assert_eq!(ground.read(&step).await, "refused abandoned");
+    assert_eq!(ground.read("select count(*)::text from outbox").await, "0");
+
+    let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+    let row = store::call(&mut tx, call).await.unwrap().unwrap();
+    assert!(ending::was_refused(&row));
+    store::revive(&mut tx, call, LEASE).await.unwrap();
+    let row = store::call(&mut tx, call).await.unwrap().unwrap();
+    assert_eq!(row.status(), CallStatus::Queued);
+    // One that failed after it had begun stays as it is.
+    let failure = CallFailure {
+        refused_with: None,
+        ..failed()
+    };
+    let end = End::badly(CallStatus::Failed, &failure);
+    assert!(
+        store::finish(&mut tx, call, Stands::NotBegun, end)
+            .await
+            .unwrap()
+    );
+    store::revive(&mut tx, call, LEASE).await.unwrap();
+    let row = store::call(&mut tx, call).await.unwrap().unwrap();
+    assert_eq!(row.status(), CallStatus::Failed);
+}
+
+#[tokio::test]
+async fn a_task_that_ends_leaves_no_call_without_an_owner_and_no_approval_open() {
+    let ground = Ground::new().await;
+    let task = TaskId::fresh();
+    let asked = ground.call("awaiting_approval", Some(task)).await;
+    let begun = ground.call("running", Some(task)).await;
+    let sent = ground.call("running", Some(task)).await;
+    ground.request(sent, 0, "sending").await;
+    let tenant = ground.tenant;
+    ground
+        .write(&format!(
+            "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, requested_by, expires_at)
+             values ('{asked}', '{tenant}', '{task}', '{asked}', '{task}', 'pending', sha256(''), '{{}}', '', '', now() + interval '1 day')"
+        ))
+        .await;
+    let mut tx = ground.app.db().tenant(tenant).await.unwrap();
+    store::release_calls_of(&mut tx, task).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(ground.status_of(asked).await, "cancelled");
+    assert_eq!(ground.status_of(begun).await, "cancelled");
+    assert_eq!(ground.status_of(sent).await, "running");
+    assert_eq!(ground.read("select status from approvals").await, "expired");
+    // What may have left is seen through by somebody else.
+    lapse(&ground, sent).await;
+    activities::reclaim_once(&ground.app).await.unwrap();
+    let started = ground
+        .read("select string_agg(workflow_id, ', ') from outbox")
+        .await;
+    assert_eq!(started, format!("call-{sent}"));
+}
