@@ -3,7 +3,7 @@
 use crate::{CANARY, Stories, Theatre, World, shared};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -360,10 +360,12 @@ async fn ids_of_others(world: Arc<World>) {
         let operation = operation.expect("it is described");
         let path = operation.path.replace("{id}", &place.own);
         let ask = async |id: &str| {
-            let request = intruder.owner.request(operation.method.clone(), &path);
             let Some(name) = place.pointer.strip_prefix('/') else {
-                return Api::send(request.query(&[(place.pointer, id)])).await;
+                let asked = format!("{path}?{}={id}", place.pointer);
+                let request = intruder.owner.request(operation.method.clone(), &asked);
+                return Api::send(request).await;
             };
+            let request = intruder.owner.request(operation.method.clone(), &path);
             let mut body = place.body.clone();
             body[name] = json!(id);
             Api::send(request.json(&body)).await

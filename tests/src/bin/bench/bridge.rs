@@ -284,7 +284,7 @@ impl Direct {
         let request = ExecuteRequest {
             call_id: format!("{}:0:0", fresh_id()),
             digest: "0".repeat(64),
-            sent_ago: None,
+            sent_ago: Duration::ZERO,
             resend: false,
             journal_id: Some(self.journal_id.clone()),
             retry_unknown: false,
