@@ -77,7 +77,7 @@ impl StartRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     Now,
-    /// One with this id was started before. Whether it still runs, only [`Durable::start_again`] says: it does.
+    /// One with this id was started before. Whether it still runs, only [`StartRequest::following`] says: it does.
     Before,
 }
 
