@@ -140,7 +140,8 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         .upload("/policies/components", component("policy_probe"))
         .await
         .ok();
-    let policy = json!({ "digest": brought["digest"], "enabled": false });
+    let settings = json!({ "answer": "allow" });
+    let policy = json!({ "digest": brought["digest"], "settings": settings, "enabled": false });
     acme.owner.post("/policies", &policy).await.ok();
     let mut found = BTreeMap::new();
     for list in [
