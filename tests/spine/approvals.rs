@@ -167,7 +167,12 @@ async fn expired(world: Arc<World>) {
             .expect("time passes");
         if status == "pending" {
             let late = decide(&world.acme.owner, &approval, "approve").await;
-            assert_eq!(late.problem(409), "approval_expired");
+            // Its workflow may have found that it ran out before us.
+            let code = late.problem(409);
+            assert!(
+                ["approval_expired", "already_decided"].contains(&code.as_str()),
+                "{code}"
+            );
         }
         let answer = make(&world, message).await;
         assert_eq!(answer.problem(502), "call_failed");

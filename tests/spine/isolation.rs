@@ -86,6 +86,7 @@ pub fn body_of(operation: &str) -> Value {
         "create_user" => {
             json!({ "email": "mole@example.com", "display_name": "Mole", "roles": ["auditor"] })
         }
+        "create_owner_key" => json!({}),
         "create_tenant" => json!({ "name": "Another", "slug": "another" }),
         "resolve_call" => json!({ "resolution": "done" }),
         "update_config" => json!({ "enabled": false }),
