@@ -5,7 +5,7 @@ use crate::{
     app::App,
     drain::drain_after,
     extract::Json,
-    instances, plugins,
+    instances, marketplace, plugins,
     problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
@@ -64,6 +64,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(tasks::http::routes())
         .merge(instances::http::routes())
         .merge(plugins::http::routes())
+        .merge(marketplace::http::routes())
         .merge(skills::http::routes())
         .merge(vault::http::routes());
     OpenApiRouter::with_openapi(ApiDoc::openapi()).nest("/api/v1", v1)
@@ -130,7 +131,8 @@ fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
 fn header_of(operation: &str) -> Option<(&'static str, &'static str)> {
     match operation {
         "create_task" | "create_agent" | "create_user" | "create_key" | "deploy_instance"
-        | "install_plugin" | "store_credential" | "call_skill" => Some((
+        | "install_plugin" | "upgrade_plugin" | "create_publisher" | "publish_release"
+        | "store_credential" | "call_skill" => Some((
             "Idempotency-Key",
             "Any text of 1 to 255 visible ASCII characters. The same key with the same body is done once.",
         )),

@@ -121,6 +121,10 @@ impl Api {
         Self::send(self.request(Method::DELETE, path)).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        Self::send(self.request(Method::PUT, path).json(body)).await
+    }
+
     pub async fn upload(&self, path: &str, file: Vec<u8>) -> Answer {
         let request = self.request(Method::POST, path);
         Self::send(

@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 use tempfile::TempDir;
 
@@ -156,12 +156,34 @@ impl Gateway {
     }
 
     pub fn database_url(&self, role: &str) -> String {
-        let output = fs::read_to_string(self.output_file()).expect("the gateway's output");
-        let url = output
-            .lines()
-            .find_map(|line| line.strip_prefix("postgresql")?.split_whitespace().next())
-            .expect("it says where PostgreSQL is");
+        let url = self.said("postgresql");
         url.replace("tsunami_app@", &format!("{role}@"))
+    }
+
+    pub fn temporal_url(&self) -> String {
+        self.said("temporal")
+    }
+
+    /// What the gateway said at its start of where something is.
+    fn said(&self, what: &str) -> String {
+        let output = fs::read_to_string(self.output_file()).expect("the gateway's output");
+        output
+            .lines()
+            .find_map(|line| line.strip_prefix(what)?.split_whitespace().next())
+            .unwrap_or_else(|| panic!("it says where {what} is"))
+            .to_owned()
+    }
+
+    /// Runs a command of the command line's against this gateway.
+    pub fn command(&self, key: &str, arguments: &[&str]) -> Output {
+        Command::new(program())
+            .args(arguments)
+            .env("TSUNAMI_URL", self.url())
+            .env("TSUNAMI_API_KEY", key)
+            .current_dir(self.folder())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the command runs")
     }
 
     /// The process that a pid file below the data folder names: `postgres/pid`, `instances/openclaw-1/pid`.
@@ -198,7 +220,7 @@ impl Drop for Gateway {
 }
 
 /// Cargo puts it into the folder above that of the tests.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let tests = std::env::current_exe().expect("our own path");
     let program = tests
         .ancestors()
@@ -213,7 +235,7 @@ fn program() -> PathBuf {
     program
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }

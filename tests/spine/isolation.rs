@@ -5,9 +5,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use std::{collections::BTreeMap, sync::Arc};
+use tsunami_provenance::PrivateKey;
 use tsunami_tests::{
     api::{Answer, Api},
     company::{Company, sending, text},
+    component,
+    publisher::Publisher,
 };
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
@@ -78,8 +81,41 @@ pub fn body_of(operation: &str) -> Value {
         "update_config" => json!({ "enabled": false }),
         "store_credential" => json!({ "skill": "slack", "key": "bot_token", "value": CANARY }),
         "call_skill" => json!({ "params": { "channel": "#finance", "text": "not mine" } }),
-        "install_plugin" => Value::Null,
+        "update_plugin" => json!({ "auto_upgrade": false }),
+        "upgrade_plugin" => json!({}),
+        "create_publisher" => json!({ "namespace": "mole", "name": "Mole" }),
+        "update_publisher" => json!({ "name": "Mole" }),
+        "add_publisher_key" => {
+            json!({ "name": "mine", "public_key": PrivateKey::generate().public().to_string() })
+        }
+        "publish_release" => {
+            json!({ "publisher": "mole", "digest": "0".repeat(64), "key_id": uuid::Uuid::nil(),
+                "signature": format!("{}==", "A".repeat(86)), "visibility": "private" })
+        }
+        "update_release" => json!({ "visibility": "public" }),
+        "set_conformance" => json!({ "passed": true }),
+        "reject_release" | "yank_release" | "revoke_release" => json!({ "reason": "not mine" }),
+        "revoke_component" => json!({ "digest": "0".repeat(64), "reason": "not mine" }),
+        "install_plugin" | "bring_component" => Value::Null,
         other => panic!("the operation `{other}` is new: say in isolation.rs what body it takes"),
+    }
+}
+
+/// Whose keys an operation takes.
+#[derive(PartialEq, Eq)]
+enum Whose {
+    Tenants,
+    Operators,
+    Both,
+}
+
+fn whose(operation: &Operation) -> Whose {
+    match operation.id.as_str() {
+        "create_tenant" | "list_tenants" => Whose::Operators,
+        "approve_release" | "reject_release" | "revoke_component" => Whose::Operators,
+        "get_consent" | "list_notices" => Whose::Tenants,
+        _ if operation.path.starts_with("/marketplace/") => Whose::Both,
+        _ => Whose::Tenants,
     }
 }
 
@@ -113,6 +149,8 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         .post("/api-keys", &body_of("create_key"))
         .await
         .ok();
+    let publisher = Publisher::register(&acme.owner, "acme").await;
+    publisher.publish(component("slack")).await.ok();
     let mut found = BTreeMap::new();
     for list in [
         "agent-tasks",
@@ -120,6 +158,8 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         "api-keys",
         "approvals",
         "instances",
+        "marketplace/publishers",
+        "marketplace/releases",
         "plugins",
         "skill-calls",
         "skill-configs",
@@ -215,9 +255,9 @@ async fn keys_are_asked_for(world: Arc<World>) {
             .replace("{skill}", "slack")
             .replace("{action}", "send_message");
         // An operator runs the gateway and sees nothing inside a tenant; for a tenant's key, its operations do not exist.
-        let is_operators = path == "/tenants";
+        let whose = whose(&operation);
         for api in [&nobody, &guess, &nobody.with_key("nonsense")] {
-            if is_operators && api.key.starts_with("tsk_") {
+            if whose == Whose::Operators && api.key.starts_with("tsk_") {
                 continue;
             }
             assert_eq!(
@@ -227,9 +267,10 @@ async fn keys_are_asked_for(world: Arc<World>) {
                 operation.id
             );
         }
-        let (other, status) = match is_operators {
-            true => (&world.acme.owner, 404),
-            false => (&operator, 403),
+        let (other, status) = match whose {
+            Whose::Operators => (&world.acme.owner, 404),
+            Whose::Tenants => (&operator, 403),
+            Whose::Both => continue,
         };
         ask(other, &operation, &path).await.problem(status);
     }
@@ -244,7 +285,7 @@ async fn auditor(world: Arc<World>) {
         .ok();
     let auditor = world.gateway.anybody().with_key(&text(&key["secret"]));
     for operation in operations(&auditor).await {
-        if operation.path == "/tenants" {
+        if whose(&operation) == Whose::Operators {
             continue;
         }
         let path = operation
@@ -271,11 +312,16 @@ async fn auditor(world: Arc<World>) {
     }
 }
 
-/// Tables that hold nothing of one tenant. A new one is named here, or it has a `tenant_id`.
-const OF_NO_TENANT: [&str; 4] = [
+/// Tables that hold nothing of one tenant, or what is shared with others by design: `host/tests/marketplace` says with
+/// whom. A new one is named here, or it has a `tenant_id`.
+const OF_NO_TENANT: [&str; 8] = [
     "_sqlx_migrations",
     "operator_keys",
-    "plugin_versions",
+    "plugin_components",
+    "plugin_releases",
+    "plugin_revocations",
+    "publisher_keys",
+    "publishers",
     "tenants",
 ];
 

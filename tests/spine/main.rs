@@ -9,6 +9,7 @@ mod instance_killed;
 mod isolation;
 mod killed;
 mod main_job;
+mod marketplace;
 mod outages;
 mod secrets;
 
@@ -116,6 +117,7 @@ fn main() {
         isolation::stories,
         hostile::stories,
         bad_input::stories,
+        marketplace::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,
         killed::stories,

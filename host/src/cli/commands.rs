@@ -1,12 +1,15 @@
 //! The API's operations, for people: tables to read, `--json` for programs.
 
-use super::api::Api;
+use super::{
+    api::Api,
+    plugin::{self, PluginCommand},
+};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{io::Read, time::Duration};
 
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(400);
@@ -15,7 +18,7 @@ const POLL: Duration = Duration::from_millis(400);
 pub struct Output {
     /// Print JSON instead of a table.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Subcommand)]
@@ -180,29 +183,6 @@ pub enum CredCommand {
 }
 
 #[derive(Subcommand)]
-pub enum PluginCommand {
-    /// Install a plugin from its file.
-    Install {
-        file: PathBuf,
-        #[command(flatten)]
-        output: Output,
-    },
-    List {
-        #[command(flatten)]
-        output: Output,
-    },
-    /// What a plugin may do.
-    Show {
-        id: String,
-        #[command(flatten)]
-        output: Output,
-    },
-    Remove {
-        id: String,
-    },
-}
-
-#[derive(Subcommand)]
 pub enum SkillCommand {
     /// Call a skill.
     Call {
@@ -226,7 +206,7 @@ pub async fn run(command: ApiCommand, api: &Api) -> anyhow::Result<()> {
         ApiCommand::Task(command) => task(command, api).await,
         ApiCommand::Instance(command) => instance(command, api).await,
         ApiCommand::Cred(command) => cred(command, api).await,
-        ApiCommand::Plugin(command) => plugin(command, api).await,
+        ApiCommand::Plugin(command) => plugin::run(command, api).await,
         ApiCommand::Skill(command) => skill(command, api).await,
     }
 }
@@ -567,56 +547,6 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
     }
 }
 
-async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
-    match command {
-        PluginCommand::Install { file, output } => {
-            let bytes =
-                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let installed = api.upload("/plugins", "application/wasm", bytes).await?;
-            show(&output, &installed, plugin_card)
-        }
-        PluginCommand::List { output } => list(
-            &output,
-            api.all("/plugins").await?,
-            &["id", "skill", "version", "digest", "installed_at"],
-        ),
-        PluginCommand::Show { id, output } => show(
-            &output,
-            &api.get(&format!("/plugins/{id}")).await?,
-            plugin_card,
-        ),
-        PluginCommand::Remove { id } => {
-            api.delete(&format!("/plugins/{id}")).await?;
-            println!("removed");
-            Ok(())
-        }
-    }
-}
-
-/// What somebody who installs a plugin agrees to.
-fn plugin_card(plugin: &Value) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_BORDERS_ONLY)
-        .set_header(["action", "risk", "credentials", ""]);
-    for action in plugin["actions"].as_array().into_iter().flatten() {
-        table.add_row([
-            text(&action["name"]),
-            text(&action["risk"]),
-            text(&action["credentials"]),
-            text(&action["summary"]),
-        ]);
-    }
-    format!(
-        "{} {} ({})\nhosts     {}\ndigest    {}\n{table}",
-        text(&plugin["title"]),
-        text(&plugin["version"]),
-        text(&plugin["skill"]),
-        text(&plugin["hosts"]),
-        text(&plugin["digest"])
-    )
-}
-
 async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
     let answer = match command {
         SkillCommand::Call {
@@ -648,7 +578,7 @@ async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(
+pub fn show(
     output: &Output,
     value: &Value,
     readable: impl FnOnce(&Value) -> String,
@@ -664,7 +594,7 @@ fn show(
     Ok(())
 }
 
-fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
+pub fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
     show(output, &Value::Array(items), |items| {
         let mut table = Table::new();
         table

@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod dev;
 mod doctor;
+mod plugin;
 mod serve;
 
 use crate::config::{Config, env_var};
@@ -108,6 +109,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut script);
             answer(&script)
+        }
+        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Keygen { file })) => {
+            plugin::keygen(&file)
         }
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());

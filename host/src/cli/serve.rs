@@ -1,7 +1,8 @@
 //! `serve`, `worker`, `migrate`: the roles against configured servers.
 
 use crate::{
-    app::App, config::Config, db, instances, problem::Problem, routes, telemetry, tenants, worker,
+    app::App, config::Config, db, instances, marketplace::revocations, problem::Problem, routes,
+    telemetry, tenants, worker,
 };
 use sqlx::{Connection, PgConnection};
 use std::{future::IntoFuture, net::SocketAddr};
@@ -59,11 +60,13 @@ pub async fn serve_on(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let live = tokio::spawn(app.live().clone().run(app.db().clone()));
+    let revocations = tokio::spawn(revocations::watch(app.clone()));
     let served = axum::serve(listener, routes::router(app))
         .with_graceful_shutdown(stop)
         .into_future()
         .await;
     live.abort();
+    revocations.abort();
     Ok(served?)
 }
 

@@ -321,6 +321,13 @@ impl Run<'_> {
         let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
         let mut replies: Vec<Reply> = Vec::new();
         loop {
+            if let Err(problem) = self
+                .app
+                .revocations()
+                .check(&self.prepared.installed.origin)
+            {
+                return self.stop_for(&problem).await;
+            }
             let (asked, given) = (invocation.clone(), std::mem::take(&mut replies));
             let called = plugins::call(self.app, &self.prepared.installed.plugin, move |plugin| {
                 (plugin.next(&asked, &given), given)
@@ -380,6 +387,20 @@ impl Run<'_> {
                 Sent::Stop(outcome) => return Ok(outcome),
             }
         }
+    }
+
+    /// The plugin may not be called further.
+    async fn stop_for(&mut self, problem: &Problem) -> Result<Outcome, Problem> {
+        if problem.is_unavailable() {
+            let pause = problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT);
+            return Ok(waiting(problem.detail().to_owned(), pause));
+        }
+        let mut failure = CallFailure::from(problem);
+        if self.requests_made > 0 {
+            failure.message +=
+                " The service had been asked before that: look there whether it acted.";
+        }
+        self.fail(failure).await
     }
 
     async fn perform(
