@@ -224,6 +224,10 @@ fn provided(
             ("bridge_dir", text(&bridge)),
         ],
     );
+    section(
+        "plugins",
+        vec![("cache_dir", text(&data_dir.join("plugin-cache")))],
+    );
     section("log", vec![("filter", "warn,tsunami=info".to_owned())]);
     Ok(table)
 }

@@ -322,7 +322,8 @@ impl Run<'_> {
         let mut replies: Vec<Reply> = Vec::new();
         loop {
             let (asked, given) = (invocation.clone(), std::mem::take(&mut replies));
-            let called = plugins::call(self.app, &self.prepared.installed.plugin, move |plugin| {
+            let plugin = &self.prepared.installed.plugin;
+            let called = plugins::call(self.app, self.tenant, plugin, move |plugin| {
                 (plugin.next(&asked, &given), given)
             });
             let answer = called.await.and_then(|(answer, given)| {
