@@ -66,11 +66,11 @@ pub fn find(
 ) -> Option<String> {
     places.iter().find_map(|place| {
         let value = params.pointer(&place.0)?;
-        let names_here = place
-            .0
-            .is_empty()
-            .then_some(Names::Ignored)
-            .unwrap_or(names);
+        let names_here = if place.0.is_empty() {
+            Names::Ignored
+        } else {
+            names
+        };
         let mut tokens = find_in(value, names_here, names, wanted)?;
         tokens.reverse();
         let path: String = tokens.iter().map(|token| format!("/{token}")).collect();
