@@ -6,6 +6,7 @@ use crate::{
     db::Db,
     id::InstanceId,
     instances::Gateways,
+    marketplace::{self, revocations::Revocations},
     traces::live::Live,
     vault::{self, Vault},
 };
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tsunami_cluster::{Cluster, LocalCluster, LocalSettings};
 use tsunami_durable::{CodecKeys, Durable, Settings};
 use tsunami_plugin_host::{Limits, PluginHost, adapter::Manifest};
+use tsunami_provenance::{Registries, Sigstore};
 
 /// Entries of each of the small caches below.
 const CACHE_ENTRIES_MAX: u64 = 10_000;
@@ -36,6 +38,9 @@ struct Inner {
     durable: Durable,
     plugin_host: PluginHost,
     plugin_turns: Semaphore,
+    revocations: Revocations,
+    registries: Registries,
+    sigstore: Sigstore,
     cluster: Arc<dyn Cluster>,
     gateways: Gateways,
     live: Live,
@@ -76,9 +81,14 @@ impl App {
             openclaw_dir: tools.join("openclaw/node_modules/openclaw"),
             bridge_dir: config.instances.bridge_dir.clone(),
         })?;
+        let stale_after = config.marketplace.revocations_stale_seconds;
+        let revocations = Revocations::new(db.clone(), Duration::from_secs(stale_after.into()));
         Ok(Self(Arc::new(Inner {
             clock: Clock::system(),
             db,
+            revocations,
+            registries: marketplace::registries(&config.marketplace),
+            sigstore: marketplace::sigstore(&config.marketplace)?,
             vault: Vault::new(keyring),
             durable: Durable::new(settings, keys),
             plugin_host,
@@ -115,6 +125,16 @@ impl App {
     /// Held by whoever calls into a plugin.
     pub fn plugin_turns(&self) -> &Semaphore {
         &self.0.plugin_turns
+    }
+    /// Which plugins are not run any more.
+    pub fn revocations(&self) -> &Revocations {
+        &self.0.revocations
+    }
+    pub fn registries(&self) -> &Registries {
+        &self.0.registries
+    }
+    pub fn sigstore(&self) -> &Sigstore {
+        &self.0.sigstore
     }
     pub fn cluster(&self) -> &dyn Cluster {
         &*self.0.cluster

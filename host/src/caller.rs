@@ -171,6 +171,54 @@ impl FromRequestParts<App> for Operator {
     }
 }
 
+/// Somebody of a tenant, or an operator, where both may ask.
+#[derive(Debug, Clone)]
+pub enum Party {
+    Tenant(Caller),
+    Operator(Operator),
+}
+
+impl Party {
+    /// Refuses a tenant's key whose roles would not do.
+    pub fn require(&self, permission: Permission) -> Result<(), Problem> {
+        match self {
+            Self::Tenant(caller) => caller.require(permission),
+            Self::Operator(_) => Ok(()),
+        }
+    }
+
+    /// How what they did is signed.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tenant(caller) => caller.name.clone(),
+            Self::Operator(operator) => format!("operator {}", operator.name),
+        }
+    }
+
+    /// The tenant, where it is not an operator.
+    pub fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Tenant(caller) => Some(caller.tenant),
+            Self::Operator(_) => None,
+        }
+    }
+}
+
+impl FromRequestParts<App> for Party {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let key = keys::parse(bearer(parts)?).ok_or_else(unauthorized)?;
+        match key.kind {
+            keys::Kind::Tenant => Caller::from_request_parts(parts, app)
+                .await
+                .map(Self::Tenant),
+            keys::Kind::Operator => Operator::from_request_parts(parts, app)
+                .await
+                .map(Self::Operator),
+        }
+    }
+}
+
 fn bearer(parts: &Parts) -> Result<&str, Problem> {
     parts
         .headers

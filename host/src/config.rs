@@ -103,6 +103,7 @@ settings! {
         temporal: TemporalConfig = TemporalConfig::default(),
         vault: VaultConfig = VaultConfig::default(),
         plugins: PluginsConfig = PluginsConfig::default(),
+        marketplace: MarketplaceConfig = MarketplaceConfig::default(),
         instances: InstancesConfig = InstancesConfig::default(),
         skills: SkillsConfig = SkillsConfig::default(),
         tasks: TasksConfig = TasksConfig::default(),
@@ -149,6 +150,28 @@ settings! {
         call_timeout_ms: u32 = 100,
         /// Memory of one call, in bytes, at most.
         call_memory_bytes_max: u64 = 32 << 20,
+    }
+    /// Plugins that are published, and what is done about bad ones.
+    MarketplaceConfig {
+        /// OCI registries that components may be pulled from.
+        registries: Vec<RegistryConfig> = Vec::new(),
+        /// Seconds without word from the database on which plugins are revoked, until published plugins are
+        /// called no more. A tenant's own uploads are called on.
+        revocations_stale_seconds: u32 = 30,
+        /// Seconds between two looks at whether installations that upgrade by themselves can.
+        auto_upgrade_interval_seconds: u32 = 60,
+        /// The trusted root of a Sigstore instance of one's own (JSON); empty for the public instance.
+        sigstore_trusted_root_file: PathBuf = PathBuf::new(),
+    }
+    /// An OCI registry.
+    RegistryConfig {
+        /// `ghcr.io`, `registry.internal:5000`
+        host: String = String::new(),
+        /// Without TLS; only on this machine.
+        plain_http: bool = false,
+        /// Empty where anybody may pull.
+        username: String = String::new(),
+        password: Secret = Secret::default(),
     }
     /// Tenants' OpenClaw instances.
     InstancesConfig {
@@ -303,6 +326,14 @@ impl Config {
                 self.skills.request_timeout_seconds,
             ),
             ("skills.reply_bytes_max", self.skills.reply_bytes_max),
+            (
+                "marketplace.revocations_stale_seconds",
+                self.marketplace.revocations_stale_seconds,
+            ),
+            (
+                "marketplace.auto_upgrade_interval_seconds",
+                self.marketplace.auto_upgrade_interval_seconds,
+            ),
             ("skills.steps_max", self.skills.steps_max),
             (
                 "tasks.retry_initial_seconds",
@@ -344,6 +375,23 @@ impl Config {
                 "it is smaller than tasks.retry_initial_seconds".to_owned(),
             ));
         }
+        for registry in &self.marketplace.registries {
+            let problem = match registry.host.as_str() {
+                "" => "a registry has no `host`".to_owned(),
+                host if host.contains('/') => {
+                    format!(
+                        "`{host}` must be a host, with a port where it has one, and nothing else"
+                    )
+                }
+                host if registry.plain_http && !is_this_machine(host) => {
+                    format!(
+                        "`plain_http` sends components in the clear, and `{host}` is not this machine"
+                    )
+                }
+                _ => continue,
+            };
+            return Err(setting_error("marketplace.registries", problem));
+        }
         Ok(())
     }
 
@@ -375,6 +423,15 @@ impl Config {
     pub fn show(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_default()
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name == "localhost"
+        || name
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// A variable of the environment; `None` where it is not set, or is no text.
@@ -468,6 +525,7 @@ fn example_of(name: &str) -> String {
         "database.system_url" => Some("\"postgres://tsunami_system:PASSWORD@db.internal/tsunami\""),
         "database.owner_url" => Some("\"postgres://tsunami_owner:PASSWORD@db.internal/tsunami\""),
         "vault.key_file" => Some("\"/etc/tsunami/vault-keys\""),
+        "marketplace.registries" => Some("[{ host = \"ghcr.io\" }]"),
         "skills.private_network_hosts" => Some("[\"github.internal:443\"]"),
         _ => None,
     };
@@ -516,6 +574,32 @@ mod tests {
         assert_eq!(config.skills.private_network_hosts, ["127.0.0.1:9"]);
         assert!(!config.show().contains("hunter2"));
         assert!(config.show().contains("postgres://app:****@db/t"));
+    }
+
+    #[test]
+    fn only_a_registry_on_this_machine_goes_without_tls() {
+        let load = |text: &str| load(&[("TSUNAMI_MARKETPLACE__REGISTRIES", text)]);
+        for host in [
+            "127.0.0.1:5000",
+            "localhost:5000",
+            "[::1]:5000",
+            "127.0.0.1",
+        ] {
+            let config = load(&format!("[{{ host = \"{host}\", plain_http = true }}]")).unwrap();
+            assert_eq!(config.marketplace.registries[0].host, host);
+        }
+        load("[{ host = \"ghcr.io\", username = \"u\", password = \"hunter2\" }]").unwrap();
+        for wrong in [
+            "[{ host = \"ghcr.io\", plain_http = true }]",
+            "[{ host = \"https://ghcr.io\" }]",
+            "[{ plain_http = true }]",
+        ] {
+            let told = load(wrong).unwrap_err().to_string();
+            assert!(
+                told.contains("marketplace.registries") && told.contains("ghcr.io"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -80,6 +80,7 @@ ids! {
     TaskId, MessageId, TraceId,
     CredentialId, DataKeyId,
     PluginVersionId, InstallationId,
+    PublisherId, PublisherKeyId, ReleaseId, RevocationId,
     InstanceId,
     SkillConfigId, SkillCallId, ApprovalId,
     PolicyId, PolicyDecisionId,

@@ -5,7 +5,7 @@
 //!
 //! - [`routes`], [`worker`], [`config`]: what can be asked, what can happen, what can be set;
 //! - the slices, a folder a noun of the product: [`tenants`], [`agents`], [`traces`], [`vault`],
-//!   [`plugins`], [`instances`], [`skills`], [`tasks`];
+//!   [`plugins`], [`marketplace`], [`instances`], [`skills`], [`tasks`];
 //! - the ground that they stand on: [`app`], [`caller`], [`db`], [`problem`], [`id`], [`clock`],
 //!   [`page`], [`outbox`], [`telemetry`].
 
@@ -29,6 +29,7 @@ pub mod worker;
 
 pub mod agents;
 pub mod instances;
+pub mod marketplace;
 pub mod plugins;
 pub mod policies;
 pub mod skills;

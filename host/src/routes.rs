@@ -5,7 +5,7 @@ use crate::{
     app::App,
     drain::drain_after,
     extract::{IDEMPOTENCY_KEY_CHARS_MAX, Json},
-    instances, plugins, policies,
+    instances, marketplace, plugins, policies,
     problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
@@ -64,6 +64,7 @@ fn api() -> OpenApiRouter<App> {
         .merge(tasks::http::routes())
         .merge(instances::http::routes())
         .merge(plugins::http::routes())
+        .merge(marketplace::http::routes())
         .merge(policies::http::routes())
         .merge(skills::http::routes())
         .merge(vault::http::routes());
@@ -131,7 +132,8 @@ fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
 fn header_of(operation: &str) -> Option<(&'static str, String)> {
     match operation {
         "create_task" | "create_agent" | "create_user" | "create_key" | "deploy_instance"
-        | "install_plugin" | "store_credential" | "call_skill" => Some((
+        | "install_plugin" | "upgrade_plugin" | "create_publisher" | "publish_release"
+        | "store_credential" | "call_skill" => Some((
             "Idempotency-Key",
             format!(
                 "Any text of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters. The same key with the same body is done once."

@@ -12,6 +12,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("traces", &[]),
     ("agents", &["tenants"]),
     ("plugins", &["tenants"]),
+    ("marketplace", &["plugins", "tenants"]),
     ("policies", &["plugins"]),
     ("vault", &["plugins", "tenants"]),
     ("instances", &["vault", "tenants"]),
@@ -30,17 +31,19 @@ fn sources() -> PathBuf {
 }
 
 fn files_of(slice: &str) -> Vec<(String, String)> {
-    let folder = sources().join(slice);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    files_in(&sources().join(slice), "")
+}
+
+fn files_in(folder: &Path, within: &str) -> Vec<(String, String)> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.expect("an entry").path();
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        if path.extension().is_some_and(|e| e == "rs") {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        let name = format!("{within}{name}");
+        if path.is_dir() {
+            files.extend(files_in(&path, &format!("{name}/")));
+        } else if path.extension().is_some_and(|e| e == "rs") {
             files.push((name, fs::read_to_string(&path).expect("a file")));
         }
     }

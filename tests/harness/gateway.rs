@@ -173,12 +173,22 @@ impl Gateway {
     }
 
     pub fn database_url(&self, role: &str) -> String {
-        let output = fs::read_to_string(self.output_file()).expect("the gateway's output");
-        let url = output
-            .lines()
-            .find_map(|line| line.strip_prefix("postgresql")?.split_whitespace().next())
-            .expect("it says where PostgreSQL is");
+        let url = self.said("postgresql");
         url.replace("tsunami_app@", &format!("{role}@"))
+    }
+
+    pub fn temporal_url(&self) -> String {
+        self.said("temporal")
+    }
+
+    /// What the gateway said at its start of where something is.
+    fn said(&self, what: &str) -> String {
+        let output = fs::read_to_string(self.output_file()).expect("the gateway's output");
+        output
+            .lines()
+            .find_map(|line| line.strip_prefix(what)?.split_whitespace().next())
+            .unwrap_or_else(|| panic!("it says where {what} is"))
+            .to_owned()
     }
 
     /// The command line, as whoever has the key.
@@ -242,7 +252,7 @@ pub fn program() -> PathBuf {
     program
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }

@@ -5,9 +5,12 @@
 //! what a user sees: the API, the files, and, where a claim is about them, the tables.
 
 pub mod api;
+pub mod chameleon;
 pub mod company;
 pub mod gateway;
+pub mod host;
 pub mod processes;
+pub mod publisher;
 pub mod recorder;
 pub mod stage;
 

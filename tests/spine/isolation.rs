@@ -8,10 +8,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+use tsunami_provenance::{PrivateKey, sha256_hex};
 use tsunami_tests::{
     api::{Answer, Api},
     company::{Company, sending, text},
     component,
+    publisher::Publisher,
 };
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
@@ -95,15 +97,46 @@ pub fn body_of(operation: &str) -> Value {
         "create_policy" | "create_operator_policy" => json!({ "digest": "0".repeat(64) }),
         "update_policy" | "update_operator_policy" => json!({ "enabled": false }),
         "replay_policy" => json!({ "digest": "0".repeat(64), "since": "2026-01-01T00:00:00Z" }),
-        "install_plugin" | "add_policy_component" | "add_operator_policy_component" => Value::Null,
+        "update_plugin" => json!({ "auto_upgrade": false }),
+        "upgrade_plugin" => json!({}),
+        "create_publisher" => json!({ "namespace": "mole", "name": "Mole" }),
+        "update_publisher" => json!({ "name": "Mole" }),
+        "add_publisher_key" => {
+            json!({ "name": "mine", "public_key": PrivateKey::generate().public().to_string() })
+        }
+        "publish_release" => {
+            json!({ "publisher": "mole", "digest": "0".repeat(64), "key_id": uuid::Uuid::nil(),
+                "signature": format!("{}==", "A".repeat(86)), "visibility": "private" })
+        }
+        "update_release" => json!({ "visibility": "public" }),
+        "set_conformance" => json!({ "passed": true }),
+        "reject_release" | "yank_release" | "revoke_release" => json!({ "reason": "not mine" }),
+        "revoke_component" => json!({ "digest": "0".repeat(64), "reason": "not mine" }),
+        "install_plugin"
+        | "bring_component"
+        | "add_policy_component"
+        | "add_operator_policy_component" => Value::Null,
         other => panic!("the operation `{other}` is new: say in isolation.rs what body it takes"),
     }
 }
 
-/// For a tenant's key, these do not exist.
-fn is_operators(path: &str) -> bool {
-    path.trim_start_matches('/').starts_with("tenants")
-        || path.trim_start_matches('/').starts_with("operator-")
+/// Whose keys an operation takes.
+#[derive(PartialEq, Eq)]
+enum Whose {
+    Tenants,
+    Operators,
+    Both,
+}
+
+fn whose(operation: &Operation) -> Whose {
+    match operation.id.as_str() {
+        "approve_release" | "reject_release" | "revoke_component" => Whose::Operators,
+        "get_consent" | "list_notices" => Whose::Tenants,
+        _ if operation.path.starts_with("/marketplace/") => Whose::Both,
+        _ if operation.path.starts_with("/tenants") => Whose::Operators,
+        _ if operation.path.starts_with("/operator-") => Whose::Operators,
+        _ => Whose::Tenants,
+    }
 }
 
 pub async fn ask(api: &Api, operation: &Operation, path: &str) -> Answer {
@@ -144,6 +177,11 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
     let settings = json!({ "answer": "allow" });
     let policy = json!({ "digest": brought["digest"], "settings": settings, "enabled": false });
     acme.owner.post("/policies", &policy).await.ok();
+    let publisher = Publisher::register(&acme.owner, &new_namespace("acme")).await;
+    let mut release = publisher.prepare(component("slack")).await;
+    release["visibility"] = json!("private");
+    release["tenants"] = json!([acme.id]);
+    acme.owner.post("/marketplace/releases", &release).await.ok();
     let mut found = BTreeMap::new();
     for list in [
         "agent-tasks",
@@ -151,6 +189,8 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         "api-keys",
         "approvals",
         "instances",
+        "marketplace/publishers",
+        "marketplace/releases",
         "plugins",
         "policies",
         "skill-calls",
@@ -164,6 +204,12 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         found.insert(list, id);
     }
     found
+}
+
+/// A namespace that nobody has.
+fn new_namespace(of: &str) -> String {
+    let unique = sha256_hex(PrivateKey::generate().public().to_string().as_bytes());
+    format!("{of}-{}", &unique[..12])
 }
 
 async fn nothing_is_found(world: Arc<World>) {
@@ -183,7 +229,7 @@ async fn nothing_is_found(world: Arc<World>) {
             }
             continue;
         };
-        if is_operators(collection) {
+        if whose(&operation) == Whose::Operators && !belongings.contains_key(collection) {
             let path = operation
                 .path
                 .replace("{id}", &uuid::Uuid::nil().to_string());
@@ -298,7 +344,10 @@ struct Place {
 }
 
 async fn ids_of_others(world: Arc<World>) {
-    let belongings = belongings(&world).await;
+    let mut belongings = belongings(&world).await;
+    let path = format!("/marketplace/publishers/{}", belongings["marketplace/publishers"]);
+    let publisher = world.acme.owner.get(&path).await.ok();
+    belongings.insert("keys of publishers", text(&publisher["keys"][0]["id"]));
     let intruder = Company::found(&world.gateway, "borrower").await;
     let created = |path: &'static str, body: Value| {
         let intruder = &intruder;
@@ -306,6 +355,8 @@ async fn ids_of_others(world: Arc<World>) {
     };
     let agent = created("/agents", json!({ "name": "mole" })).await;
     let task = created("/agent-tasks", json!({ "objective": "my own" })).await;
+    let publisher = Publisher::register(&intruder.owner, &new_namespace("mole")).await;
+    let release = publisher.prepare(component("slack")).await;
     let place = |operation, pointer, belongs_to, own: &str, body| Place {
         operation,
         pointer,
@@ -337,6 +388,13 @@ async fn ids_of_others(world: Arc<World>) {
             json!({}),
         ),
         place("reject_task", "/approval_id", "approvals", &task, json!({})),
+        place(
+            "publish_release",
+            "/key_id",
+            "keys of publishers",
+            "",
+            release,
+        ),
         place("list_tasks", "agent_id", "agents", "", Value::Null),
         place(
             "list_policy_decisions",
@@ -405,9 +463,9 @@ async fn keys_are_asked_for(world: Arc<World>) {
             .replace("{skill}", "slack")
             .replace("{action}", "send_message");
         // An operator runs the gateway and sees nothing inside a tenant; for a tenant's key, its operations do not exist.
-        let is_operators = is_operators(&path);
+        let whose = whose(&operation);
         for api in [&nobody, &guess, &nobody.with_key("nonsense")] {
-            if is_operators && api.key.starts_with("tsk_") {
+            if whose == Whose::Operators && api.key.starts_with("tsk_") {
                 continue;
             }
             assert_eq!(
@@ -417,9 +475,10 @@ async fn keys_are_asked_for(world: Arc<World>) {
                 operation.id
             );
         }
-        let (other, status) = match is_operators {
-            true => (&world.acme.owner, 404),
-            false => (&operator, 403),
+        let (other, status) = match whose {
+            Whose::Operators => (&world.acme.owner, 404),
+            Whose::Tenants => (&operator, 403),
+            Whose::Both => continue,
         };
         ask(other, &operation, &path).await.problem(status);
     }
@@ -434,7 +493,7 @@ async fn auditor(world: Arc<World>) {
         .ok();
     let auditor = world.gateway.anybody().with_key(&text(&key["secret"]));
     for operation in operations(&auditor).await {
-        if is_operators(&operation.path) {
+        if whose(&operation) == Whose::Operators {
             continue;
         }
         let path = operation
@@ -461,13 +520,18 @@ async fn auditor(world: Arc<World>) {
     }
 }
 
-/// Tables that hold nothing of one tenant. A new one is named here, or it has a `tenant_id`.
-const OF_NO_TENANT: [&str; 6] = [
+/// Tables that hold nothing of one tenant, or what is shared with others by design: `host/tests/marketplace` says with
+/// whom. A new one is named here, or it has a `tenant_id`.
+const OF_NO_TENANT: [&str; 10] = [
     "_sqlx_migrations",
     "operator_keys",
     "operator_policies",
+    "plugin_components",
+    "plugin_releases",
+    "plugin_revocations",
     "policy_components",
-    "plugin_versions",
+    "publisher_keys",
+    "publishers",
     "tenants",
 ];
 

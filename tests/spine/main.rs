@@ -10,6 +10,7 @@ mod instance_killed;
 mod isolation;
 mod killed;
 mod main_job;
+mod marketplace;
 mod once;
 mod outages;
 mod policies;
@@ -124,6 +125,7 @@ fn main() {
         once::stories,
         policies::stories,
         bad_input::stories,
+        marketplace::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,
         killed::stories,

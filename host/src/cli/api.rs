@@ -104,12 +104,35 @@ impl Api {
         .await
     }
 
+    /// The answer, whatever it is.
+    pub async fn try_post(&self, path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
+        let response = self.request(Method::POST, path, Some(body)).await?;
+        read(response).await
+    }
+
+    /// What was asked for, or why not.
+    pub fn answered(status: StatusCode, body: Value) -> anyhow::Result<Value> {
+        if status.is_success() {
+            return Ok(body);
+        }
+        refused(status, &body)
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
+        answer(self.request(method, path, body).await?).await
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<reqwest::Response> {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.base))
@@ -117,23 +140,28 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        answer(request.send().await.with_context(|| {
+        request.send().await.with_context(|| {
             format!(
                 "the gateway at {} does not answer; is it running?",
                 self.base
             )
-        })?)
-        .await
+        })
     }
 }
 
 async fn answer(response: reqwest::Response) -> anyhow::Result<Value> {
+    let (status, body) = read(response).await?;
+    Api::answered(status, body)
+}
+
+async fn read(response: reqwest::Response) -> anyhow::Result<(StatusCode, Value)> {
     let status = response.status();
     let text = response.text().await?;
-    let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    if status.is_success() {
-        return Ok(body);
-    }
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok((status, body))
+}
+
+fn refused(status: StatusCode, body: &Value) -> anyhow::Result<Value> {
     let detail = body["detail"]
         .as_str()
         .unwrap_or("the gateway gave no reason");

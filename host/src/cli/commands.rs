@@ -1,12 +1,15 @@
 //! The API's operations, for people: tables to read, `--json` for programs.
 
-use super::api::Api;
+use super::{
+    api::Api,
+    plugin::{self, PluginCommand},
+};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{io::Read, time::Duration};
 
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(400);
@@ -15,7 +18,7 @@ const POLL: Duration = Duration::from_millis(400);
 pub struct Output {
     /// Print JSON instead of a table.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -216,35 +219,6 @@ pub enum CredCommand {
 }
 
 #[derive(Subcommand)]
-pub enum PluginCommand {
-    /// Begin a plugin: a project that builds, passes its tests and conforms.
-    New(super::kit::New),
-    /// Check whether a component keeps the contract, and what to mend.
-    Check(super::kit::Check),
-    /// Install a plugin from its file.
-    Install {
-        file: PathBuf,
-        #[command(flatten)]
-        output: Output,
-    },
-    List {
-        #[command(flatten)]
-        output: Output,
-    },
-    /// What a plugin may do.
-    Show {
-        id: String,
-        #[command(flatten)]
-        output: Output,
-    },
-    Remove {
-        id: String,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Subcommand)]
 pub enum SkillCommand {
     /// Call a skill.
     Call {
@@ -271,7 +245,7 @@ pub async fn run(command: ApiCommand, api: &Api) -> anyhow::Result<()> {
         ApiCommand::Task(command) => task(command, api).await,
         ApiCommand::Instance(command) => instance(command, api).await,
         ApiCommand::Cred(command) => cred(command, api).await,
-        ApiCommand::Plugin(command) => plugin(command, api).await,
+        ApiCommand::Plugin(command) => plugin::run(command, api).await,
         ApiCommand::Policy(command) => super::policy::run(command, api).await,
         ApiCommand::Skill(command) => skill(command, api).await,
     }
@@ -683,57 +657,6 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
             show(&output, &revoked, |v| text(&v["status"]))
         }
     }
-}
-
-async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
-    match command {
-        PluginCommand::New(new) => super::kit::new(&new),
-        PluginCommand::Check(check) => super::kit::check_file(&check),
-        PluginCommand::Install { file, output } => {
-            let bytes =
-                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let installed = api.upload("/plugins", "application/wasm", bytes).await?;
-            show(&output, &installed, plugin_card)
-        }
-        PluginCommand::List { output } => list(
-            &output,
-            api.all("/plugins").await?,
-            &["id", "skill", "version", "digest", "installed_at"],
-        ),
-        PluginCommand::Show { id, output } => show(
-            &output,
-            &api.get(&format!("/plugins/{id}")).await?,
-            plugin_card,
-        ),
-        PluginCommand::Remove { id, output } => {
-            let removed = api.delete(&format!("/plugins/{id}")).await?;
-            show(&output, &removed, |_| "removed".to_owned())
-        }
-    }
-}
-
-/// What somebody who installs a plugin agrees to.
-fn plugin_card(plugin: &Value) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_BORDERS_ONLY)
-        .set_header(["action", "risk", "credentials", ""]);
-    for action in plugin["actions"].as_array().into_iter().flatten() {
-        table.add_row([
-            text(&action["name"]),
-            text(&action["risk"]),
-            text(&action["credentials"]),
-            text(&action["summary"]),
-        ]);
-    }
-    format!(
-        "{} {} ({})\nhosts     {}\ndigest    {}\n{table}",
-        text(&plugin["title"]),
-        text(&plugin["version"]),
-        text(&plugin["skill"]),
-        text(&plugin["hosts"]),
-        text(&plugin["digest"])
-    )
 }
 
 async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {

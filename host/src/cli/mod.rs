@@ -6,6 +6,7 @@ mod demo;
 pub mod dev;
 mod doctor;
 mod kit;
+mod plugin;
 mod policy;
 mod serve;
 
@@ -111,11 +112,17 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut script);
             answer(&script)
         }
-        Command::Api(commands::ApiCommand::Plugin(commands::PluginCommand::New(new))) => {
+        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::New(new))) => {
             kit::new(&new)
         }
-        Command::Api(commands::ApiCommand::Plugin(commands::PluginCommand::Check(check))) => {
+        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Check(check))) => {
             kit::check_file(&check)
+        }
+        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Keygen {
+            file,
+            output,
+        })) => {
+            plugin::keygen(&file, &output)
         }
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());

@@ -1,6 +1,8 @@
 //! `serve`, `worker`, `migrate`: the roles against configured servers.
 
-use crate::{app::App, config::Config, db, routes, telemetry, tenants, worker};
+use crate::{
+    app::App, config::Config, db, marketplace::revocations, routes, telemetry, tenants, worker,
+};
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::{future::IntoFuture, net::SocketAddr};
@@ -89,11 +91,13 @@ pub async fn serve_on(
         stop.await;
         views.end(); // They have no end of their own that could be waited for.
     };
+    let revocations = tokio::spawn(revocations::watch(app.clone()));
     let served = axum::serve(listener, routes::router(app))
         .with_graceful_shutdown(stop)
         .into_future()
         .await;
     live.abort();
+    revocations.abort();
     Ok(served?)
 }
 

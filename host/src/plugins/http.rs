@@ -1,31 +1,26 @@
-//! `/plugins`.
+//! `/plugins`: what is installed. Installing is the marketplace's (`marketplace/http/installations.rs`).
 
-use super::{CredentialField, check, store};
+use super::{CredentialField, installations, store};
 use crate::{
     app::App,
     caller::{Caller, Permission},
     db::TenantTx,
-    extract::{IdempotencyKey, Json, Path, Query, read_body},
-    id::InstallationId,
+    extract::{Json, Path, Query},
+    id::{InstallationId, ReleaseId},
     page::{Page, PageQuery},
     problem::{Problem, ProblemBody},
-    tenants::{Claim, claim},
 };
-use axum::{
-    extract::{Request, State},
-    http::StatusCode,
-};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tsunami_plugin_host::{adapter::Manifest, types::Risk};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(install_plugin, list_plugins))
-        .routes(routes!(get_plugin, remove_plugin))
+        .routes(routes!(list_plugins))
+        .routes(routes!(get_plugin, update_plugin, remove_plugin))
 }
 
 /// A plugin that is installed for the tenant, and what it may do.
@@ -51,6 +46,41 @@ pub struct InstalledPlugin {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub removed_at: Option<OffsetDateTime>,
+    /// The release that it came by; none for a file of the tenant's own.
+    pub release: Option<InstalledRelease>,
+    /// What was agreed to, of a release.
+    pub agreed: Option<InstalledConsent>,
+    /// Whether later versions take its place by themselves, as long as they may do no more.
+    pub auto_upgrade: bool,
+    /// The installation that a rollback goes back to.
+    pub previous_id: Option<InstallationId>,
+    pub notices: Vec<PluginNotice>,
+}
+
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct InstalledRelease {
+    pub id: ReleaseId,
+    /// `acme/slack@1.2.0`
+    pub full_name: String,
+}
+
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct InstalledConsent {
+    pub sha256: String,
+    pub by: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: OffsetDateTime,
+    /// The text.
+    pub consent: serde_json::Value,
+}
+
+/// Something to know of an installed plugin.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct PluginNotice {
+    /// `revoked`, `yanked` or `upgrade_available`.
+    pub code: String,
+    pub message: String,
 }
 
 /// Something that a skill can do.
@@ -94,58 +124,6 @@ pub struct ActionScope {
     pub pointer: String,
 }
 
-/// Install a plugin
-///
-/// The body is the component itself. It is checked, stored and pinned by its digest, in the place of the version
-/// that the skill had. A skill that is new gets a configuration: enabled, without approval.
-#[utoipa::path(post, path = "/plugins", tag = "plugins",
-    request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component"),
-    responses((status = 201, body = InstalledPlugin), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
-async fn install_plugin(
-    State(app): State<App>,
-    caller: Caller,
-    IdempotencyKey(key): IdempotencyKey,
-    request: Request,
-) -> Result<(StatusCode, Json<InstalledPlugin>), Problem> {
-    caller.require(Permission::Manage)?;
-    let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
-    let bytes = read_body(request, max).await?;
-    let checked = check(&app, bytes.to_vec()).await?;
-    let mut tx = app.db().tenant(caller.tenant).await?;
-    let id = match claim(
-        &mut tx,
-        "install_plugin",
-        key.as_deref(),
-        &Sha256::digest(&bytes).into(),
-    )
-    .await?
-    {
-        Claim::Repeat(id) => InstallationId(id),
-        Claim::New(id) => {
-            let manifest =
-                serde_json::to_value(&checked.manifest).map_err(|e| Problem::internal(&e))?;
-            let fields =
-                serde_json::to_value(&checked.fields).map_err(|e| Problem::internal(&e))?;
-            let digest = checked.plugin.digest();
-            let version = store::insert_version(&mut tx, digest, &bytes, manifest, fields).await?;
-            store::install(
-                &mut tx,
-                InstallationId(id),
-                version,
-                &checked.manifest.skill,
-                digest,
-                &caller.name,
-            )
-            .await?;
-            store::ensure_config(&mut tx, &checked.manifest.skill).await?;
-            InstallationId(id)
-        }
-    };
-    let installed = find(&mut tx, id).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(installed)))
-}
-
 /// List the installed plugins
 #[utoipa::path(get, path = "/plugins", tag = "plugins", params(PageQuery), responses((status = 200, body = Page<InstalledPlugin>)))]
 async fn list_plugins(
@@ -173,32 +151,152 @@ async fn get_plugin(
     Ok(Json(find(&mut tx, id).await?))
 }
 
+#[derive(Deserialize, ToSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct PluginChange {
+    pub auto_upgrade: bool,
+}
+
+/// Let a plugin upgrade by itself, or not
+///
+/// A later version that may do more than was agreed to is never installed without somebody who agrees.
+#[utoipa::path(patch, path = "/plugins/{id}", tag = "plugins", params(("id" = InstallationId, Path)), request_body = PluginChange,
+    responses((status = 200, body = InstalledPlugin), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn update_plugin(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<InstallationId>,
+    Json(change): Json<PluginChange>,
+) -> Result<Json<InstalledPlugin>, Problem> {
+    caller.require(Permission::Manage)?;
+    let mut tx = app.db().tenant(caller.tenant).await?;
+    let before = find(&mut tx, id).await?;
+    if change.auto_upgrade && before.release.is_none() {
+        return Err(Problem::conflict(
+            "not_published",
+            "This plugin is a file of your organization's own; there is no publisher whose later versions could take its place.",
+        ));
+    }
+    store::set_auto_upgrade(&mut tx, id, change.auto_upgrade).await?;
+    let changed = find(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(Json(changed))
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Leftover {
+    /// It is there when the skill is installed again.
+    #[default]
+    Keep,
+    Delete,
+}
+
+#[derive(Deserialize, IntoParams, Debug)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RemoveQuery {
+    /// What becomes of the skill's credentials; `keep` where it is left out.
+    #[serde(default)]
+    #[param(inline)]
+    credentials: Leftover,
+    /// What becomes of its configuration, which credentials belong to; `keep` where it is left out.
+    #[serde(default)]
+    #[param(inline)]
+    configuration: Leftover,
+}
+
 /// Remove a plugin
 ///
-/// The skill's configuration and credentials stay, for when it is installed again.
-#[utoipa::path(delete, path = "/plugins/{id}", tag = "plugins", params(("id" = InstallationId, Path)),
-    responses((status = 200, body = InstalledPlugin), (status = 404, body = ProblemBody)))]
+/// Calls that are under way finish. What stays of the skill's credentials and configuration is there when it is
+/// installed again.
+#[utoipa::path(delete, path = "/plugins/{id}", tag = "plugins", params(("id" = InstallationId, Path), RemoveQuery),
+    responses((status = 200, body = InstalledPlugin), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn remove_plugin(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<InstallationId>,
+    Query(query): Query<RemoveQuery>,
 ) -> Result<Json<InstalledPlugin>, Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
+    let skill = find(&mut tx, id).await?.skill;
+    installations::lock(&mut tx, &skill).await?;
     store::remove(&mut tx, id).await?;
     let removed = find(&mut tx, id).await?;
+    if query.credentials == Leftover::Delete || query.configuration == Leftover::Delete {
+        forget(&mut tx, &skill, &query).await?;
+    }
     tx.commit().await?;
     Ok(Json(removed))
 }
 
-async fn find(tx: &mut TenantTx, id: InstallationId) -> Result<InstalledPlugin, Problem> {
+/// Deletes what a skill leaves behind, where nobody needs it any more.
+async fn forget(tx: &mut TenantTx, skill: &str, query: &RemoveQuery) -> Result<(), Problem> {
+    if query.credentials == Leftover::Keep {
+        return Err(Problem::bad_request(
+            "invalid_query",
+            "Credentials belong to the skill's configuration: with `configuration=delete` goes `credentials=delete`.",
+        ));
+    }
+    if store::live(tx, skill).await?.is_some() {
+        return Err(Problem::conflict(
+            "skill_installed",
+            format!(
+                "Another version of `{skill}` is installed, and uses what would be deleted. Remove that one."
+            ),
+        ));
+    }
+    let under_way = store::calls_under_way(tx, skill).await?;
+    if under_way > 0 {
+        return Err(Problem::conflict(
+            "calls_under_way",
+            format!(
+                "{under_way} calls of `{skill}` are under way and need its credentials. Remove the plugin with `credentials=keep`, or wait until they have ended."
+            ),
+        ));
+    }
+    store::delete_credentials(tx, skill).await?;
+    if query.configuration == Leftover::Delete {
+        store::delete_config(tx, skill).await?;
+    }
+    Ok(())
+}
+
+/// One installation of the tenant's.
+pub async fn find(tx: &mut TenantTx, id: InstallationId) -> Result<InstalledPlugin, Problem> {
     store::get(tx, id)
         .await?
         .map(present)
         .ok_or_else(|| Problem::not_found("plugin"))
 }
 
+fn notices(row: &store::InstallationRow) -> Vec<PluginNotice> {
+    let notice = |code: &str, message: String| PluginNotice {
+        code: code.to_owned(),
+        message,
+    };
+    let mut notices = Vec::new();
+    if let Some(reason) = &row.revoke_reason {
+        let told = format!("It was revoked and is not run any more: {reason}");
+        notices.push(notice("revoked", told));
+    } else if row.key_revoked_at.is_some() {
+        let told = "Its publisher revoked the key that it was signed with; it is not run any more.";
+        notices.push(notice("revoked", told.to_owned()));
+    }
+    if let Some(reason) = &row.yank_reason {
+        let told = format!("It was withdrawn, and nobody else can install it any more: {reason}");
+        notices.push(notice("yanked", told));
+    }
+    if let Some(newest) = row.newest.as_ref().filter(|_| row.removed_at.is_none()) {
+        let told = format!("Version {newest} can be installed.");
+        notices.push(notice("upgrade_available", told));
+    }
+    notices
+}
+
 fn present(row: store::InstallationRow) -> InstalledPlugin {
+    let notices = notices(&row);
     // It was well-formed when it was stored; one that is not any more shows as empty.
     let manifest: Option<Manifest> = row
         .manifest
@@ -266,6 +364,27 @@ fn present(row: store::InstallationRow) -> InstalledPlugin {
         installed_by: row.installed_by,
         installed_at: row.installed_at,
         removed_at: row.removed_at,
+        release: row
+            .release_id
+            .zip(row.release_name)
+            .map(|(id, full_name)| InstalledRelease { id, full_name }),
+        agreed: match (
+            row.consent_sha256,
+            row.agreed_by,
+            row.agreed_at,
+            row.consent,
+        ) {
+            (Some(sha256), Some(by), Some(at), Some(consent)) => Some(InstalledConsent {
+                sha256,
+                by,
+                at,
+                consent,
+            }),
+            _ => None,
+        },
+        auto_upgrade: row.auto_upgrade,
+        previous_id: row.previous_id,
+        notices,
     }
 }
 

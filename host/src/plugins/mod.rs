@@ -5,22 +5,29 @@
 //! do (actions, hosts, credentials) is read from the component and shown to whoever installs it.
 //!
 //! ## Life
-//! uploaded -> checked -> installed -> replaced by another version | removed. An installation pins the digest.
+//! uploaded, or published and agreed to -> installed -> replaced by another version | removed. An installation pins
+//! the digest. What is published, reviewed and revoked: [`crate::marketplace`].
 //!
 //! ## Always true
 //! - A component that does not load, or whose manifest is not well-formed, is not stored
 //!   (`check`; what loads and what is stopped: `host/crates/plugin-host/tests/sandbox.rs`).
 //! - What runs is what was installed: the bytes are found by their SHA-256, and hashed again when loaded.
-//! - One tenant's plugin is not another's: rows are under row-level security.
+//! - One tenant's plugin is not another's: rows are under row-level security. The bytes are stored once for all, and
+//!   read by whoever brought them, installed them or sees a release of them.
+//! - What is revoked is neither loaded nor called (`crate::marketplace::revocations`).
+//! - What a later version may do more is agreed to anew (`consent`).
 //!
 //! ## To change
 //! - What is checked at intake: [`tsunami_plugin_host::check_manifest`], and `check` here.
-//! - What is shown of a plugin: [`http::InstalledPlugin`], and `plugin_card` in `cli/commands.rs`.
+//! - What is shown of a plugin: [`http::InstalledPlugin`], and `plugin_card` in `cli/plugin.rs`.
 
+pub mod consent;
 pub mod http;
+pub mod installations;
+pub mod intake;
 mod store;
 
-use crate::{app::App, db::TenantTx, problem::Problem};
+use crate::{app::App, db::TenantTx, id::ReleaseId, problem::Problem};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tsunami_plugin_host::{
@@ -33,6 +40,15 @@ use zeroize::Zeroizing;
 pub struct Installed {
     pub plugin: Arc<Plugin>,
     pub manifest: Arc<Manifest>,
+    pub origin: Origin,
+}
+
+/// A component as a tenant has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub digest: String,
+    /// The release that it came by; none for a file of the tenant's own.
+    pub release: Option<ReleaseId>,
 }
 
 /// A credential that a skill's plugin names.
@@ -70,10 +86,10 @@ impl From<credentials::Field> for CredentialField {
 }
 
 /// A component that passed intake.
-struct Checked {
-    plugin: Arc<Plugin>,
-    manifest: Manifest,
-    fields: Vec<CredentialField>,
+pub struct Checked {
+    pub plugin: Arc<Plugin>,
+    pub manifest: Manifest,
+    pub fields: Vec<CredentialField>,
 }
 
 /// Loads a component away from the async threads: compiling takes tenths of a second.
@@ -95,6 +111,9 @@ pub async fn call<T: Send + 'static>(
     work: impl FnOnce(&Plugin) -> T + Send + 'static,
 ) -> Result<T, PluginError> {
     let broken = |e: &dyn std::fmt::Display| PluginError::Trap(e.to_string());
+    if app.revocations().is_revoked(plugin.digest()) {
+        return Err(broken(&"the operator has revoked this component"));
+    }
     let _turn = app.plugin_turns().acquire().await.map_err(|e| broken(&e))?;
     let plugin = plugin.clone();
     tokio::task::spawn_blocking(move || work(&plugin))
@@ -102,7 +121,7 @@ pub async fn call<T: Send + 'static>(
         .map_err(|e| broken(&e))
 }
 
-async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
+pub async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
     let plugin = load(app, bytes).await.map_err(|e| {
         Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
     })?;
@@ -175,19 +194,37 @@ pub async fn installed(
     skill: &str,
 ) -> Result<Option<Installed>, Problem> {
     match store::installed(tx, skill).await? {
-        Some(row) => pinned(app, tx, &row.digest).await.map(Some),
+        Some(origin) => admitted(app, tx, origin).await.map(Some),
         None => Ok(None),
     }
 }
 
 /// The plugin with this digest, loaded: what a call that is under way began with.
 pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Installed, Problem> {
+    match store::origin(tx, digest).await? {
+        Some(origin) => admitted(app, tx, origin).await,
+        None => Err(Problem::internal(
+            &"a call is pinned to a plugin that was never installed",
+        )),
+    }
+}
+
+/// Loaded, unless it is not run any more.
+async fn admitted(app: &App, tx: &mut TenantTx, origin: Origin) -> Result<Installed, Problem> {
+    app.revocations().admit(tx, &origin).await?;
+    let digest = origin.digest.as_str();
     if let Some(manifest) = app.manifests().get(digest).await
         && let Some(plugin) = app.plugin_host().loaded(digest)
     {
-        return Ok(Installed { plugin, manifest });
+        return Ok(Installed {
+            plugin,
+            manifest,
+            origin,
+        });
     }
-    let bytes = store::component(tx, digest).await?;
+    let bytes = store::component(tx, digest)
+        .await?
+        .ok_or_else(|| Problem::internal(&"an installed plugin's component is not there"))?;
     let plugin = load(app, bytes).await.map_err(|e| Problem::internal(&e))?;
     if plugin.digest() != digest {
         return Err(Problem::internal(
@@ -199,7 +236,11 @@ pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Instal
     app.manifests()
         .insert(digest.to_owned(), manifest.clone())
         .await;
-    Ok(Installed { plugin, manifest })
+    Ok(Installed {
+        plugin,
+        manifest,
+        origin,
+    })
 }
 
 /// The credentials that a skill's plugin names; none where it is not installed.

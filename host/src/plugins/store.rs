@@ -1,49 +1,76 @@
+use super::Origin;
 use crate::{
     db::TenantTx,
-    id::{InstallationId, PluginVersionId, SkillConfigId},
+    id::{InstallationId, PluginVersionId, ReleaseId, SkillConfigId},
     page::PageRequest,
 };
 use serde_json::Value;
-use sqlx::Result;
+use sqlx::{PgConnection, Result};
 use time::OffsetDateTime;
-
-pub struct InstalledRow {
-    pub digest: String,
-}
 
 pub struct InstallationRow {
     pub id: InstallationId,
     pub skill_name: String,
     pub digest: String,
+    pub version_id: PluginVersionId,
+    pub previous_id: Option<InstallationId>,
     pub manifest: Option<Value>,
     pub credential_fields: Value,
     pub installed_by: String,
     pub installed_at: OffsetDateTime,
     pub removed_at: Option<OffsetDateTime>,
+    pub consent: Option<Value>,
+    pub consent_sha256: Option<String>,
+    pub agreed_by: Option<String>,
+    pub agreed_at: Option<OffsetDateTime>,
+    pub auto_upgrade: bool,
+    pub release_id: Option<ReleaseId>,
+    pub release_name: Option<String>,
+    pub yank_reason: Option<String>,
+    pub revoke_reason: Option<String>,
+    pub key_revoked_at: Option<OffsetDateTime>,
+    /// The newest version that could be installed instead.
+    pub newest: Option<String>,
 }
 
-pub async fn installed(tx: &mut TenantTx, skill: &str) -> Result<Option<InstalledRow>> {
+/// The plugin that is installed for a skill: what it is, and what it came by.
+pub async fn installed(tx: &mut TenantTx, skill: &str) -> Result<Option<Origin>> {
     sqlx::query_as!(
-        InstalledRow,
-        "select digest from plugin_installations where skill_name = $1 and removed_at is null",
+        Origin,
+        r#"select i.digest, v.release_id as "release: ReleaseId"
+           from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
+           where i.skill_name = $1 and i.removed_at is null"#,
         skill
     )
     .fetch_optional(&mut **tx)
     .await
 }
 
-pub async fn component(tx: &mut TenantTx, digest: &str) -> Result<Vec<u8>> {
-    sqlx::query_scalar!(
-        "select component from plugin_versions where digest = $1",
+/// What the tenant's latest installation of a digest came by, removed or not.
+pub async fn origin(tx: &mut TenantTx, digest: &str) -> Result<Option<Origin>> {
+    sqlx::query_as!(
+        Origin,
+        r#"select i.digest, v.release_id as "release: ReleaseId"
+           from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
+           where i.digest = $1 order by i.id desc limit 1"#,
         digest
     )
-    .fetch_one(&mut **tx)
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+pub async fn component(tx: &mut PgConnection, digest: &str) -> Result<Option<Vec<u8>>> {
+    sqlx::query_scalar!(
+        "select bytes from plugin_components where digest = $1",
+        digest
+    )
+    .fetch_optional(tx)
     .await
 }
 
 pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Option<Value>> {
     sqlx::query_scalar!(
-        "select v.credential_fields from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
+        "select c.credential_fields from plugin_installations i join plugin_components c on c.digest = i.digest
          where i.skill_name = $1 and i.removed_at is null",
         skill
     )
@@ -51,55 +78,129 @@ pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Option<
     .await
 }
 
-pub async fn insert_version(
-    tx: &mut TenantTx,
-    digest: &str,
-    component: &[u8],
-    manifest: Value,
-    fields: Value,
-) -> Result<PluginVersionId> {
-    let tenant = tx.tenant();
+/// What a component says of itself, as it is stored with it.
+pub struct NewComponent<'a> {
+    pub digest: &'a str,
+    pub bytes: &'a [u8],
+    pub kinds: &'a [String],
+    pub manifest: Option<Value>,
+    pub credential_fields: Value,
+    pub policy_manifest: Option<Value>,
+}
+
+/// Stores a component, unless somebody brought the same before.
+pub async fn insert_component(tx: &mut PgConnection, new: NewComponent<'_>) -> Result<()> {
     sqlx::query!(
-        "insert into plugin_versions (id, tenant_id, digest, component, manifest, credential_fields) values ($1, $2, $3, $4, $5, $6)
-         on conflict (tenant_id, digest) do nothing",
-        PluginVersionId::fresh().uuid(),
-        tenant.uuid(),
-        digest,
-        component,
-        manifest,
-        fields
+        "insert into plugin_components (digest, bytes, kinds, manifest, credential_fields, policy_manifest)
+         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        new.digest,
+        new.bytes,
+        new.kinds,
+        new.manifest,
+        new.credential_fields,
+        new.policy_manifest
     )
-    .execute(&mut **tx)
+    .execute(tx)
     .await?;
+    Ok(())
+}
+
+pub async fn uploads(tx: &mut TenantTx) -> Result<i64> {
     sqlx::query_scalar!(
-        r#"select id as "id: PluginVersionId" from plugin_versions where digest = $1"#,
-        digest
+        r#"select count(*) as "count!" from plugin_versions where release_id is null"#
     )
     .fetch_one(&mut **tx)
     .await
 }
 
-/// Puts a version in the place of the one that is installed.
-pub async fn install(
-    tx: &mut TenantTx,
-    id: InstallationId,
-    version: PluginVersionId,
-    skill: &str,
-    digest: &str,
-    by: &str,
-) -> Result<()> {
+/// The tenant's version of a digest: what lets it read the component.
+pub async fn ensure_version(tx: &mut TenantTx, origin: &Origin) -> Result<PluginVersionId> {
     let tenant = tx.tenant();
-    sqlx::query!("update plugin_installations set removed_at = now() where skill_name = $1 and removed_at is null", skill)
-        .execute(&mut **tx)
-        .await?;
+    let release = origin.release.map(ReleaseId::uuid);
     sqlx::query!(
-        "insert into plugin_installations (id, tenant_id, plugin_version_id, skill_name, digest, installed_by) values ($1, $2, $3, $4, $5, $6)",
-        id.uuid(),
+        "insert into plugin_versions (id, tenant_id, digest, release_id) values ($1, $2, $3, $4)
+         on conflict (tenant_id, digest, release_id) do nothing",
+        PluginVersionId::fresh().uuid(),
         tenant.uuid(),
-        version.uuid(),
-        skill,
-        digest,
-        by
+        origin.digest,
+        release
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query_scalar!(
+        r#"select id as "id: PluginVersionId" from plugin_versions
+           where digest = $1 and release_id is not distinct from $2"#,
+        origin.digest,
+        release
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
+/// Whether the tenant brought this file, or had this release.
+pub async fn has_version(tx: &mut TenantTx, origin: &Origin) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from plugin_versions where digest = $1 and release_id is not distinct from $2) as "has!""#,
+        origin.digest,
+        origin.release.map(ReleaseId::uuid)
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
+pub struct Installing<'a> {
+    pub id: InstallationId,
+    pub version: PluginVersionId,
+    pub skill: &'a str,
+    pub digest: &'a str,
+    pub by: &'a str,
+    /// The installation to go back to; where it is not set, the one that is replaced.
+    pub previous: Option<Option<InstallationId>>,
+    pub consent: Option<Value>,
+    pub consent_sha256: Option<&'a str>,
+    pub agreed_by: Option<&'a str>,
+    pub agreed_at: Option<OffsetDateTime>,
+    pub auto_upgrade: bool,
+}
+
+/// Makes those who install a plugin for one skill wait for each other.
+pub async fn lock_skill(tx: &mut TenantTx, skill: &str) -> Result<()> {
+    let name = format!("plugin-installation {} {skill}", tx.tenant());
+    sqlx::query!(
+        "select pg_advisory_xact_lock(hashtextextended($1, 0))",
+        name
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Puts a version in the place of the one that is installed.
+pub async fn install(tx: &mut TenantTx, new: Installing<'_>) -> Result<()> {
+    let tenant = tx.tenant();
+    let replaced = sqlx::query_scalar!(
+        r#"update plugin_installations set removed_at = now() where skill_name = $1 and removed_at is null
+           returning id as "id: InstallationId""#,
+        new.skill
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "insert into plugin_installations (id, tenant_id, plugin_version_id, skill_name, digest, installed_by, previous_id,
+             consent, consent_sha256, agreed_by, agreed_at, auto_upgrade)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        new.id.uuid(),
+        tenant.uuid(),
+        new.version.uuid(),
+        new.skill,
+        new.digest,
+        new.by,
+        new.previous.unwrap_or(replaced).map(InstallationId::uuid),
+        new.consent,
+        new.consent_sha256,
+        new.agreed_by,
+        new.agreed_at,
+        new.auto_upgrade
     )
     .execute(&mut **tx)
     .await?;
@@ -131,26 +232,115 @@ pub async fn remove(tx: &mut TenantTx, id: InstallationId) -> Result<()> {
     Ok(())
 }
 
-pub async fn get(tx: &mut TenantTx, id: InstallationId) -> Result<Option<InstallationRow>> {
-    sqlx::query_as!(
-        InstallationRow,
-        r#"select i.id as "id: InstallationId", i.skill_name, i.digest, v.manifest, v.credential_fields, i.installed_by, i.installed_at, i.removed_at
-           from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id where i.id = $1"#,
-        id.uuid()
+pub async fn set_auto_upgrade(tx: &mut TenantTx, id: InstallationId, on: bool) -> Result<()> {
+    sqlx::query!(
+        "update plugin_installations set auto_upgrade = $2 where id = $1 and removed_at is null",
+        id.uuid(),
+        on
     )
-    .fetch_optional(&mut **tx)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Calls of a skill that have begun and not ended; whoever takes one up needs its configuration and credentials.
+pub async fn calls_under_way(tx: &mut TenantTx, skill: &str) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from skill_calls
+           where skill_name = $1 and status in ('running', 'outcome_unknown')"#,
+        skill
+    )
+    .fetch_one(&mut **tx)
     .await
 }
 
+/// Deletes all credentials of a skill, revoked ones too.
+pub async fn delete_credentials(tx: &mut TenantTx, skill: &str) -> Result<()> {
+    sqlx::query!(
+        "delete from skill_credentials where skill_config_id = (select id from skill_configs where skill_name = $1)",
+        skill
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn delete_config(tx: &mut TenantTx, skill: &str) -> Result<()> {
+    sqlx::query!("delete from skill_configs where skill_name = $1", skill)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+macro_rules! installation_query {
+    ($where:literal $(, $arg:expr)*) => {
+        sqlx::query_as!(
+            InstallationRow,
+            r#"select i.id as "id: InstallationId", i.skill_name, i.digest, i.plugin_version_id as "version_id: PluginVersionId",
+                      i.previous_id as "previous_id: InstallationId", c.manifest as "manifest?", c.credential_fields,
+                      i.installed_by, i.installed_at, i.removed_at, i.consent, i.consent_sha256, i.agreed_by, i.agreed_at,
+                      i.auto_upgrade, v.release_id as "release_id: ReleaseId",
+                      r.namespace || '/' || r.name || '@' || r.version as "release_name?",
+                      case when r.yanked_at is not null then coalesce(r.yank_reason, '') end as "yank_reason?",
+                      (select x.reason from plugin_revocations x
+                       where x.digest = i.digest and (x.release_id is null or x.release_id = v.release_id) limit 1) as "revoke_reason?",
+                      k.revoked_at as "key_revoked_at?",
+                      (select n.version from plugin_releases n
+                       where n.publisher_id = r.publisher_id and n.name = r.name and n.state = 'approved' and n.yanked_at is null
+                         and not n.prerelease and n.version_numbers > r.version_numbers
+                         and not exists (select from plugin_revocations x
+                                         where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
+                       order by n.version_numbers desc limit 1) as "newest?"
+               from plugin_installations i
+               join plugin_versions v on v.id = i.plugin_version_id
+               join plugin_components c on c.digest = i.digest
+               left join plugin_releases r on r.id = v.release_id
+               left join publisher_keys k on k.id = r.key_id
+               where "# + $where
+            $(, $arg)*
+        )
+    };
+}
+
+pub async fn get(tx: &mut TenantTx, id: InstallationId) -> Result<Option<InstallationRow>> {
+    installation_query!("i.id = $1", id.uuid())
+        .fetch_optional(&mut **tx)
+        .await
+}
+
+pub async fn live(tx: &mut TenantTx, skill: &str) -> Result<Option<InstallationRow>> {
+    installation_query!("i.skill_name = $1 and i.removed_at is null", skill)
+        .fetch_optional(&mut **tx)
+        .await
+}
+
 pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<InstallationRow>> {
-    sqlx::query_as!(
-        InstallationRow,
-        r#"select i.id as "id: InstallationId", i.skill_name, i.digest, v.manifest, v.credential_fields, i.installed_by, i.installed_at, i.removed_at
-           from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
-           where i.removed_at is null and ($1::uuid is null or i.id < $1) order by i.id desc limit $2"#,
+    installation_query!(
+        "i.removed_at is null and ($1::uuid is null or i.id < $1) order by i.id desc limit $2",
         page.before,
         page.fetch()
     )
     .fetch_all(&mut **tx)
+    .await
+}
+
+/// A component's kinds and what it says of itself, where the caller may read it.
+pub struct ComponentRow {
+    pub digest: String,
+    pub kinds: Vec<String>,
+    pub manifest: Option<Value>,
+    pub credential_fields: Value,
+    pub policy_manifest: Option<Value>,
+    pub size_bytes: i32,
+}
+
+pub async fn component_facts(tx: &mut PgConnection, digest: &str) -> Result<Option<ComponentRow>> {
+    sqlx::query_as!(
+        ComponentRow,
+        r#"select digest, kinds, manifest, credential_fields, policy_manifest, octet_length(bytes) as "size_bytes!"
+           from plugin_components where digest = $1"#,
+        digest
+    )
+    .fetch_optional(tx)
     .await
 }

@@ -514,6 +514,9 @@ impl<'a> Run<'a> {
         let is_open = known.iter().any(|request| request.reply.is_none());
         self.is_open = is_open && !self.action.idempotent;
         loop {
+            if let Err(problem) = self.app.revocations().check(&self.installed.origin) {
+                return self.stopped_by(problem).await;
+            }
             let step = match self.next_step(&invocation, &mut replies).await? {
                 Ok(step) => step,
                 Err(stopped) => return Ok(stopped),

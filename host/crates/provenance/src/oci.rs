@@ -125,6 +125,8 @@ impl Pull {
             true => ("http", ClientProtocol::Http),
             false => ("https", ClientProtocol::Https),
         };
+        // One TLS provider a process; where there is one already, it stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::try_from(ClientConfig {
             protocol,
             connect_timeout: Some(CONNECT_TIMEOUT),

@@ -1,0 +1,238 @@
+//! What a component says of itself, of whichever kind it is; checked, and stored once for all who bring it.
+
+use super::{CredentialField, Origin, call, check, load, store};
+use crate::{
+    app::App,
+    db::TenantTx,
+    problem::{Problem, Violation},
+};
+use sqlx::PgConnection;
+use tsunami_plugin_host::{
+    Kinds, ManifestError, Plugin, adapter::Manifest, check_credential_schema, check_policy, policy,
+    types::About,
+};
+
+/// Files that one tenant may bring.
+const UPLOADS_MAX: i64 = 1000;
+
+/// A component, and what it says of itself.
+#[derive(Debug, Clone)]
+pub struct Described {
+    pub digest: String,
+    pub kinds: Vec<String>,
+    /// Its skill, or the name of its policy.
+    pub name: String,
+    pub about: About,
+    pub manifest: Option<Manifest>,
+    pub fields: Vec<CredentialField>,
+    pub policy: Option<policy::Manifest>,
+    pub size_bytes: usize,
+}
+
+impl Described {
+    /// The skill that it teaches.
+    ///
+    /// # Errors
+    /// 422 where it teaches none.
+    pub fn adapter(&self) -> Result<&Manifest, Problem> {
+        self.manifest.as_ref().ok_or_else(|| {
+            let kinds = self.kinds.join(", ");
+            Problem::unprocessable(
+                "no_adapter",
+                format!("The component exports {kinds} and no skill-adapter, and so teaches no skill. A routing policy is not installed: it goes into the chain of policies."),
+            )
+        })
+    }
+}
+
+/// Loads a component and asks it what it is.
+///
+/// # Errors
+/// 422 where it does not load, or is not well-formed.
+pub async fn describe(app: &App, bytes: &[u8]) -> Result<Described, Problem> {
+    let plugin = load(app, bytes.to_vec()).await.map_err(|e| {
+        Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
+    })?;
+    let kinds = plugin.kinds();
+    let mut described = Described {
+        digest: plugin.digest().to_owned(),
+        kinds: kind_names(kinds),
+        name: String::new(),
+        about: about_nothing(),
+        manifest: None,
+        fields: Vec::new(),
+        policy: None,
+        size_bytes: bytes.len(),
+    };
+    if kinds.policy {
+        let answer = call(app, &plugin, Plugin::describe_policy).await.flatten();
+        let manifest = answer
+            .map_err(|e| failed("routing-policy.describe", &e))?
+            .value;
+        refuse(check_policy(&manifest))?;
+        described.name = manifest.name.clone();
+        described.about = manifest.about.clone();
+        described.policy = Some(manifest);
+    }
+    if kinds.credentials && !kinds.adapter {
+        let answer = call(app, &plugin, Plugin::credentials).await.flatten();
+        let schema = answer
+            .map_err(|e| failed("credential-schema.describe", &e))?
+            .value;
+        refuse(check_credential_schema(&schema, None))?;
+        described.name = schema.skill;
+        described.about = schema.about;
+        described.fields = schema
+            .fields
+            .into_iter()
+            .map(CredentialField::from)
+            .collect();
+    }
+    if kinds.adapter {
+        let checked = check(app, bytes.to_vec()).await?;
+        described.name = checked.manifest.skill.clone();
+        described.about = checked.manifest.about.clone();
+        described.fields = checked.fields;
+        described.manifest = Some(checked.manifest);
+    }
+    Ok(described)
+}
+
+fn kind_names(kinds: Kinds) -> Vec<String> {
+    [
+        (kinds.adapter, "skill-adapter"),
+        (kinds.credentials, "credential-schema"),
+        (kinds.policy, "routing-policy"),
+    ]
+    .into_iter()
+    .filter(|(is, _)| *is)
+    .map(|(_, name)| name.to_owned())
+    .collect()
+}
+
+fn about_nothing() -> About {
+    About {
+        title: String::new(),
+        summary: String::new(),
+        version: String::new(),
+        licence: String::new(),
+        categories: Vec::new(),
+        homepage: None,
+        readme: String::new(),
+    }
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> Problem {
+    Problem::unprocessable(
+        "invalid_plugin",
+        format!("`{what}` of the plugin failed: {error}."),
+    )
+}
+
+fn refuse(wrong: Vec<ManifestError>) -> Result<(), Problem> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let errors = wrong.into_iter().map(|e| Violation {
+        pointer: format!("/{}", e.place),
+        message: e.problem,
+    });
+    Err(Problem::unprocessable(
+        "invalid_manifest",
+        "The plugin's manifest is not well-formed.",
+    )
+    .with_errors(errors.collect()))
+}
+
+/// Stores a component.
+pub async fn keep(
+    tx: &mut PgConnection,
+    described: &Described,
+    bytes: &[u8],
+) -> Result<(), Problem> {
+    let json = |value| -> Result<serde_json::Value, Problem> {
+        serde_json::to_value(value).map_err(|e: serde_json::Error| Problem::internal(&e))
+    };
+    let policy = described
+        .policy
+        .as_ref()
+        .map(serde_json::to_value)
+        .transpose();
+    let manifest = described
+        .manifest
+        .as_ref()
+        .map(serde_json::to_value)
+        .transpose();
+    let new = store::NewComponent {
+        digest: &described.digest,
+        bytes,
+        kinds: &described.kinds,
+        manifest: manifest.map_err(|e| Problem::internal(&e))?,
+        credential_fields: json(&described.fields)?,
+        policy_manifest: policy.map_err(|e| Problem::internal(&e))?,
+    };
+    store::insert_component(tx, new).await?;
+    Ok(())
+}
+
+/// Stores a component that a tenant brings, and remembers that it did.
+///
+/// # Errors
+/// 409 where it brought as many as it may.
+pub async fn bring(
+    tx: &mut TenantTx,
+    described: &Described,
+    bytes: &[u8],
+) -> Result<Origin, Problem> {
+    let origin = Origin {
+        digest: described.digest.clone(),
+        release: None,
+    };
+    keep(tx, described, bytes).await?;
+    if !store::has_version(tx, &origin).await? && store::uploads(tx).await? >= UPLOADS_MAX {
+        return Err(Problem::conflict(
+            "too_many_uploads",
+            format!(
+                "Your organization has brought {UPLOADS_MAX} different components, which is the most. Use those that are there."
+            ),
+        ));
+    }
+    store::ensure_version(tx, &origin).await?;
+    Ok(origin)
+}
+
+/// What is stored of a component, for whoever may read it.
+pub async fn find(tx: &mut PgConnection, digest: &str) -> Result<Option<Described>, Problem> {
+    let Some(row) = store::component_facts(tx, digest).await? else {
+        return Ok(None);
+    };
+    let manifest: Option<Manifest> = parse(row.manifest)?;
+    let policy: Option<policy::Manifest> = parse(row.policy_manifest)?;
+    let about = manifest.as_ref().map(|m| &m.about);
+    let about = about.or(policy.as_ref().map(|p| &p.about)).cloned();
+    let name = manifest.as_ref().map(|m| m.skill.clone());
+    let name = name.or_else(|| policy.as_ref().map(|p| p.name.clone()));
+    Ok(Some(Described {
+        digest: row.digest,
+        kinds: row.kinds,
+        name: name.unwrap_or_default(),
+        about: about.unwrap_or_else(about_nothing),
+        manifest,
+        fields: parse(Some(row.credential_fields))?.unwrap_or_default(),
+        policy,
+        size_bytes: usize::try_from(row.size_bytes).unwrap_or_default(),
+    }))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(
+    json: Option<serde_json::Value>,
+) -> Result<Option<T>, Problem> {
+    json.map(serde_json::from_value)
+        .transpose()
+        .map_err(|e| Problem::internal(&e))
+}
+
+/// The bytes of a component, for whoever may read them.
+pub async fn bytes(tx: &mut PgConnection, digest: &str) -> Result<Option<Vec<u8>>, Problem> {
+    Ok(store::component(tx, digest).await?)
+}

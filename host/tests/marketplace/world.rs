@@ -1,0 +1,197 @@
+use crate::Stage;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::AbortHandle};
+use tsunami::{
+    app::App, config::Config, db, id::TenantId, plugins, problem::Problem, routes, tenants,
+};
+use tsunami_embedded::{Postgres, PostgresSettings, Role};
+use tsunami_sealed::KeyFile;
+use tsunami_tests::{api::Api, company::text, repository};
+
+pub struct Server {
+    postgres: Postgres,
+    folder: TempDir,
+    databases: AtomicUsize,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = PostgresSettings {
+            install_dir: repository().join(".tools/postgres"),
+            dir: folder.path().join("postgres"),
+            ephemeral: true,
+        };
+        let server = Self {
+            postgres: Postgres::start(&settings).await.expect("PostgreSQL starts"),
+            folder,
+            databases: AtomicUsize::new(0),
+        };
+        // Makes the roles, which all databases share, before two stories would at once.
+        server.database().await;
+        server
+    }
+
+    pub async fn stop(self) {
+        self.postgres.stop().await;
+    }
+
+    /// An empty database.
+    pub async fn database(&self) -> Database<'_> {
+        let name = format!("story_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let role = |name, create_role| Role { name, create_role };
+        let roles = [
+            role("tsunami_owner", true),
+            role("tsunami_app", false),
+            role("tsunami_system", false),
+        ];
+        self.postgres
+            .create_database(&name, &roles)
+            .await
+            .expect("a database");
+        Database { server: self, name }
+    }
+}
+
+pub struct Database<'a> {
+    server: &'a Server,
+    name: String,
+}
+
+impl Database<'_> {
+    pub fn url(&self, role: &str) -> String {
+        self.server.postgres.url(&self.name, role)
+    }
+
+    pub async fn connect(&self, role: &str) -> PgConnection {
+        PgConnection::connect(&self.url(role))
+            .await
+            .expect("a connection")
+    }
+}
+
+/// A gateway's API on a database of its own, with two companies.
+pub struct World {
+    pub app: App,
+    pub operator: Api,
+    pub acme: Api,
+    pub globex: Api,
+    urls: Vec<(&'static str, String)>,
+    serving: AbortHandle,
+}
+
+impl World {
+    pub async fn make(stage: &Stage) -> Self {
+        Self::make_with(stage, &[]).await
+    }
+
+    /// With settings on top.
+    pub async fn make_with(stage: &Stage, settings: &[(&str, &str)]) -> Self {
+        let database = stage.server.database().await;
+        let mut owner = database.connect("tsunami_owner").await;
+        db::MIGRATOR
+            .run(&mut owner)
+            .await
+            .expect("the migrations run");
+        let folder = stage.server.folder.path().join(&database.name);
+        std::fs::create_dir(&folder).expect("a folder");
+        let app = app_on(&database, &folder, settings).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let router = routes::router(app.clone());
+        let serving =
+            tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let key = tenants::create_operator_key(&app, "of a test")
+            .await
+            .expect("a key");
+        let operator = Api::new(&base, &key);
+        let urls = ["postgres", "tsunami_app", "tsunami_system"];
+        Self {
+            acme: company(&operator, "acme").await,
+            globex: company(&operator, "globex").await,
+            operator,
+            app,
+            urls: urls.map(|role| (role, database.url(role))).to_vec(),
+            serving: serving.abort_handle(),
+        }
+    }
+
+    /// Another host on the same database, which knows nothing yet.
+    pub async fn another_host(&self) -> App {
+        App::new(self.app.config().clone()).await.expect("an app")
+    }
+
+    pub async fn database(&self, role: &str) -> PgConnection {
+        let (_, url) = self.urls.iter().find(|(r, _)| *r == role).expect("a role");
+        PgConnection::connect(url).await.expect("a connection")
+    }
+
+    /// What becomes of a call's first look at its plugin.
+    pub async fn load(&self, app: &App, tenant: &Api) -> Result<String, Problem> {
+        let mut tx = app.db().tenant(self.tenant(tenant).await).await?;
+        let installed = plugins::installed(app, &mut tx, "chameleon").await?;
+        Ok(installed
+            .map(|i| i.manifest.about.version.clone())
+            .unwrap_or_default())
+    }
+
+    pub async fn tenant(&self, api: &Api) -> TenantId {
+        let tenant = api.get("/tenant").await.ok();
+        text(&tenant["id"]).parse().expect("an id")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn app_on(database: &Database<'_>, folder: &Path, settings: &[(&str, &str)]) -> App {
+    KeyFile::create_if_missing(&folder.join("keys")).expect("a key file");
+    let text = |path: PathBuf| path.display().to_string();
+    let mut all = vec![
+        ("TSUNAMI_DATABASE__URL", database.url("tsunami_app")),
+        (
+            "TSUNAMI_DATABASE__SYSTEM_URL",
+            database.url("tsunami_system"),
+        ),
+        ("TSUNAMI_DATABASE__CONNECTIONS_MAX", "6".to_owned()),
+        ("TSUNAMI_DATABASE__SYSTEM_CONNECTIONS_MAX", "4".to_owned()),
+        ("TSUNAMI_VAULT__KEY_FILE", text(folder.join("keys"))),
+        (
+            "TSUNAMI_INSTANCES__DATA_DIR",
+            text(folder.join("instances")),
+        ),
+    ];
+    all.extend(
+        settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned())),
+    );
+    let env = all
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    let config = Config::load(None, env).expect("a configuration");
+    App::new(config).await.expect("an app")
+}
+
+async fn company(operator: &Api, slug: &str) -> Api {
+    let new = json!({ "name": slug, "slug": slug });
+    let created = operator.post("/tenants", &new).await.ok();
+    operator.with_key(&text(&created["owner_key"]))
+}
+
+/// What is installed for the skill, and its notices' codes.
+pub async fn live(api: &Api) -> (Value, Vec<String>) {
+    let plugins = api.get("/plugins").await.ok();
+    let plugin = plugins["items"][0].clone();
+    let notices = plugin["notices"].as_array().cloned().unwrap_or_default();
+    (plugin, notices.iter().map(|n| text(&n["code"])).collect())
+}
