@@ -9,7 +9,10 @@ mod kit;
 mod policy;
 mod serve;
 
-use crate::config::{Config, env_var, environment};
+use crate::{
+    app,
+    config::{Config, env_var, environment},
+};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{
     io::{ErrorKind, Write},
@@ -59,6 +62,9 @@ enum Command {
     },
     /// Print a script that completes commands in your shell.
     Completion { shell: clap_complete::Shell },
+    /// Compile one plugin from standard input to standard output. The gateway starts this by itself.
+    #[command(name = app::COMPILE_COMMAND, hide = true)]
+    CompilePlugin { limits: Vec<String> },
     #[command(flatten)]
     Api(commands::ApiCommand),
 }
@@ -72,6 +78,10 @@ enum ConfigCommand {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::CompilePlugin { limits } = cli.command {
+        // Before anything else is there: it is one thread that holds nothing.
+        return tsunami_plugin_host::compile_worker(limits.into_iter());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -105,6 +115,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             command: ConfigCommand::Show,
         } => answer(load()?.show().as_bytes()),
         Command::Openapi => answer((crate::routes::openapi().to_pretty_json()? + "\n").as_bytes()),
+        Command::CompilePlugin { .. } => unreachable!("`main` has carried it out"),
         Command::OperatorKey { name } => serve::operator_key(load()?, &name).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -110,7 +110,7 @@ async fn install_plugin(
     caller.require(Permission::Manage)?;
     let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
     let bytes = read_body(request, max).await?;
-    let checked = check(&app, bytes.to_vec()).await?;
+    let checked = check(&app, caller.tenant, bytes.to_vec()).await?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let id = match claim(
         &mut tx,
