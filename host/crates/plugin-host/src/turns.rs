@@ -401,9 +401,11 @@ mod tests {
         assert!(turns.take(HEAVY, Some(100)).now_or_never().is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nobody_waits_for_ever() {
-        let turns = turns(1, 1);
+        let mut limits = turns(1, 1).0.limits;
+        limits.wait_max = Duration::from_millis(20);
+        let turns = Turns::new(limits);
         let _held = now(&mut ask(&turns, HEAVY)).unwrap();
         assert_eq!(turns.take(LIGHT, None).await.err(), Some(Busy));
     }

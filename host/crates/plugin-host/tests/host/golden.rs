@@ -34,8 +34,8 @@ fn the_golden_files_are_those_that_were_published() {
 }
 
 const DIGESTS: [(&str, &str); 2] = [
-    ("skill", "SKILL_DIGEST"),
-    ("policy", "POLICY_DIGEST"),
+    ("skill", "88323dd1e78c1309b1dbed7b3d15adea1db1a327290f86989cab4c6d826f2f8a"),
+    ("policy", "b448511bf3cc2d199b133f68f9854491df9116ef94fc265857ac49e1a76559bb"),
 ];
 
 fn the_golden_skill_describes_itself() {

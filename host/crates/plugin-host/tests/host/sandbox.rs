@@ -10,6 +10,7 @@ stage::trials![
     the_same_call_gives_the_same_answer,
     time_stands_still_at_the_calls_own_and_waiting_takes_none,
     chance_follows_from_the_calls_key,
+    what_a_plugin_writes_holds_no_nul,
     what_reaches_for_the_machine_is_refused_by_name,
     every_shipped_plugin_is_a_small_one,
 ];
@@ -91,6 +92,25 @@ fn what_reaches_for_the_machine_is_refused_by_name() {
         assert!(error.to_string().contains(wants), "{error}");
     }
     assert_eq!(host.compiled(), 0, "nothing of it needs a compiler");
+}
+
+fn what_a_plugin_writes_holds_no_nul() {
+    let hostile = load(&host(), &shipped("hostile")).unwrap();
+    let reply = adapter::Reply {
+        status: 200,
+        headers: vec![],
+        body: vec![],
+    };
+    let next = |action: &str| {
+        let mut call = invocation(action, "{}");
+        call.settings = r#"{"base_url":"https://allowed.example"}"#.into();
+        hostile.next(&call, std::slice::from_ref(&reply))
+    };
+    let log = next("nul").unwrap().log;
+    assert_eq!(log[0].message, "a\u{fffd}b");
+    let error = next("trip").unwrap_err().to_string();
+    assert!(error.contains("over the reply"), "{error}");
+    assert!(!error.contains('\0'), "{error:?}");
 }
 
 fn every_shipped_plugin_is_a_small_one() {
