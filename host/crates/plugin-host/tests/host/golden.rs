@@ -29,26 +29,46 @@ fn golden(name: &str) -> Arc<Plugin> {
 
 fn the_golden_files_are_those_that_were_published() {
     for (name, digest) in DIGESTS {
-        assert_eq!(golden(name).digest(), digest, "{name}: do not build it anew");
+        assert_eq!(
+            golden(name).digest(),
+            digest,
+            "{name}: do not build it anew"
+        );
     }
 }
 
 const DIGESTS: [(&str, &str); 2] = [
-    ("skill", "88323dd1e78c1309b1dbed7b3d15adea1db1a327290f86989cab4c6d826f2f8a"),
-    ("policy", "b448511bf3cc2d199b133f68f9854491df9116ef94fc265857ac49e1a76559bb"),
+    (
+        "skill",
+        "88323dd1e78c1309b1dbed7b3d15adea1db1a327290f86989cab4c6d826f2f8a",
+    ),
+    (
+        "policy",
+        "b448511bf3cc2d199b133f68f9854491df9116ef94fc265857ac49e1a76559bb",
+    ),
 ];
 
 fn the_golden_skill_describes_itself() {
     let described = golden("skill").describe_all().expect("it is well-formed");
     let manifest = described.manifest.expect("a skill");
     assert_eq!(manifest.skill, "golden");
-    assert_eq!(manifest.about.homepage.as_deref(), Some("https://golden.example/docs"));
+    assert_eq!(
+        manifest.about.homepage.as_deref(),
+        Some("https://golden.example/docs")
+    );
     assert_eq!(manifest.hosts, ["golden.example", "*.golden.example"]);
     assert_eq!(manifest.host_settings, ["/base_url"]);
     let told: Vec<_> = manifest
         .actions
         .iter()
-        .map(|a| (a.name.as_str(), a.risk, a.idempotent, a.pagination.is_some()))
+        .map(|a| {
+            (
+                a.name.as_str(),
+                a.risk,
+                a.idempotent,
+                a.pagination.is_some(),
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -61,7 +81,10 @@ fn the_golden_skill_describes_itself() {
     let schema = described.credentials.expect("credentials");
     let oauth = schema.fields[0].oauth.as_ref().expect("a sign-in");
     assert_eq!(oauth.token_url, "https://golden.example/token");
-    assert_eq!(oauth.authorize_params, [("access_type".into(), "offline".into())]);
+    assert_eq!(
+        oauth.authorize_params,
+        [("access_type".into(), "offline".into())]
+    );
     assert!(schema.fields[1].oauth.is_none());
 }
 
@@ -70,7 +93,10 @@ fn step(action: &str, settings: &str, replies: &[Reply]) -> Result<Step, Failure
     call.settings = settings.into();
     let called = golden("skill").next(&call, replies).expect("an answer");
     assert_eq!(called.log.len(), 1);
-    assert_eq!(called.log[0].message, format!("{action} after {}", replies.len()));
+    assert_eq!(
+        called.log[0].message,
+        format!("{action} after {}", replies.len())
+    );
     assert_eq!(called.log[0].level, "info");
     called.value
 }
@@ -143,7 +169,10 @@ fn the_golden_skill_ends_in_each_way() {
     let Err(Failure::Refused(slow)) = step("list", "{}", &[reply(200), reply(429)]) else {
         panic!("not refused")
     };
-    assert_eq!((slow.code.as_str(), slow.retry_after_ms), ("slow_down", Some(1500)));
+    assert_eq!(
+        (slow.code.as_str(), slow.retry_after_ms),
+        ("slow_down", Some(1500))
+    );
     let Err(Failure::Refused(unknown)) = step("list", "{}", &[reply(401)]) else {
         panic!("not refused")
     };
@@ -151,7 +180,9 @@ fn the_golden_skill_ends_in_each_way() {
     let unexpected = step("list", "{}", &[reply(500)]);
     assert!(matches!(unexpected, Err(Failure::UnexpectedReply(words)) if words == "status 500"));
     let invalid = step("remove", "{}", &[]);
-    assert!(matches!(invalid, Err(Failure::InvalidParams(found)) if found[0].pointer == "/channel"));
+    assert!(
+        matches!(invalid, Err(Failure::InvalidParams(found)) if found[0].pointer == "/channel")
+    );
 }
 
 fn the_golden_skill_looks_at_credentials() {

@@ -120,13 +120,7 @@ fn seed() -> Vec<u8> {
     .concat();
     let manifest = data.put(&manifest);
     let output = data.text("{}");
-    let step = [
-        vec![0; 8],
-        vec![1, 0, 0, 0],
-        output.clone(),
-        output,
-    ]
-    .concat();
+    let step = [vec![0; 8], vec![1, 0, 0, 0], output.clone(), output].concat();
     let step = data.put(&step);
     let escaped: String = data.bytes.iter().map(|b| format!("\\{b:02x}")).collect();
     guest(
@@ -149,7 +143,13 @@ fn the_seed_is_a_plugin() {
     let plugin = stage::load(&host, &seed()).expect("it loads");
     let described = plugin.describe_all().expect("it is well-formed");
     assert_eq!(described.manifest.expect("a skill").skill, "seed");
-    assert!(plugin.next(&stage::invocation("try", "{}"), &[]).unwrap().value.is_ok());
+    assert!(
+        plugin
+            .next(&stage::invocation("try", "{}"), &[])
+            .unwrap()
+            .value
+            .is_ok()
+    );
 }
 
 /// Bytes without sense, half of them with the beginning of a component.
@@ -321,11 +321,11 @@ const TEXTS: [&str; 14] = [
     "\u{0}",
     "\u{202e}moc.elpmaxe",
     "{",
-    r#"{"$ref":"#"}"#,
+    r##"{"$ref":"#"}"##,
     r##"{"allOf":[{"$ref":"#/allOf/0"}]}"##,
     r#"{"pattern":"(((((((((((((((("}"#,
     r#"{"pattern":"^(a|aa)+$"}"#,
-    r#"{"type":"object","properties":{"a":{"$ref":"#/properties/a"}}}"#,
+    r##"{"type":"object","properties":{"a":{"$ref":"#/properties/a"}}}"##,
     r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","minimum":1e400}"#,
     "https://user:password@example.com/",
     "*.*.example",
