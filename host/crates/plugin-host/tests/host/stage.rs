@@ -70,11 +70,23 @@ fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn built() -> PathBuf {
+    here().join("../../../plugins/target/wasm32-wasip2/release")
+}
+
 /// A component as `scripts/plugins` builds it.
 pub fn shipped(name: &str) -> Vec<u8> {
-    read(&here().join(format!(
-        "../../../plugins/target/wasm32-wasip2/release/{name}.wasm"
-    )))
+    read(&built().join(format!("{name}.wasm")))
+}
+
+/// All of them, by name.
+pub fn all_shipped() -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(built()).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let components = paths.filter(|path| path.extension().is_some_and(|e| e == "wasm"));
+    components
+        .filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), read(&path))))
+        .collect()
 }
 
 pub fn read(path: &Path) -> Vec<u8> {
