@@ -4,7 +4,7 @@ use crate::{
     clock::Clock,
     config::Config,
     db::Db,
-    id::InstanceId,
+    id::{InstanceId, TenantId},
     instances::Gateways,
     marketplace::{self, revocations::Revocations},
     traces::live::Live,
@@ -12,11 +12,15 @@ use crate::{
 };
 use moka::future::Cache;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tsunami_cluster::{Cluster, LocalCluster, LocalSettings};
 use tsunami_durable::{CodecKeys, Durable, Settings};
-use tsunami_plugin_host::{Limits, PluginHost, adapter::Manifest};
+use tsunami_plugin_host::{
+    ArtifactCache, ArtifactKeys, Compiler, Limits, PluginHost, Schema, TenantLimits,
+    adapter::Manifest,
+};
 use tsunami_provenance::{Registries, Sigstore};
+use tsunami_sealed::Keyring;
 
 /// Entries of each of the small caches below.
 const CACHE_ENTRIES_MAX: u64 = 10_000;
@@ -26,7 +30,7 @@ const CACHE_ENTRIES_MAX: u64 = 10_000;
 pub struct App(Arc<Inner>);
 
 /// A compiled JSON Schema, by plugin digest and action.
-type Validators = Cache<(String, String), Arc<jsonschema::Validator>>;
+type Validators = Cache<(String, String), Arc<Schema>>;
 /// A journal's id, by instance and the gateway's boot.
 type Journals = Cache<(InstanceId, String), String>;
 
@@ -37,7 +41,6 @@ struct Inner {
     vault: Vault,
     durable: Durable,
     plugin_host: PluginHost,
-    plugin_turns: Semaphore,
     revocations: Revocations,
     registries: Registries,
     sigstore: Sigstore,
@@ -66,14 +69,7 @@ impl App {
             url: config.temporal.url.clone(),
             namespace: config.temporal.namespace.clone(),
         };
-        let plugin_host = PluginHost::new(Limits {
-            component_bytes_max: usize::try_from(config.plugins.component_bytes_max)?,
-            call_timeout: Duration::from_millis(config.plugins.call_timeout_ms.into()),
-            memory_bytes_max: usize::try_from(config.plugins.call_memory_bytes_max)?,
-            ..Limits::default()
-        })
-        .map_err(|e| anyhow::anyhow!("the plugin sandbox cannot be set up: {e}"))?;
-        let processors = std::thread::available_parallelism()?.get();
+        let plugin_host = plugin_host(&config, &keyring).await?;
         let tools = &config.instances.tools_dir;
         let cluster = LocalCluster::new(LocalSettings {
             data_dir: config.instances.data_dir.clone(),
@@ -92,7 +88,6 @@ impl App {
             vault: Vault::new(keyring),
             durable: Durable::new(settings, keys),
             plugin_host,
-            plugin_turns: Semaphore::new(processors),
             cluster: Arc::new(cluster),
             gateways: Gateways::new(),
             live: Live::new(),
@@ -122,9 +117,22 @@ impl App {
     pub fn plugin_host(&self) -> &PluginHost {
         &self.0.plugin_host
     }
-    /// Held by whoever calls into a plugin.
-    pub fn plugin_turns(&self) -> &Semaphore {
-        &self.0.plugin_turns
+    /// What a tenant's calls into plugins may take, below the operator's ceiling.
+    pub fn plugin_limits(&self, tenant: TenantId) -> TenantLimits {
+        let Some(limits) = self.0.config.plugins.tenants.get(&tenant) else {
+            return TenantLimits::default();
+        };
+        TenantLimits {
+            call_timeout: limits
+                .call_timeout_ms
+                .map(|ms| Duration::from_millis(ms.into())),
+            memory_bytes_max: limits
+                .call_memory_bytes_max
+                .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            calls_running_max: limits
+                .calls_running_max
+                .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
+        }
     }
     /// Which plugins are not run any more.
     pub fn revocations(&self) -> &Revocations {
@@ -158,6 +166,38 @@ impl App {
     pub fn journals(&self) -> &Journals {
         &self.0.journals
     }
+}
+
+/// The hidden command that compiles one plugin, in a process of its own (`cli/mod.rs`).
+pub const COMPILE_COMMAND: &str = "compile-plugin";
+
+async fn plugin_host(config: &Config, keyring: &Keyring) -> anyhow::Result<PluginHost> {
+    let settings = &config.plugins;
+    let mut limits = Limits::default();
+    let bytes_max = usize::try_from(settings.component_bytes_max)?;
+    limits.small.component_bytes_max = limits.small.component_bytes_max.min(bytes_max);
+    limits.large.component_bytes_max = bytes_max;
+    limits.small.call_timeout = Duration::from_millis(settings.call_timeout_ms.into());
+    limits.small.memory_bytes_max = usize::try_from(settings.call_memory_bytes_max)?;
+    limits.large.call_timeout = Duration::from_millis(settings.large_call_timeout_ms.into());
+    limits.large.memory_bytes_max = usize::try_from(settings.large_call_memory_bytes_max)?;
+    let purpose = "plugin-artifact";
+    let (current, key) = keyring.subkey(purpose, None).await?;
+    let mut keys = ArtifactKeys::new(current, key);
+    for id in keyring.ids() {
+        let (id, key) = keyring.subkey(purpose, Some(&id)).await?;
+        keys = keys.with_old(id, key);
+    }
+    let folder = config.plugin_cache_dir();
+    let cache = ArtifactCache::open(&folder, keys, settings.cache_bytes_max).map_err(|e| {
+        anyhow::anyhow!(
+            "compiled plugins cannot be kept in {}: {e}. Name another folder with the setting plugins.cache_dir (TSUNAMI_PLUGINS__CACHE_DIR)",
+            folder.display()
+        )
+    })?;
+    let compiler = Compiler::this_program([COMPILE_COMMAND])?;
+    PluginHost::new(limits, compiler, Some(cache))
+        .map_err(|e| anyhow::anyhow!("the plugin sandbox cannot be set up: {e}"))
 }
 
 impl std::fmt::Debug for App {

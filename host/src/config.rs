@@ -3,9 +3,11 @@
 //! `database.url` in the file is `TSUNAMI_DATABASE__URL` in the environment. A wrong setting is refused
 //! at start, with its name, what is wrong with the value, and an example.
 
+use crate::id::TenantId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
 };
@@ -142,14 +144,30 @@ settings! {
         /// For the provider `env`: the name of the variable that holds the same.
         key_env: String = "TSUNAMI_VAULT_KEYS".into(),
     }
-    /// The sandbox of the plugins.
+    /// The sandbox of the plugins. What is said here is the ceiling; a tenant may have less.
     PluginsConfig {
         /// A component's file, in bytes, at most.
-        component_bytes_max: u64 = 4 << 20,
+        component_bytes_max: u64 = 24 << 20,
         /// Milliseconds until a call into a plugin is ended.
         call_timeout_ms: u32 = 100,
         /// Memory of one call, in bytes, at most.
         call_memory_bytes_max: u64 = 32 << 20,
+        /// The same for plugins that bring the interpreter of their language along: JavaScript, Python.
+        large_call_timeout_ms: u32 = 1000,
+        large_call_memory_bytes_max: u64 = 128 << 20,
+        /// Where compiled plugins are kept; where it is empty, in the folder `plugin-cache` of instances.data_dir.
+        cache_dir: PathBuf = PathBuf::new(),
+        /// Compiled plugins kept there, in bytes; the least used are removed.
+        cache_bytes_max: u64 = 4 << 30,
+        /// What single tenants may take, by id, below the ceiling.
+        tenants: BTreeMap<TenantId, TenantPluginsConfig> = BTreeMap::new(),
+    }
+    /// What one tenant's calls into plugins may take. What is left out is as the ceiling says.
+    TenantPluginsConfig {
+        call_timeout_ms: Option<u32> = None,
+        call_memory_bytes_max: Option<u64> = None,
+        /// Calls at one instant.
+        calls_running_max: Option<u32> = None,
     }
     /// Plugins that are published, and what is done about bad ones.
     MarketplaceConfig {
@@ -314,6 +332,10 @@ impl Config {
             ),
             ("plugins.call_timeout_ms", self.plugins.call_timeout_ms),
             (
+                "plugins.large_call_timeout_ms",
+                self.plugins.large_call_timeout_ms,
+            ),
+            (
                 "instances.ready_timeout_seconds",
                 self.instances.ready_timeout_seconds,
             ),
@@ -369,6 +391,15 @@ impl Config {
                 ));
             }
         }
+        for (tenant, limits) in &self.plugins.tenants {
+            let is_zero = [limits.call_timeout_ms, limits.calls_running_max].contains(&Some(0));
+            if is_zero || limits.call_memory_bytes_max == Some(0) {
+                return Err(setting_error(
+                    &format!("plugins.tenants.{tenant}"),
+                    "one of its limits is 0; it must be at least 1".to_owned(),
+                ));
+            }
+        }
         if self.tasks.retry_seconds_max < self.tasks.retry_initial_seconds {
             return Err(setting_error(
                 "tasks.retry_seconds_max",
@@ -417,6 +448,16 @@ impl Config {
             return Err(setting_error("vault.key_file", "it is not set".to_owned()));
         }
         Ok(())
+    }
+
+    /// Where compiled plugins are kept.
+    pub fn plugin_cache_dir(&self) -> PathBuf {
+        let named = &self.plugins.cache_dir;
+        if named.as_os_str().is_empty() {
+            self.instances.data_dir.join("plugin-cache")
+        } else {
+            named.clone()
+        }
     }
 
     /// As TOML, with secrets masked.
@@ -526,6 +567,7 @@ fn example_of(name: &str) -> String {
         "database.owner_url" => Some("\"postgres://tsunami_owner:PASSWORD@db.internal/tsunami\""),
         "vault.key_file" => Some("\"/etc/tsunami/vault-keys\""),
         "marketplace.registries" => Some("[{ host = \"ghcr.io\" }]"),
+        name if name.starts_with("plugins.tenants.") => Some("{ call_timeout_ms = 50 }"),
         "skills.private_network_hosts" => Some("[\"github.internal:443\"]"),
         _ => None,
     };
@@ -654,6 +696,14 @@ mod tests {
         assert!(
             unknown.contains("port") && unknown.contains("listen"),
             "{unknown}"
+        );
+        let tenant = text(&[(
+            "TSUNAMI_PLUGINS__TENANTS__01890000-0000-7000-8000-000000000001__CALL_TIMEOUT_MS",
+            "0",
+        )]);
+        assert!(
+            tenant.contains("plugins.tenants.01890000") && tenant.contains("at least 1"),
+            "{tenant}"
         );
         let zero = text(&[("TSUNAMI_TASKS__ATTEMPTS_MAX", "0")]);
         assert!(

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each slice may use besides the ground.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("tenants", &[]),
     ("traces", &[]),
     ("agents", &["tenants"]),

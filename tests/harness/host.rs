@@ -31,11 +31,17 @@ impl Host {
         let settings = [
             ("TSUNAMI_HTTP__LISTEN", format!("127.0.0.1:{port}")),
             ("TSUNAMI_DATABASE__URL", gateway.database_url("tsunami_app")),
-            ("TSUNAMI_DATABASE__SYSTEM_URL", gateway.database_url("tsunami_system")),
+            (
+                "TSUNAMI_DATABASE__SYSTEM_URL",
+                gateway.database_url("tsunami_system"),
+            ),
             ("TSUNAMI_TEMPORAL__URL", gateway.temporal_url()),
             ("TSUNAMI_VAULT__KEY_FILE", text(data.join("vault-keys"))),
             ("TSUNAMI_INSTANCES__DATA_DIR", text(data.join("instances"))),
-            ("TSUNAMI_SKILLS__PRIVATE_NETWORK_HOSTS", r#"["127.0.0.1", "localhost"]"#.to_owned()),
+            (
+                "TSUNAMI_SKILLS__PRIVATE_NETWORK_HOSTS",
+                r#"["127.0.0.1", "localhost"]"#.to_owned(),
+            ),
         ];
         let log = gateway.folder().join(format!("serve-{port}.log"));
         let output = File::create(&log).expect("a log");

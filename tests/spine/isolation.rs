@@ -181,7 +181,10 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
     let mut release = publisher.prepare(component("slack")).await;
     release["visibility"] = json!("private");
     release["tenants"] = json!([acme.id]);
-    acme.owner.post("/marketplace/releases", &release).await.ok();
+    acme.owner
+        .post("/marketplace/releases", &release)
+        .await
+        .ok();
     let mut found = BTreeMap::new();
     for list in [
         "agent-tasks",
@@ -345,7 +348,10 @@ struct Place {
 
 async fn ids_of_others(world: Arc<World>) {
     let mut belongings = belongings(&world).await;
-    let path = format!("/marketplace/publishers/{}", belongings["marketplace/publishers"]);
+    let path = format!(
+        "/marketplace/publishers/{}",
+        belongings["marketplace/publishers"]
+    );
     let publisher = world.acme.owner.get(&path).await.ok();
     belongings.insert("keys of publishers", text(&publisher["keys"][0]["id"]));
     let intruder = Company::found(&world.gateway, "borrower").await;

@@ -45,7 +45,8 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
 }
 
 async fn call(api: &Api) -> Answer {
-    api.post("/skills/chameleon/tell", &json!({ "params": {} })).await
+    api.post("/skills/chameleon/tell", &json!({ "params": {} }))
+        .await
 }
 
 /// A company with an instance, and the plugin pointed at a service of its own.
@@ -53,7 +54,10 @@ async fn caller(gateway: &Gateway, slug: &str, service: &Recorder, release: &Val
     let mut company = Company::found(gateway, slug).await;
     agree_and_install(&company.owner, release).await;
     company
-        .configure("chameleon", &json!({ "settings": { "base_url": service.url } }))
+        .configure(
+            "chameleon",
+            &json!({ "settings": { "base_url": service.url } }),
+        )
         .await;
     company.deploy().await;
     company
@@ -62,8 +66,19 @@ async fn caller(gateway: &Gateway, slug: &str, service: &Recorder, release: &Val
 /// The versions that a service was told of.
 fn told(service: &Recorder) -> Vec<String> {
     let arrivals = service.arrivals();
-    let version = |path: &str| path.split("version=").nth(1).unwrap_or_default().split('&').next().unwrap_or_default().to_owned();
-    let mut versions: Vec<_> = arrivals.iter().map(|arrival| version(&arrival.path)).collect();
+    let version = |path: &str| {
+        path.split("version=")
+            .nth(1)
+            .unwrap_or_default()
+            .split('&')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut versions: Vec<_> = arrivals
+        .iter()
+        .map(|arrival| version(&arrival.path))
+        .collect();
     versions.sort();
     versions.dedup();
     versions
@@ -76,13 +91,19 @@ async fn three_hosts() {
     let services = [Recorder::start().await, Recorder::start().await];
     let acme = Company::found(&gateway, "acme").await;
     let publisher = Publisher::register(&acme.owner, "acme").await;
-    let first = publisher.publish_approved(chameleon(&guise("1.0.0")), &operator).await;
-    let second = publisher.publish_approved(chameleon(&guise("1.1.0")), &operator).await;
+    let first = publisher
+        .publish_approved(chameleon(&guise("1.0.0")), &operator)
+        .await;
+    let second = publisher
+        .publish_approved(chameleon(&guise("1.1.0")), &operator)
+        .await;
     let globex = caller(&gateway, "globex", &services[0], &first).await;
     let initech = caller(&gateway, "initech", &services[1], &second).await;
     let everywhere = |company: &Company| -> Vec<Api> {
         let others = hosts.iter().map(|host| host.as_of(&company.owner));
-        std::iter::once(company.owner.clone()).chain(others).collect()
+        std::iter::once(company.owner.clone())
+            .chain(others)
+            .collect()
     };
     never_mix(&everywhere(&globex), &everywhere(&initech)).await;
     assert_eq!(told(&services[0]), ["1.0.0"]);
@@ -115,14 +136,20 @@ async fn never_mix(globex: &[Api], initech: &[Api]) {
         calls
     };
     let theirs = |apis: &[Api], version: &'static str| {
-        apis.iter().cloned().map(|api| async move { keep_calling(&api, version).await }).collect::<Vec<_>>()
+        apis.iter()
+            .cloned()
+            .map(|api| async move { keep_calling(&api, version).await })
+            .collect::<Vec<_>>()
     };
     let (one, other) = futures::join!(
         futures::future::join_all(theirs(globex, "1.0.0")),
         futures::future::join_all(theirs(initech, "1.1.0"))
     );
     println!("calls of two versions at once, by host: {one:?} and {other:?}");
-    assert!(one.iter().chain(&other).all(|calls| *calls > 10), "all hosts served both");
+    assert!(
+        one.iter().chain(&other).all(|calls| *calls > 10),
+        "all hosts served both"
+    );
 }
 
 /// A call that is under way finishes with the version that it began with.
@@ -161,14 +188,33 @@ async fn upgrade_that_grows(
 
 async fn yanked_stays(initech: &Company, acme: &Company, release: &Value) {
     let path = format!("/marketplace/releases/{}/yank", text(&release["id"]));
-    acme.owner.post(&path, &json!({ "reason": "counts wrong" })).await.ok();
-    assert_eq!(call(&initech.owner).await.ok()["output"]["version"], "1.1.0");
+    acme.owner
+        .post(&path, &json!({ "reason": "counts wrong" }))
+        .await
+        .ok();
+    assert_eq!(
+        call(&initech.owner).await.ok()["output"]["version"],
+        "1.1.0"
+    );
     let plugins = initech.owner.get("/plugins").await.ok();
     let notices = plugins["items"][0]["notices"].as_array().expect("notices");
-    assert!(notices.iter().any(|notice| notice["code"] == "yanked"), "{notices:?}");
-    let asked = acme.owner.get(&format!("/marketplace/releases/{}/consent", text(&release["id"]))).await.ok();
+    assert!(
+        notices.iter().any(|notice| notice["code"] == "yanked"),
+        "{notices:?}"
+    );
+    let asked = acme
+        .owner
+        .get(&format!(
+            "/marketplace/releases/{}/consent",
+            text(&release["id"])
+        ))
+        .await
+        .ok();
     let new = json!({ "release": release["id"], "consent": { "sha256": asked["consent_sha256"] } });
-    assert_eq!(acme.owner.post("/plugins", &new).await.problem(409), "release_yanked");
+    assert_eq!(
+        acme.owner.post("/plugins", &new).await.problem(409),
+        "release_yanked"
+    );
 }
 
 /// All hosts are called without a pause, while an operator revokes.
@@ -190,11 +236,18 @@ async fn revoked_stops(apis: &[Api], operator: &Api, release: &Value, service: &
     });
     let calling: Vec<_> = calling.collect();
     eventually("every host is at work", || async {
-        last.lock().expect("no panic").iter().all(Option::is_some).then_some(())
+        last.lock()
+            .expect("no panic")
+            .iter()
+            .all(Option::is_some)
+            .then_some(())
     })
     .await;
     let path = format!("/marketplace/releases/{}/revoke", text(&release["id"]));
-    operator.post(&path, &json!({ "reason": "it sends more than it says" })).await.ok();
+    operator
+        .post(&path, &json!({ "reason": "it sends more than it says" }))
+        .await
+        .ok();
     let revoked = Instant::now();
     tokio::time::sleep_until(revoked + WITHIN).await;
     let by_then = service.arrivals().len();
@@ -203,11 +256,20 @@ async fn revoked_stops(apis: &[Api], operator: &Api, release: &Value, service: &
     for task in calling {
         task.await.expect("whoever calls is told why not");
     }
-    assert_eq!(service.arrivals().len(), by_then, "the service was asked after {WITHIN:?}");
+    assert_eq!(
+        service.arrivals().len(),
+        by_then,
+        "the service was asked after {WITHIN:?}"
+    );
     for (host, at) in last.lock().expect("no panic").iter().enumerate() {
-        let late = at.expect("it was at work").saturating_duration_since(revoked);
+        let late = at
+            .expect("it was at work")
+            .saturating_duration_since(revoked);
         println!("host {host}: the last call ended {late:?} after the revocation was answered");
-        assert!(late < WITHIN, "host {host} called it {late:?} after it was revoked");
+        assert!(
+            late < WITHIN,
+            "host {host} called it {late:?} after it was revoked"
+        );
     }
     for api in apis {
         assert_eq!(call(api).await.problem(409), "plugin_revoked");
@@ -217,13 +279,21 @@ async fn revoked_stops(apis: &[Api], operator: &Api, release: &Value, service: &
 #[track_caller]
 fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 
 #[track_caller]
 fn refused(output: &Output) -> String {
-    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        !output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -249,13 +319,27 @@ async fn command_line(world: Arc<World>) {
         let file = at(&format!("{version}.wasm"));
         std::fs::write(&file, chameleon(&guise(version))).expect("a file");
         let told = said(&plugin(&publisher, &["publish", &file, "--key", &key]).await);
-        assert!(told.contains(&format!("cli-acme/chameleon@{version} is submitted")), "{told}");
-        said(&plugin(&operator, &["approve", &format!("cli-acme/chameleon@{version}")]).await);
+        assert!(
+            told.contains(&format!("cli-acme/chameleon@{version} is submitted")),
+            "{told}"
+        );
+        said(
+            &plugin(
+                &operator,
+                &["approve", &format!("cli-acme/chameleon@{version}")],
+            )
+            .await,
+        );
     }
-    assert!(said(&plugin(&tenant, &["search", "chameleon"]).await).contains("cli-acme/chameleon@1.1.0"));
+    assert!(
+        said(&plugin(&tenant, &["search", "chameleon"]).await).contains("cli-acme/chameleon@1.1.0")
+    );
     // Nobody agrees for somebody who is not there.
     let silent = refused(&plugin(&tenant, &["install", "cli-acme/chameleon@1.0.0"]).await);
-    assert!(silent.contains("--yes") && silent.contains("allowed.example"), "{silent}");
+    assert!(
+        silent.contains("--yes") && silent.contains("allowed.example"),
+        "{silent}"
+    );
     said(&plugin(&tenant, &["install", "cli-acme/chameleon@1.0.0", "--yes"]).await);
     let own = at("own.wasm");
     let mut said_of_own = guise("0.1.0");
@@ -266,31 +350,75 @@ async fn command_line(world: Arc<World>) {
     let before = tenant.get("/plugins").await.ok();
     // All of it changes, and comes back.
     said(&plugin(&tenant, &["upgrade", "chameleon"]).await);
-    said(&plugin(&tenant, &["remove", "own", "--credentials", "delete", "--configuration", "delete"]).await);
+    said(
+        &plugin(
+            &tenant,
+            &[
+                "remove",
+                "own",
+                "--credentials",
+                "delete",
+                "--configuration",
+                "delete",
+            ],
+        )
+        .await,
+    );
     let mut third = guise("0.1.0");
     third["skill"] = json!("third");
     tenant.upload("/plugins", chameleon(&third)).await.ok();
-    said(&plugin(&publisher, &["yank", "cli-acme/chameleon@1.0.0", "--reason", "old"]).await);
+    said(
+        &plugin(
+            &publisher,
+            &["yank", "cli-acme/chameleon@1.0.0", "--reason", "old"],
+        )
+        .await,
+    );
     let told = said(&plugin(&tenant, &["install", "--locked", &lock]).await);
-    assert!(told.contains("third: removed") && told.contains("own: installed"), "{told}");
+    assert!(
+        told.contains("third: removed") && told.contains("own: installed"),
+        "{told}"
+    );
     let digests = |plugins: &Value| {
         let items = plugins["items"].as_array().cloned().unwrap_or_default();
-        let mut all: Vec<_> = items.iter().map(|p| (text(&p["skill"]), text(&p["digest"]))).collect();
+        let mut all: Vec<_> = items
+            .iter()
+            .map(|p| (text(&p["skill"]), text(&p["digest"])))
+            .collect();
         all.sort();
         all
     };
-    assert_eq!(digests(&tenant.get("/plugins").await.ok()), digests(&before));
+    assert_eq!(
+        digests(&tenant.get("/plugins").await.ok()),
+        digests(&before)
+    );
     let listed = plugin(&tenant, &["list"]).await;
     assert!(said(&listed).contains("cli-acme/chameleon@1.0.0"));
     assert!(String::from_utf8_lossy(&listed.stderr).contains("was withdrawn"));
     // A lock file that names other bytes is not followed.
     let text_of_lock = std::fs::read_to_string(&lock).expect("the lock file");
-    let digest = digests(&before).into_iter().find(|(skill, _)| skill == "chameleon").expect("it").1;
+    let digest = digests(&before)
+        .into_iter()
+        .find(|(skill, _)| skill == "chameleon")
+        .expect("it")
+        .1;
     std::fs::write(&lock, text_of_lock.replace(&digest, &"0".repeat(64))).expect("a file");
-    assert!(refused(&plugin(&tenant, &["install", "--locked", &lock]).await).contains("another component"));
+    assert!(
+        refused(&plugin(&tenant, &["install", "--locked", &lock]).await)
+            .contains("another component")
+    );
     said(&plugin(&tenant, &["rollback", "chameleon"]).await);
-    said(&plugin(&publisher, &["revoke", "cli-acme/chameleon@1.1.0", "--reason", "leaks"]).await);
-    assert!(said(&plugin(&tenant, &["affected", "cli-acme/chameleon@1.0.0"]).await).contains("created at"));
+    said(
+        &plugin(
+            &publisher,
+            &["revoke", "cli-acme/chameleon@1.1.0", "--reason", "leaks"],
+        )
+        .await,
+    );
+    assert!(
+        said(&plugin(&tenant, &["affected", "cli-acme/chameleon@1.0.0"]).await)
+            .contains("created at")
+    );
     let gone = refused(&plugin(&tenant, &["install", "cli-acme/chameleon@1.1.0", "--yes"]).await);
     assert!(gone.contains("plugin_revoked"), "{gone}");
 }

@@ -282,6 +282,8 @@ fn provided(args: &DevArgs, data_dir: &Path) -> Table {
         ("bridge_dir", text(&bridge)),
     ];
     provide(&mut table, "instances", instances);
+    let cache = text(&data_dir.join("plugin-cache"));
+    provide(&mut table, "plugins", [("cache_dir", cache)]);
     let filter = "warn,tsunami=info".to_owned();
     provide(&mut table, "log", [("filter", filter)]);
     table

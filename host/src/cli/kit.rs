@@ -1,6 +1,7 @@
 //! The kit for who builds plugins: a project to begin with, and whether what was built keeps the contract.
 
 use super::commands::{Output, show};
+use crate::app::COMPILE_COMMAND;
 use anyhow::{Context, bail, ensure};
 use include_dir::{Dir, DirEntry, include_dir};
 use serde_json::Value;
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tsunami_plugin_check::{Golden, Report, check};
-use tsunami_plugin_host::{Limits, PluginHost};
+use tsunami_plugin_host::{Compiler, Limits, PluginHost, TenantKey};
 
 static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit/v0.1");
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk");
@@ -89,7 +90,10 @@ pub fn new(new: &New) -> anyhow::Result<()> {
             .context("the program lacks its templates")?;
         project.write(folder, folder.path(), &place)?;
     }
-    copy(&CONTRACT, &place.join("wit/v0.1"))?;
+    for file in CONTRACT.files() {
+        let name = file.path().file_name().context("a file without a name")?;
+        write(&place.join("wit/v0.1").join(name), file.contents())?;
+    }
     copy(&SDK, &place.join("vendor/sdk"))?;
     let made = serde_json::json!({ "name": name, "kind": kind, "folder": place });
     show(&new.output, &made, |_| {
@@ -223,13 +227,17 @@ pub fn check_file(args: &Check) -> anyhow::Result<()> {
 }
 
 fn examined(component: &[u8], golden: &[Golden]) -> anyhow::Result<Report> {
-    let limits = Limits {
-        call_timeout: CALL_TIMEOUT,
-        ..Limits::default()
-    };
-    let host = PluginHost::new(limits)
+    let mut limits = Limits::default();
+    limits.small.call_timeout = CALL_TIMEOUT;
+    limits.large.call_timeout = CALL_TIMEOUT;
+    let compiler = Compiler::this_program([COMPILE_COMMAND])?;
+    let host = PluginHost::new(limits, compiler, None)
         .map_err(|e| anyhow::anyhow!("the plugin sandbox cannot be set up: {e}"))?;
-    Ok(check(&host, component, golden))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let loaded = runtime.block_on(host.load(TenantKey(0), component.to_vec()));
+    Ok(check(loaded, component, golden))
 }
 
 /// `golden` in the project that the component was built in.

@@ -10,7 +10,10 @@ mod plugin;
 mod policy;
 mod serve;
 
-use crate::config::{Config, env_var, environment};
+use crate::{
+    app,
+    config::{Config, env_var, environment},
+};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{
     io::{ErrorKind, Write},
@@ -60,6 +63,9 @@ enum Command {
     },
     /// Print a script that completes commands in your shell.
     Completion { shell: clap_complete::Shell },
+    /// Compile one plugin from standard input to standard output. The gateway starts this by itself.
+    #[command(name = app::COMPILE_COMMAND, hide = true)]
+    CompilePlugin { limits: Vec<String> },
     #[command(flatten)]
     Api(commands::ApiCommand),
 }
@@ -73,6 +79,10 @@ enum ConfigCommand {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::CompilePlugin { limits } = cli.command {
+        // Before anything else is there: it is one thread that holds nothing.
+        return tsunami_plugin_host::compile_worker(limits.into_iter());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,6 +116,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             command: ConfigCommand::Show,
         } => answer(load()?.show().as_bytes()),
         Command::Openapi => answer((crate::routes::openapi().to_pretty_json()? + "\n").as_bytes()),
+        Command::CompilePlugin { .. } => unreachable!("`main` has carried it out"),
         Command::OperatorKey { name } => serve::operator_key(load()?, &name).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -121,9 +132,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Keygen {
             file,
             output,
-        })) => {
-            plugin::keygen(&file, &output)
-        }
+        })) => plugin::keygen(&file, &output),
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
             let key = env_var("TSUNAMI_API_KEY").ok_or_else(|| anyhow::anyhow!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})"))?;

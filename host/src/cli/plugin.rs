@@ -279,13 +279,17 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
             output,
         } => {
             let removed = remove(api, &plugin, credentials, configuration).await?;
-            show(&output, &removed, |v| format!("{} is removed", text(&v["skill"])))
+            show(&output, &removed, |v| {
+                format!("{} is removed", text(&v["skill"]))
+            })
         }
         PluginCommand::Lock { file, output } => {
             let locked = lock(api, &file).await?;
             let count = locked.plugins.len();
             let shown = file.display();
-            show(&output, &serde_json::to_value(&locked)?, |_| format!("{count} plugins in {shown}"))
+            show(&output, &serde_json::to_value(&locked)?, |_| {
+                format!("{count} plugins in {shown}")
+            })
         }
         PluginCommand::Keygen { file, output } => keygen(&file, &output),
         PluginCommand::Register {
@@ -295,7 +299,13 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
             output,
         } => {
             let publisher = register(api, &namespace, name.as_deref(), &key).await?;
-            show(&output, &publisher, |v| format!("{} publishes with {} keys", text(&v["namespace"]), v["keys"].as_array().map_or(0, Vec::len)))
+            show(&output, &publisher, |v| {
+                format!(
+                    "{} publishes with {} keys",
+                    text(&v["namespace"]),
+                    v["keys"].as_array().map_or(0, Vec::len)
+                )
+            })
         }
         PluginCommand::Publish {
             file,
@@ -341,7 +351,10 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
             output,
             ..
         } => {
-            let path = format!("/marketplace/releases/{}/yank", release_id(api, &release).await?);
+            let path = format!(
+                "/marketplace/releases/{}/yank",
+                release_id(api, &release).await?
+            );
             let decided = match reason {
                 Some(reason) => api.post(&path, &json!({ "reason": reason })).await?,
                 None => api.delete(&path).await?,
@@ -355,7 +368,9 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
         } if is_digest(&release) => {
             let body = json!({ "digest": release, "reason": reason });
             let revoked = api.post("/marketplace/revocations", &body).await?;
-            show(&output, &revoked, |v| format!("{} is revoked", text(&v["digest"])))
+            show(&output, &revoked, |v| {
+                format!("{} is revoked", text(&v["digest"]))
+            })
         }
         PluginCommand::Revoke {
             release,
@@ -557,7 +572,12 @@ async fn lock(api: &Api, file: &Path) -> anyhow::Result<LockFile> {
 }
 
 /// Restores exactly what a lock file names.
-async fn restore(api: &Api, file: &Path, from: Option<&Path>, yes: bool) -> anyhow::Result<Vec<String>> {
+async fn restore(
+    api: &Api,
+    file: &Path,
+    from: Option<&Path>,
+    yes: bool,
+) -> anyhow::Result<Vec<String>> {
     let shown = file.display();
     let text_of = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
     let lock: LockFile =

@@ -41,6 +41,8 @@ use crate::{
     caller::Party,
     config::{MarketplaceConfig, RegistryConfig},
     db::{SystemTx, TenantTx},
+    id::TenantId,
+    plugins,
     problem::Problem,
 };
 use anyhow::Context;
@@ -69,6 +71,14 @@ pub fn sigstore(config: &MarketplaceConfig) -> anyhow::Result<Sigstore> {
     let json = std::fs::read_to_string(file)
         .with_context(|| format!("{setting}: cannot read {}", file.display()))?;
     Sigstore::with_trusted_root(&json).with_context(|| format!("{setting}: {}", file.display()))
+}
+
+/// Whose turn it is when a component that a party brings is looked at.
+fn turn(party: &Party) -> TenantId {
+    match party {
+        Party::Tenant(caller) => caller.tenant,
+        Party::Operator(_) => plugins::OPERATOR,
+    }
 }
 
 /// A transaction in which a tenant sees what is for it, and an operator all.

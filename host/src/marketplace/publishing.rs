@@ -4,6 +4,7 @@ use super::{
     PartyTx,
     signing::CONTRACT,
     store::{self, KeyRow, PublisherRow, ReleaseRow},
+    turn,
 };
 use crate::{
     app::App,
@@ -68,7 +69,7 @@ pub async fn publish(
         None => None,
     };
     let described = match &pulled {
-        Some(pulled) => Some(intake::describe(app, &pulled.component).await?),
+        Some(pulled) => Some(intake::describe(app, turn(party), &pulled.component).await?),
         None => None,
     };
     let mut tx = PartyTx::begin(app, party).await?;

@@ -91,7 +91,8 @@ impl Revocations {
         // Right after the start nobody has read it yet. Later on whoever watches does, and no call waits for that.
         if self.age().is_none() {
             let now = Instant::now();
-            self.read_if_nobody_did(now.checked_sub(POLL_INTERVAL).unwrap_or(now)).await;
+            self.read_if_nobody_did(now.checked_sub(POLL_INTERVAL).unwrap_or(now))
+                .await;
         }
         if let Some(release) = origin.release
             && !self.0.verified.contains_key(&release)

@@ -1,15 +1,15 @@
 //! What a component says of itself, of whichever kind it is; checked, and stored once for all who bring it.
 
-use super::{CredentialField, Origin, call, check, load, store};
+use super::{CredentialField, Origin, busy, call, load, not_described, store};
 use crate::{
     app::App,
     db::TenantTx,
+    id::TenantId,
     problem::{Problem, Violation},
 };
 use sqlx::PgConnection;
 use tsunami_plugin_host::{
-    Kinds, ManifestError, Plugin, adapter::Manifest, check_credential_schema, check_policy, policy,
-    types::About,
+    IntakeError, Kinds, ManifestError, Plugin, adapter::Manifest, policy, types::About,
 };
 
 /// Files that one tenant may bring.
@@ -45,57 +45,44 @@ impl Described {
     }
 }
 
-/// Loads a component and asks it what it is.
+/// Loads a component and asks it what it is, for a tenant or for [`super::OPERATOR`].
 ///
 /// # Errors
-/// 422 where it does not load, or is not well-formed.
-pub async fn describe(app: &App, bytes: &[u8]) -> Result<Described, Problem> {
-    let plugin = load(app, bytes.to_vec()).await.map_err(|e| {
-        Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
+/// 422 where it does not load, or is not well-formed; 503 where the sandbox is busy.
+pub async fn describe(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Described, Problem> {
+    let invalid = |detail: String| Problem::unprocessable("invalid_plugin", detail);
+    let plugin = load(app, tenant, bytes.to_vec()).await.map_err(|e| {
+        if e.is_transient() {
+            return busy();
+        }
+        invalid(format!("This is no plugin: {e}."))
     })?;
-    let kinds = plugin.kinds();
-    let mut described = Described {
+    let said = call(app, tenant, &plugin, Plugin::describe_all)
+        .await
+        .map_err(|e| not_described(&e))?;
+    let said = said.map_err(|error| match error {
+        IntakeError::Manifest(wrong) => not_well_formed(wrong),
+        other => invalid(format!("{other}.")),
+    })?;
+    let (manifest, schema, policy) = (said.manifest, said.credentials, said.policy);
+    let named = manifest.as_ref().map(|m| (&m.skill, &m.about));
+    let named = named.or(policy.as_ref().map(|p| (&p.name, &p.about)));
+    let named = named.or(schema.as_ref().map(|s| (&s.skill, &s.about)));
+    let (name, about) = named.ok_or_else(|| invalid("The component describes nothing.".into()))?;
+    Ok(Described {
         digest: plugin.digest().to_owned(),
-        kinds: kind_names(kinds),
-        name: String::new(),
-        about: about_nothing(),
-        manifest: None,
-        fields: Vec::new(),
-        policy: None,
-        size_bytes: bytes.len(),
-    };
-    if kinds.policy {
-        let answer = call(app, &plugin, Plugin::describe_policy).await.flatten();
-        let manifest = answer
-            .map_err(|e| failed("routing-policy.describe", &e))?
-            .value;
-        refuse(check_policy(&manifest))?;
-        described.name = manifest.name.clone();
-        described.about = manifest.about.clone();
-        described.policy = Some(manifest);
-    }
-    if kinds.credentials && !kinds.adapter {
-        let answer = call(app, &plugin, Plugin::credentials).await.flatten();
-        let schema = answer
-            .map_err(|e| failed("credential-schema.describe", &e))?
-            .value;
-        refuse(check_credential_schema(&schema, None))?;
-        described.name = schema.skill;
-        described.about = schema.about;
-        described.fields = schema
-            .fields
+        kinds: kind_names(plugin.kinds()),
+        name: name.clone(),
+        about: about.clone(),
+        fields: schema
             .into_iter()
+            .flat_map(|schema| schema.fields)
             .map(CredentialField::from)
-            .collect();
-    }
-    if kinds.adapter {
-        let checked = check(app, bytes.to_vec()).await?;
-        described.name = checked.manifest.skill.clone();
-        described.about = checked.manifest.about.clone();
-        described.fields = checked.fields;
-        described.manifest = Some(checked.manifest);
-    }
-    Ok(described)
+            .collect(),
+        manifest,
+        policy,
+        size_bytes: bytes.len(),
+    })
 }
 
 fn kind_names(kinds: Kinds) -> Vec<String> {
@@ -122,26 +109,16 @@ fn about_nothing() -> About {
     }
 }
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> Problem {
-    Problem::unprocessable(
-        "invalid_plugin",
-        format!("`{what}` of the plugin failed: {error}."),
-    )
-}
-
-fn refuse(wrong: Vec<ManifestError>) -> Result<(), Problem> {
-    if wrong.is_empty() {
-        return Ok(());
-    }
+fn not_well_formed(wrong: Vec<ManifestError>) -> Problem {
     let errors = wrong.into_iter().map(|e| Violation {
         pointer: format!("/{}", e.place),
         message: e.problem,
     });
-    Err(Problem::unprocessable(
+    Problem::unprocessable(
         "invalid_manifest",
-        "The plugin's manifest is not well-formed.",
+        "What the component says of itself is not well-formed; `errors` says where.",
     )
-    .with_errors(errors.collect()))
+    .with_errors(errors.collect())
 }
 
 /// Stores a component.

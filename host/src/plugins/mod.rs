@@ -10,7 +10,7 @@
 //!
 //! ## Always true
 //! - A component that does not load, or whose manifest is not well-formed, is not stored
-//!   (`check`; what loads and what is stopped: `host/crates/plugin-host/tests/sandbox.rs`).
+//!   (`intake`; what loads and what is stopped: `host/crates/plugin-host/tests/host`).
 //! - What runs is what was installed: the bytes are found by their SHA-256, and hashed again when loaded.
 //! - One tenant's plugin is not another's: rows are under row-level security. The bytes are stored once for all, and
 //!   read by whoever brought them, installed them or sees a release of them.
@@ -18,7 +18,7 @@
 //! - What a later version may do more is agreed to anew (`consent`).
 //!
 //! ## To change
-//! - What is checked at intake: [`tsunami_plugin_host::check_manifest`], and `check` here.
+//! - What is checked at intake: [`Plugin::describe_all`], and `intake`.
 //! - What is shown of a plugin: [`http::InstalledPlugin`], and `plugin_card` in `cli/plugin.rs`.
 
 pub mod consent;
@@ -27,11 +27,18 @@ pub mod installations;
 pub mod intake;
 mod store;
 
-use crate::{app::App, db::TenantTx, id::ReleaseId, problem::Problem};
+use crate::{
+    app::App,
+    db::TenantTx,
+    id::{ReleaseId, TenantId},
+    problem::{Problem, RETRY_AFTER_DEFAULT},
+};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    LoadError, Plugin, PluginError, adapter::Manifest, check_manifest, credentials,
+    LoadError, Plugin, PluginError, Schema, SchemaViolation, TenantKey, adapter::Manifest,
+    credentials,
 };
 use zeroize::Zeroizing;
 
@@ -85,106 +92,64 @@ impl From<credentials::Field> for CredentialField {
     }
 }
 
-/// A component that passed intake.
-pub struct Checked {
-    pub plugin: Arc<Plugin>,
-    pub manifest: Manifest,
-    pub fields: Vec<CredentialField>,
+/// Whose turn it is where an operator brings a component: no tenant's.
+pub const OPERATOR: TenantId = TenantId(uuid::Uuid::nil());
+
+/// How the sandbox, which knows of no tenants, tells whose turn it is.
+fn key(tenant: TenantId) -> TenantKey {
+    TenantKey(tenant.uuid().as_u128())
 }
 
-/// Loads a component away from the async threads: compiling takes tenths of a second.
-pub async fn load(app: &App, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
-    let host = app.plugin_host().clone();
-    tokio::task::spawn_blocking(move || host.load(&bytes))
-        .await
-        .unwrap_or_else(|e| Err(LoadError::Invalid(e.to_string())))
+/// Loads a component: from memory, as it was compiled before, or compiled now in a process of its own.
+pub async fn load(app: &App, tenant: TenantId, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
+    app.plugin_host().load(key(tenant), bytes).await
 }
 
-/// Calls into a plugin, away from the async threads and never more at once than there are processors: a plugin that
-/// uses up its time must cost others their turn, not theirs.
+/// Calls into a plugin when it is the tenant's turn, away from the async threads and within the tenant's limits.
+/// A tenant's plugin that uses up its time costs the tenant's own calls their turn, and not those of others.
 ///
 /// # Errors
-/// The plugin's, or [`PluginError::Trap`] where the call itself came to grief.
+/// The plugin's; [`PluginError::Busy`] where too many calls wait already.
 pub async fn call<T: Send + 'static>(
     app: &App,
+    tenant: TenantId,
     plugin: &Arc<Plugin>,
     work: impl FnOnce(&Plugin) -> T + Send + 'static,
 ) -> Result<T, PluginError> {
-    let broken = |e: &dyn std::fmt::Display| PluginError::Trap(e.to_string());
     if app.revocations().is_revoked(plugin.digest()) {
-        return Err(broken(&"the operator has revoked this component"));
-    }
-    let _turn = app.plugin_turns().acquire().await.map_err(|e| broken(&e))?;
-    let plugin = plugin.clone();
-    tokio::task::spawn_blocking(move || work(&plugin))
-        .await
-        .map_err(|e| broken(&e))
-}
-
-pub async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
-    let plugin = load(app, bytes).await.map_err(|e| {
-        Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
-    })?;
-    if !plugin.kinds().adapter {
-        return Err(Problem::unprocessable(
-            "invalid_plugin",
-            "The component exports no skill-adapter, and so teaches no skill.",
+        return Err(PluginError::Trap(
+            "the operator has revoked this component".to_owned(),
         ));
     }
-    let failed = |what: &str, e: &dyn std::fmt::Display| {
-        Problem::unprocessable(
-            "invalid_plugin",
-            format!("`{what}` of the plugin failed: {e}."),
-        )
-    };
-    let described = call(app, &plugin, Plugin::describe).await.flatten();
-    let manifest = described.map_err(|e| failed("describe", &e))?.value;
-    let fields = if plugin.kinds().credentials {
-        let schema = call(app, &plugin, Plugin::credentials).await.flatten();
-        schema
-            .map_err(|e| failed("credential-schema.describe", &e))?
-            .value
-            .fields
+    let limits = app.plugin_limits(tenant);
+    app.plugin_host()
+        .call(key(tenant), &limits, plugin, work)
+        .await
+}
+
+/// Where a value departs from a schema of a plugin's. It is looked for away from the async threads: strangers wrote
+/// the schema.
+pub async fn violations(
+    schema: &Arc<Schema>,
+    value: &Value,
+    max: usize,
+) -> Result<Vec<SchemaViolation>, Problem> {
+    let (schema, value) = (schema.clone(), value.clone());
+    tokio::task::spawn_blocking(move || schema.violations(&value, max))
+        .await
+        .map_err(|e| Problem::internal(&e))
+}
+
+pub fn busy() -> Problem {
+    Problem::unavailable("The plugin sandbox", RETRY_AFTER_DEFAULT)
+}
+
+fn not_described(error: &PluginError) -> Problem {
+    if error.is_transient() {
+        busy()
     } else {
-        Vec::new()
-    };
-    let wrong = check_manifest(&manifest, &fields);
-    if !wrong.is_empty() {
-        let errors = wrong
-            .into_iter()
-            .map(|e| crate::problem::Violation {
-                pointer: format!("/{}", e.place),
-                message: e.problem,
-            })
-            .collect();
-        return Err(Problem::unprocessable(
-            "invalid_manifest",
-            "The plugin's manifest is not well-formed.",
-        )
-        .with_errors(errors));
+        Problem::internal(error)
     }
-    for action in &manifest.actions {
-        for (what, schema) in [
-            ("params-schema", &action.params_schema),
-            ("output-schema", &action.output_schema),
-        ] {
-            let value = serde_json::from_str(schema).unwrap_or_default();
-            if let Err(e) = jsonschema::options().build(&value) {
-                return Err(Problem::unprocessable(
-                    "invalid_manifest",
-                    format!(
-                        "The {what} of the action {} is no JSON Schema: {e}.",
-                        action.name
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(Checked {
-        plugin,
-        manifest,
-        fields: fields.into_iter().map(CredentialField::from).collect(),
-    })
 }
 
 /// The plugin that is installed for a skill, loaded.
@@ -214,7 +179,7 @@ async fn admitted(app: &App, tx: &mut TenantTx, origin: Origin) -> Result<Instal
     app.revocations().admit(tx, &origin).await?;
     let digest = origin.digest.as_str();
     if let Some(manifest) = app.manifests().get(digest).await
-        && let Some(plugin) = app.plugin_host().loaded(digest)
+        && let Some(plugin) = app.plugin_host().loaded(digest).await
     {
         return Ok(Installed {
             plugin,
@@ -225,14 +190,21 @@ async fn admitted(app: &App, tx: &mut TenantTx, origin: Origin) -> Result<Instal
     let bytes = store::component(tx, digest)
         .await?
         .ok_or_else(|| Problem::internal(&"an installed plugin's component is not there"))?;
-    let plugin = load(app, bytes).await.map_err(|e| Problem::internal(&e))?;
+    let tenant = tx.tenant();
+    let plugin = load(app, tenant, bytes).await.map_err(|e| {
+        if e.is_transient() {
+            busy()
+        } else {
+            Problem::internal(&e)
+        }
+    })?;
     if plugin.digest() != digest {
         return Err(Problem::internal(
             &"a stored plugin is not the one that was installed",
         ));
     }
-    let described = call(app, &plugin, Plugin::describe).await.flatten();
-    let manifest = Arc::new(described.map_err(|e| Problem::internal(&e))?.value);
+    let described = call(app, tenant, &plugin, Plugin::describe).await.flatten();
+    let manifest = Arc::new(described.map_err(|e| not_described(&e))?.value);
     app.manifests()
         .insert(digest.to_owned(), manifest.clone())
         .await;
@@ -269,7 +241,7 @@ pub async fn check_credential(
         return Ok(());
     }
     let (key, value) = (key.to_owned(), Zeroizing::new(value.to_owned()));
-    let checked = call(app, &installed.plugin, move |plugin| {
+    let checked = call(app, tx.tenant(), &installed.plugin, move |plugin| {
         plugin.check(&key, &value)
     })
     .await;

@@ -46,7 +46,7 @@ pub(super) async fn answers(
     let mut answers = Vec::with_capacity(links.len());
     for link in links {
         let plugin = loaded(app, tx, &link.digest).await;
-        answers.push(ask(app, plugin, link, input).await);
+        answers.push(ask(app, tx.tenant(), plugin, link, input).await);
     }
     answers
 }

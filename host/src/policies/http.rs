@@ -9,8 +9,9 @@ use crate::{
     app::App,
     caller::{Caller, Operator, Permission},
     extract::{IfMatch, Json, Path, Query, etag, read_body},
-    id::{PolicyDecisionId, PolicyId, SkillCallId},
+    id::{PolicyDecisionId, PolicyId, SkillCallId, TenantId},
     page::{Page, PageRequest},
+    plugins,
     problem::{Problem, ProblemBody, Violation},
 };
 use axum::{
@@ -21,7 +22,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
+use std::sync::Arc;
 use time::OffsetDateTime;
+use tsunami_plugin_host::Schema;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -175,10 +178,14 @@ pub struct PolicyUpdate {
 
 // ---- what both kinds have in common ---------------------------------------------------------------------------------
 
-async fn checked_body(app: &App, request: Request) -> Result<(Vec<u8>, Checked), Problem> {
+async fn checked_body(
+    app: &App,
+    tenant: TenantId,
+    request: Request,
+) -> Result<(Vec<u8>, Checked), Problem> {
     let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
     let bytes = read_body(request, max).await?.to_vec();
-    let checked = check(app, bytes.clone()).await?;
+    let checked = check(app, tenant, &bytes).await?;
     Ok((bytes, checked))
 }
 
@@ -257,32 +264,23 @@ fn check_skills(skills: &[String]) -> Result<(), Problem> {
     ))
 }
 
-/// Refuses settings that are not what the policy's schema says. Away from the async threads: a schema may take long.
+/// Refuses settings that are not what the policy's schema says.
 async fn check_settings(manifest: &Value, settings: Value) -> Result<(), Problem> {
-    let schema: Value = manifest["settings_schema"]
-        .as_str()
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    let found = tokio::task::spawn_blocking(move || {
-        let validator = jsonschema::options()
-            .build(&schema)
-            .map_err(|e| e.to_string())?;
-        let errors = validator.iter_errors(&settings).take(VIOLATIONS_SHOWN_MAX);
-        let told = errors.map(|error| Violation {
-            pointer: format!("/settings{}", error.instance_path()),
-            message: error.to_string(),
-        });
-        Ok::<_, String>(told.collect::<Vec<_>>())
-    });
-    let violations = found
-        .await
-        .map_err(|e| Problem::internal(&e))?
-        .map_err(|e| {
-            Problem::unprocessable(
-                "invalid_manifest",
-                format!("The policy's settings schema is no JSON Schema: {e}."),
-            )
-        })?;
+    let text = manifest["settings_schema"].as_str().unwrap_or_default();
+    let schema = Schema::compile(text).map_err(|e| {
+        Problem::unprocessable(
+            "invalid_manifest",
+            format!("The policy's settings schema {e}."),
+        )
+    })?;
+    let found = plugins::violations(&Arc::new(schema), &settings, VIOLATIONS_SHOWN_MAX).await?;
+    let violations: Vec<_> = found
+        .into_iter()
+        .map(|found| Violation {
+            pointer: format!("/settings{}", found.pointer),
+            message: found.message,
+        })
+        .collect();
     if violations.is_empty() {
         return Ok(());
     }
@@ -330,7 +328,7 @@ async fn add_policy_component(
     request: Request,
 ) -> Result<(StatusCode, Json<PolicyComponent>), Problem> {
     caller.require(Permission::Manage)?;
-    let (bytes, checked) = checked_body(&app, request).await?;
+    let (bytes, checked) = checked_body(&app, caller.tenant, request).await?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     store::insert_upload(&mut tx, &checked.digest, &caller.name).await?;
     store::insert_component(&mut tx, &checked.digest, &bytes, &checked.manifest).await?;
@@ -591,7 +589,7 @@ async fn add_operator_policy_component(
     _: Operator,
     request: Request,
 ) -> Result<(StatusCode, Json<PolicyComponent>), Problem> {
-    let (bytes, checked) = checked_body(&app, request).await?;
+    let (bytes, checked) = checked_body(&app, plugins::OPERATOR, request).await?;
     let mut tx = app.db().system().await?;
     store::insert_component(&mut tx, &checked.digest, &bytes, &checked.manifest).await?;
     tx.commit().await?;

@@ -25,12 +25,18 @@ pub mod http;
 mod replay;
 mod store;
 
-use crate::{app::App, db::TenantTx, plugins, problem::Problem};
+use crate::{
+    app::App,
+    db::TenantTx,
+    id::TenantId,
+    plugins::{self, intake},
+    problem::Problem,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    Plugin, check_policy,
+    Plugin,
     policy::{Actor, Decision, Instance, Request},
     types::{Risk, ScopeValue},
 };
@@ -227,53 +233,35 @@ struct Checked {
 }
 
 /// Loads a component and has it describe itself.
-async fn check(app: &App, bytes: Vec<u8>) -> Result<Checked, Problem> {
-    let refused = |why: String| {
-        Problem::unprocessable("invalid_policy", format!("This is no policy: {why}."))
-    };
-    let plugin = plugins::load(app, bytes)
-        .await
-        .map_err(|e| refused(e.to_string()))?;
-    if !plugin.kinds().policy {
-        return Err(refused("the component exports no routing-policy".into()));
-    }
-    let described = plugins::call(app, &plugin, Plugin::describe_policy)
-        .await
-        .flatten();
-    let manifest = described
-        .map_err(|e| refused(format!("its `describe` failed: {e}")))?
-        .value;
-    let wrong = check_policy(&manifest);
-    if !wrong.is_empty() {
-        let errors = wrong
-            .into_iter()
-            .map(|e| crate::problem::Violation {
-                pointer: format!("/{}", e.place),
-                message: e.problem,
-            })
-            .collect();
+async fn check(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Checked, Problem> {
+    let described = intake::describe(app, tenant, bytes).await?;
+    let Some(manifest) = described.policy else {
         return Err(Problem::unprocessable(
-            "invalid_manifest",
-            "What the policy says of itself is not well-formed; `errors` says where.",
-        )
-        .with_errors(errors));
-    }
+            "invalid_policy",
+            format!(
+                "This is no policy: the component exports {} and no routing-policy.",
+                described.kinds.join(", ")
+            ),
+        ));
+    };
     Ok(Checked {
-        digest: plugin.digest().to_owned(),
+        digest: described.digest,
         manifest: serde_json::to_value(&manifest).map_err(|e| Problem::internal(&e))?,
     })
 }
 
 /// The component of a policy, loaded.
 async fn loaded(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Arc<Plugin>, String> {
-    if let Some(plugin) = app.plugin_host().loaded(digest) {
+    if let Some(plugin) = app.plugin_host().loaded(digest).await {
         return Ok(plugin);
     }
     let bytes = store::component(tx, digest)
         .await
         .map_err(|e| e.to_string())?
         .ok_or("its component is not there")?;
-    let plugin = plugins::load(app, bytes).await.map_err(|e| e.to_string())?;
+    let plugin = plugins::load(app, tx.tenant(), bytes)
+        .await
+        .map_err(|e| e.to_string())?;
     if plugin.digest() != digest {
         return Err("its component is not the one that was brought".into());
     }
@@ -283,6 +271,7 @@ async fn loaded(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Arc<Plugin
 /// Asks one policy, with its own settings.
 async fn ask(
     app: &App,
+    tenant: TenantId,
     plugin: Result<Arc<Plugin>, String>,
     link: Link,
     input: &Request,
@@ -298,7 +287,7 @@ async fn ask(
         settings: link.settings.to_string(),
         ..input.clone()
     };
-    let decided = plugins::call(app, &plugin, move |plugin| plugin.decide(&request)).await;
+    let decided = plugins::call(app, tenant, &plugin, move |plugin| plugin.decide(&request)).await;
     match decided.flatten() {
         Ok(called) => Answer {
             link,

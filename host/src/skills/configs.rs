@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
-use tsunami_plugin_host::{adapter::Action, types::ScopeValue};
+use tsunami_plugin_host::{Schema, adapter::Action, types::ScopeValue};
 
 /// Violations that one answer lists.
 const VIOLATIONS_SHOWN_MAX: usize = 20;
@@ -100,17 +100,15 @@ pub async fn check_settings(
     let Some(installed) = plugins::installed(app, tx, &config.skill_name).await? else {
         return Ok(());
     };
-    let schema = serde_json::from_str(&installed.manifest.settings_schema)
-        .map_err(|e| Problem::internal(&e))?;
-    let validator = jsonschema::options()
-        .build(&schema)
-        .map_err(|e| Problem::internal(&e))?;
-    let violations: Vec<_> = validator
-        .iter_errors(&config.settings)
-        .take(VIOLATIONS_SHOWN_MAX)
-        .map(|error| Violation {
-            pointer: format!("/settings{}", error.instance_path()),
-            message: error.to_string(),
+    let schema =
+        Schema::compile(&installed.manifest.settings_schema).map_err(|e| Problem::internal(&e))?;
+    let schema = Arc::new(schema);
+    let violations: Vec<_> = plugins::violations(&schema, &config.settings, VIOLATIONS_SHOWN_MAX)
+        .await?
+        .into_iter()
+        .map(|found| Violation {
+            pointer: format!("/settings{}", found.pointer),
+            message: found.message,
         })
         .collect();
     if violations.is_empty() {
@@ -134,24 +132,23 @@ async fn violations_of(
     let validator = match app.validators().get(&key).await {
         Some(validator) => validator,
         None => {
-            let schema: Value =
-                serde_json::from_str(&action.params_schema).map_err(|e| Problem::internal(&e))?;
-            let built = jsonschema::options()
-                .build(&schema)
-                .map_err(|e| Problem::internal(&e))?;
+            let built =
+                Schema::compile(&action.params_schema).map_err(|e| Problem::internal(&e))?;
             let validator = Arc::new(built);
             app.validators().insert(key, validator.clone()).await;
             validator
         }
     };
-    Ok(validator
-        .iter_errors(params)
-        .take(VIOLATIONS_SHOWN_MAX)
-        .map(|error| Violation {
-            pointer: format!("/params{}", error.instance_path()),
-            message: error.to_string(),
-        })
-        .collect())
+    Ok(
+        plugins::violations(&validator, params, VIOLATIONS_SHOWN_MAX)
+            .await?
+            .into_iter()
+            .map(|found| Violation {
+                pointer: format!("/params{}", found.pointer),
+                message: found.message,
+            })
+            .collect(),
+    )
 }
 
 /// The values that the action's scopes point at.

@@ -115,7 +115,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         idempotency_key: "dry-run".into(),
         now: app.clock().now_unix_ms(),
     };
-    let asked = plugins::call(app, &installed.plugin, move |plugin| {
+    let asked = plugins::call(app, tx.tenant(), &installed.plugin, move |plugin| {
         plugin.next(&invocation, &[])
     });
     match asked.await.flatten().map(|called| called.value) {

@@ -577,9 +577,12 @@ impl<'a> Run<'a> {
         let mut attempt = 1;
         loop {
             let (asked, given) = (invocation.clone(), std::mem::take(replies));
-            let called = plugins::call(self.app, &self.installed.plugin, move |plugin| {
-                (plugin.next(&asked, &given), given)
-            });
+            let called = plugins::call(
+                self.app,
+                self.tenant,
+                &self.installed.plugin,
+                move |plugin| (plugin.next(&asked, &given), given),
+            );
             let answer = called.await.and_then(|(answer, given)| {
                 *replies = given;
                 answer

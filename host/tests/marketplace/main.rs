@@ -8,8 +8,9 @@ mod seeing;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, process::ExitCode, sync::Arc};
 use tokio::runtime::Runtime;
+use tsunami::app::COMPILE_COMMAND;
 use world::Server;
 
 type Stories = Vec<Trial>;
@@ -39,7 +40,12 @@ fn story<F>(
     }));
 }
 
-fn main() {
+fn main() -> ExitCode {
+    // The host compiles plugins in processes of its own program, which is this one here.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(COMPILE_COMMAND) {
+        return tsunami_plugin_host::compile_worker(arguments);
+    }
     let arguments = Arguments::from_args();
     let runtime = Runtime::new().expect("a runtime");
     let server = runtime.block_on(Server::start());
@@ -57,5 +63,5 @@ fn main() {
     if let Some(stage) = Arc::into_inner(stage) {
         stage.runtime.block_on(stage.server.stop());
     }
-    conclusion.exit();
+    conclusion.exit_code()
 }

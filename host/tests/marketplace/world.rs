@@ -1,12 +1,9 @@
 use crate::Stage;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::AbortHandle};
+use tokio::{net::TcpListener, sync::Mutex, task::AbortHandle};
 use tsunami::{
     app::App, config::Config, db, id::TenantId, plugins, problem::Problem, routes, tenants,
 };
@@ -17,7 +14,8 @@ use tsunami_tests::{api::Api, company::text, repository};
 pub struct Server {
     postgres: Postgres,
     folder: TempDir,
-    databases: AtomicUsize,
+    /// How many there are. Held while one is made: roles belong to the server, and its databases share them.
+    databases: Mutex<u32>,
 }
 
 impl Server {
@@ -28,23 +26,22 @@ impl Server {
             dir: folder.path().join("postgres"),
             ephemeral: true,
         };
-        let server = Self {
+        Self {
             postgres: Postgres::start(&settings).await.expect("PostgreSQL starts"),
             folder,
-            databases: AtomicUsize::new(0),
-        };
-        // Makes the roles, which all databases share, before two stories would at once.
-        server.database().await;
-        server
+            databases: Mutex::new(0),
+        }
     }
 
     pub async fn stop(self) {
         self.postgres.stop().await;
     }
 
-    /// An empty database.
+    /// A database with the schema in it.
     pub async fn database(&self) -> Database<'_> {
-        let name = format!("story_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut databases = self.databases.lock().await;
+        *databases += 1;
+        let name = format!("story_{databases}");
         let role = |name, create_role| Role { name, create_role };
         let roles = [
             role("tsunami_owner", true),
@@ -55,7 +52,13 @@ impl Server {
             .create_database(&name, &roles)
             .await
             .expect("a database");
-        Database { server: self, name }
+        let database = Database { server: self, name };
+        let mut owner = database.connect("tsunami_owner").await;
+        db::MIGRATOR
+            .run(&mut owner)
+            .await
+            .expect("the migrations run");
+        database
     }
 }
 
@@ -94,11 +97,6 @@ impl World {
     /// With settings on top.
     pub async fn make_with(stage: &Stage, settings: &[(&str, &str)]) -> Self {
         let database = stage.server.database().await;
-        let mut owner = database.connect("tsunami_owner").await;
-        db::MIGRATOR
-            .run(&mut owner)
-            .await
-            .expect("the migrations run");
         let folder = stage.server.folder.path().join(&database.name);
         std::fs::create_dir(&folder).expect("a folder");
         let app = app_on(&database, &folder, settings).await;

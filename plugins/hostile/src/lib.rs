@@ -5,7 +5,11 @@ use servicetsunami_plugin::{
     Call, Credential, CredentialKind, CredentialViolation, Done, Shape, Skill, Stop, about,
     action_without_schema, export_skill, get, post, wit::servicetsunami::plugin::log,
 };
-use std::hint::black_box;
+use std::{
+    hash::{BuildHasher, RandomState},
+    hint::black_box,
+    time::{Duration, Instant, SystemTime},
+};
 
 /// What is tried.
 const ATTACKS: &[&str] = &[
@@ -16,10 +20,10 @@ const ATTACKS: &[&str] = &[
     "panic",         // ends with a panic
     "log",           // writes a million log lines
     "long_line",     // writes one log line of 8 MB
-    "clock",         // asks for the time
-    "file",          // opens a file
-    "socket",        // opens a connection
-    "sleep",         // blocks the thread that it is called on
+    "print",         // prints without end
+    "clock",         // asks for the time, twice
+    "sleep",         // tries to block the thread that it is called on
+    "chance",        // asks for something that nobody can foresee
     "exit",          // ends the process
     "endless_steps", // never finishes: one request more, for ever
     "other_host",    // asks for a request to a host that it did not declare
@@ -66,18 +70,27 @@ fn attack(call: &mut Call, _: Value) -> Result<Done<Value>, Stop> {
         "panic" => panic!("on purpose"),
         "log" => (0..1_000_000).for_each(|n| log::write(log::Level::Info, &n.to_string())),
         "long_line" => log::write(log::Level::Info, &"x".repeat(8 << 20)),
+        "print" => loop {
+            println!("and on and on");
+        },
         "clock" => {
-            black_box(std::time::SystemTime::now());
+            let began = Instant::now();
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let unix_ms = now.unwrap_or_default().as_millis();
+            let elapsed_ns = began.elapsed().as_nanos();
+            let told = json!({ "unix_ms": unix_ms as u64, "elapsed_ns": elapsed_ns as u64 });
+            return Ok(Done::new(told, ""));
         }
-        "file" => {
-            let read = std::fs::read_to_string("/etc/passwd").map_err(|e| e.to_string());
-            return Ok(Done::new(json!(read), ""));
+        "sleep" => {
+            let began = Instant::now();
+            std::thread::sleep(Duration::from_secs(3));
+            let told = json!({ "slept_ns": began.elapsed().as_nanos() as u64 });
+            return Ok(Done::new(told, ""));
         }
-        "socket" => {
-            let connected = std::net::TcpStream::connect("127.0.0.1:22").map(|_| ());
-            return Ok(Done::new(json!(connected.map_err(|e| e.to_string())), ""));
+        "chance" => {
+            let drawn = RandomState::new().hash_one("anything");
+            return Ok(Done::new(json!({ "drawn": drawn }), ""));
         }
-        "sleep" => std::thread::sleep(std::time::Duration::from_secs(3)),
         "exit" => std::process::exit(3),
         "endless_steps" => loop {
             call.send(get(&base))?;

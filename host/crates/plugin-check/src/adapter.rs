@@ -4,7 +4,7 @@ use crate::{Facts, REPETITIONS, report::Findings, schema, violations};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 use tsunami_plugin_host::{
-    Plugin, PluginError,
+    Plugin, PluginError, Schema,
     adapter::{Action, Body, Failure, Invocation, Manifest, Reply, Request, Step},
     host_allowed,
     types::{Operand, Part},
@@ -18,11 +18,8 @@ const NOW_MS: u64 = 1_767_225_600_000;
 const KEY: &str = "0190a000-0000-7000-8000-000000000000";
 
 pub fn examine(plugin: &Plugin, manifest: &Manifest, facts: &mut Facts, findings: &mut Findings) {
-    if let Some(validator) = schema(
-        findings,
-        "manifest/settings-schema",
-        &manifest.settings_schema,
-    ) && let Some(wrong) = violations(&validator, &json!({}))
+    if let Some(settings) = schema(&manifest.settings_schema)
+        && let Some(wrong) = violations(&settings, &json!({}))
     {
         let note = format!("the skill does not work without settings: {wrong}");
         findings.note(
@@ -32,16 +29,7 @@ pub fn examine(plugin: &Plugin, manifest: &Manifest, facts: &mut Facts, findings
         );
     }
     for action in &manifest.actions {
-        let params = schema(
-            findings,
-            &format!("actions/{}/params-schema", action.name),
-            &action.params_schema,
-        );
-        schema(
-            findings,
-            &format!("actions/{}/output-schema", action.name),
-            &action.output_schema,
-        );
+        let params = schema(&action.params_schema);
         let mut told = Told {
             manifest,
             action,
@@ -122,13 +110,13 @@ impl Told<'_> {
         }
     }
 
-    fn examples(&mut self, plugin: &Plugin, validator: Option<&jsonschema::Validator>) {
+    fn examples(&mut self, plugin: &Plugin, params_schema: Option<&Schema>) {
         for (index, example) in self.action.examples.iter().enumerate() {
             let place = self.place(&format!("/examples/{index}"));
             let Ok(params) = serde_json::from_str::<Value>(&example.params) else {
                 continue;
             };
-            if let Some(wrong) = validator.and_then(|v| violations(v, &params)) {
+            if let Some(wrong) = params_schema.and_then(|s| violations(s, &params)) {
                 self.findings.error(
                     &place,
                     format!("it does not pass the action's own schema: {wrong}"),

@@ -10,17 +10,23 @@ pub use report::{Facts, Finding, Report, Severity};
 
 use report::Findings;
 use serde_json::Value;
+use std::sync::Arc;
 use tsunami_plugin_host::{
-    Plugin, PluginError, PluginHost, check_credential_schema, check_manifest, check_policy,
+    LoadError, Plugin, PluginError, Schema, check_credential_schema, check_manifest, check_policy,
 };
 
 /// How often each call is made anew to see whether it answers the same.
 const REPETITIONS: usize = 4;
 
-/// Checks a component, with the exchanges that its author recorded.
-pub fn check(host: &PluginHost, component: &[u8], golden: &[Golden]) -> Report {
+/// Checks a component, with what came of loading it and the exchanges that its author recorded. Calls the plugin, so
+/// away from async threads.
+pub fn check(
+    loaded: Result<Arc<Plugin>, LoadError>,
+    component: &[u8],
+    golden: &[Golden],
+) -> Report {
     let mut findings = Findings::default();
-    let facts = match host.load(component) {
+    let facts = match loaded {
         Ok(plugin) => examine(&plugin, component, golden, &mut findings),
         Err(error) => {
             findings.error("component", error.to_string(), "the message says how");
@@ -139,28 +145,17 @@ fn check_values(
     }
 }
 
-/// A schema, where the text is one.
-fn schema(findings: &mut Findings, place: &str, text: &str) -> Option<jsonschema::Validator> {
-    let value: Value = serde_json::from_str(text).ok()?; // said by the manifest's check
-    match jsonschema::options().build(&value) {
-        Ok(validator) => Some(validator),
-        Err(error) => {
-            findings.error(
-                place,
-                format!("it is no JSON Schema: {error}"),
-                "JSON Schema, draft 2020-12",
-            );
-            None
-        }
-    }
+/// A schema, where the text is one; where not, the manifest's check has said why.
+fn schema(text: &str) -> Option<Schema> {
+    Schema::compile(text).ok()
 }
 
 /// What is wrong with a value, in a line.
-fn violations(validator: &jsonschema::Validator, value: &Value) -> Option<String> {
-    let told: Vec<String> = validator
-        .iter_errors(value)
-        .take(3)
-        .map(|error| format!("{} {error}", error.instance_path()))
+fn violations(schema: &Schema, value: &Value) -> Option<String> {
+    let found = schema.violations(value, 3);
+    let told: Vec<String> = found
+        .iter()
+        .map(|found| format!("{} {}", found.pointer, found.message))
         .collect();
     (!told.is_empty()).then(|| told.join("; "))
 }

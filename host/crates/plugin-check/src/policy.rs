@@ -10,17 +10,13 @@ use tsunami_plugin_host::{
 };
 
 pub fn examine(plugin: &Plugin, manifest: &Manifest, facts: &mut Facts, findings: &mut Findings) {
-    let validator = schema(
-        findings,
-        "policy/settings-schema",
-        &manifest.settings_schema,
-    );
+    let schema = schema(&manifest.settings_schema);
     for (index, example) in manifest.examples.iter().enumerate() {
         let place = format!("policy/examples/{index}");
         let Ok(settings) = serde_json::from_str::<Value>(example) else {
             continue;
         };
-        if let Some(wrong) = validator.as_ref().and_then(|v| violations(v, &settings)) {
+        if let Some(wrong) = schema.as_ref().and_then(|s| violations(s, &settings)) {
             findings.error(
                 &place,
                 format!("it does not pass the policy's own schema: {wrong}"),

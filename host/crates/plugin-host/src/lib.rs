@@ -1,18 +1,34 @@
 #![doc = include_str!("../README.md")]
 
+mod artifacts;
 mod bindings;
+mod compile;
 mod engine;
 mod error;
+mod file;
+mod imports;
+mod intake;
 mod limits;
 mod manifest;
 mod plugin;
 mod sandbox;
+mod schema;
+mod turns;
+mod wasi;
+mod worker;
 
+pub use artifacts::{ArtifactCache, ArtifactKeys};
 pub use bindings::{adapter, credentials, policy, types};
+pub use compile::Compiler;
 pub use engine::PluginHost;
-pub use error::{LoadError, PluginError};
-pub use limits::Limits;
+pub use error::{CompileError, IntakeError, LoadError, PluginError};
+pub use file::check_file;
+pub use intake::Described;
+pub use limits::{Class, ClassLimits, Limits, TenantLimits};
 pub use manifest::{
     ManifestError, check_credential_schema, check_manifest, check_policy, host_allowed,
 };
 pub use plugin::{Called, Kinds, LogLine, Plugin};
+pub use schema::{Schema, SchemaError, SchemaViolation};
+pub use turns::{Busy, TenantKey, Turn, TurnLimits, Turns};
+pub use worker::compile_worker;

@@ -4,6 +4,7 @@ use crate::{
     adapter::{Action, Manifest},
     credentials::{self, Field, Oauth},
     policy,
+    schema::{SCHEMA_BYTES_MAX, Schema},
     types::About,
 };
 use serde_json::Value;
@@ -13,7 +14,6 @@ const ACTIONS_MAX: usize = 64;
 const HOSTS_MAX: usize = 16;
 const NAME_CHARS_MAX: usize = 64;
 const TEXT_CHARS_MAX: usize = 1000;
-const SCHEMA_BYTES_MAX: usize = 64 << 10;
 const README_BYTES_MAX: usize = 64 << 10;
 const CATEGORIES_MAX: usize = 8;
 const EXAMPLES_MAX: usize = 16;
@@ -258,13 +258,9 @@ impl Findings {
         );
     }
     fn schema(&mut self, place: &str, text: &str) {
-        let object = text.len() <= SCHEMA_BYTES_MAX
-            && serde_json::from_str::<Value>(text).is_ok_and(|v| v.is_object());
-        self.unless(
-            object,
-            place,
-            &format!("must be a JSON Schema: an object of at most {SCHEMA_BYTES_MAX} bytes"),
-        );
+        if let Err(why) = Schema::compile(text) {
+            self.unless(false, place, &why.to_string());
+        }
     }
 }
 

@@ -1,23 +1,61 @@
 use crate::{
-    Limits, LoadError, PluginError, adapter,
+    Class, Limits, LoadError, PluginError, TenantLimits, adapter,
     bindings::{CredentialSchemaPluginPre, RoutingPolicyPluginPre, SkillAdapterPluginPre},
-    credentials, policy,
-    sandbox::{LogBudget, State},
+    credentials,
+    limits::CallLimits,
+    policy,
+    sandbox::{HANDLES_MAX, LogBudget, State},
+    wasi::{Chance, Instant},
 };
-use std::sync::Arc;
-use wasmtime::{Store, Trap, component::InstancePre};
+use rustix::time::{ClockId, clock_gettime};
+use std::{sync::Arc, time::Duration};
+use wasmtime::{
+    Store, Trap, UpdateDeadline,
+    component::{InstancePre, types::ComponentItem},
+};
 
 /// The most of a guest's own words that an error repeats, in bytes.
 const PANIC_BYTES_MAX: usize = 512;
+/// The same of the names of its exports.
+const EXPORTS_BYTES_MAX: usize = 512;
 
-/// A loaded plugin.
+/// A loaded plugin, and what its calls may take. Cheap to clone.
+#[derive(Clone)]
 pub struct Plugin {
+    loaded: Arc<Loaded>,
+    limits: CallLimits,
+}
+
+struct Loaded {
     digest: String,
+    class: Class,
+    /// Bytes of machine code.
+    weight: u32,
     pre: InstancePre<State>,
     adapter: Option<SkillAdapterPluginPre<State>>,
     credentials: Option<CredentialSchemaPluginPre<State>>,
     policy: Option<RoutingPolicyPluginPre<State>>,
     limits: Arc<Limits>,
+}
+
+/// What a call knows of time, and what its draws follow from.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    pub now: Instant,
+    pub seed: String,
+}
+
+impl Moment {
+    /// Of calls that have neither: `describe` and `check`.
+    pub fn none() -> Self {
+        Self::at(0, String::new())
+    }
+    pub fn at(unix_ms: u64, seed: String) -> Self {
+        Self {
+            now: Instant { unix_ms },
+            seed,
+        }
+    }
 }
 
 /// Which interfaces a plugin exports.
@@ -45,45 +83,92 @@ pub struct Called<T> {
 impl Plugin {
     pub(crate) fn new(
         digest: String,
-        pre: InstancePre<State>,
+        class: Class,
+        weight: u32,
+        pre: &InstancePre<State>,
         limits: Arc<Limits>,
     ) -> Result<Self, LoadError> {
-        let adapter = SkillAdapterPluginPre::new(pre.clone());
-        let credentials = CredentialSchemaPluginPre::new(pre.clone());
-        let policy = RoutingPolicyPluginPre::new(pre.clone());
-        if let (Err(error), Err(_), Err(_)) = (&adapter, &credentials, &policy) {
-            return Err(LoadError::Exports(format!("{error:#}")));
+        let exports = exported(pre);
+        let of = |interface: &str| exports.iter().any(|name| is_of_contract(name, interface));
+        let wrong = |e: wasmtime::Error| LoadError::Exports(format!("{e:#}"));
+        let adapter = of("skill-adapter")
+            .then(|| SkillAdapterPluginPre::new(pre.clone()))
+            .transpose()
+            .map_err(wrong)?;
+        let credentials = of("credential-schema")
+            .then(|| CredentialSchemaPluginPre::new(pre.clone()))
+            .transpose()
+            .map_err(wrong)?;
+        let policy = of("routing-policy")
+            .then(|| RoutingPolicyPluginPre::new(pre.clone()))
+            .transpose()
+            .map_err(wrong)?;
+        if adapter.is_none() && credentials.is_none() && policy.is_none() {
+            let mut has = exports.join(", ");
+            has.truncate(has.floor_char_boundary(EXPORTS_BYTES_MAX));
+            return Err(LoadError::Exports(format!("it exports {has}")));
         }
+        let call_limits = CallLimits::of(limits.of(class));
         Ok(Self {
-            digest,
-            pre,
-            adapter: adapter.ok(),
-            credentials: credentials.ok(),
-            policy: policy.ok(),
-            limits,
+            loaded: Arc::new(Loaded {
+                digest,
+                class,
+                weight,
+                pre: pre.clone(),
+                adapter,
+                credentials,
+                policy,
+                limits,
+            }),
+            limits: call_limits,
         })
+    }
+
+    /// The same plugin, for calls that may take no more than the tenant has.
+    #[must_use]
+    pub fn within(&self, limits: &TenantLimits) -> Self {
+        Self {
+            loaded: self.loaded.clone(),
+            limits: self.limits.within(limits),
+        }
     }
 
     /// SHA-256 of the file, in hexadecimal.
     pub fn digest(&self) -> &str {
-        &self.digest
+        &self.loaded.digest
+    }
+
+    pub fn class(&self) -> Class {
+        self.loaded.class
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.loaded.weight
     }
 
     pub fn kinds(&self) -> Kinds {
         Kinds {
-            adapter: self.adapter.is_some(),
-            credentials: self.credentials.is_some(),
-            policy: self.policy.is_some(),
+            adapter: self.loaded.adapter.is_some(),
+            credentials: self.loaded.credentials.is_some(),
+            policy: self.loaded.policy.is_some(),
         }
     }
 
     /// What the skill can do. [`crate::check_manifest`] says whether it may be believed.
     pub fn describe(&self) -> Result<Called<adapter::Manifest>, PluginError> {
+        self.describe_at(Moment::none())
+    }
+
+    pub(crate) fn describe_at(
+        &self,
+        moment: Moment,
+    ) -> Result<Called<adapter::Manifest>, PluginError> {
         let pre = self
+            .loaded
             .adapter
             .as_ref()
             .ok_or(PluginError::NotExported("skill-adapter"))?;
-        self.call(|store| {
+        self.call(moment, |store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_skill_adapter()
                 .call_describe(store)
@@ -97,10 +182,12 @@ impl Plugin {
         replies: &[adapter::Reply],
     ) -> Result<Called<Result<adapter::Step, adapter::Failure>>, PluginError> {
         let pre = self
+            .loaded
             .adapter
             .as_ref()
             .ok_or(PluginError::NotExported("skill-adapter"))?;
-        self.call(|store| {
+        let moment = Moment::at(call.now, call.idempotency_key.clone());
+        self.call(moment, |store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_skill_adapter()
                 .call_next(store, call, replies)
@@ -109,11 +196,19 @@ impl Plugin {
 
     /// Which credentials there are.
     pub fn credentials(&self) -> Result<Called<credentials::Schema>, PluginError> {
+        self.credentials_at(Moment::none())
+    }
+
+    pub(crate) fn credentials_at(
+        &self,
+        moment: Moment,
+    ) -> Result<Called<credentials::Schema>, PluginError> {
         let pre = self
+            .loaded
             .credentials
             .as_ref()
             .ok_or(PluginError::NotExported("credential-schema"))?;
-        self.call(|store| {
+        self.call(moment, |store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_credential_schema()
                 .call_describe(store)
@@ -122,11 +217,19 @@ impl Plugin {
 
     /// What the policy is, and which settings it takes.
     pub fn describe_policy(&self) -> Result<Called<policy::Manifest>, PluginError> {
+        self.describe_policy_at(Moment::none())
+    }
+
+    pub(crate) fn describe_policy_at(
+        &self,
+        moment: Moment,
+    ) -> Result<Called<policy::Manifest>, PluginError> {
         let pre = self
+            .loaded
             .policy
             .as_ref()
             .ok_or(PluginError::NotExported("routing-policy"))?;
-        self.call(|store| {
+        self.call(moment, |store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_routing_policy()
                 .call_describe(store)
@@ -141,10 +244,11 @@ impl Plugin {
         value: &str,
     ) -> Result<Result<(), credentials::Violation>, PluginError> {
         let pre = self
+            .loaded
             .credentials
             .as_ref()
             .ok_or(PluginError::NotExported("credential-schema"))?;
-        self.call(|store| {
+        self.call(Moment::none(), |store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_credential_schema()
                 .call_check(store, key, value)
@@ -164,30 +268,63 @@ impl Plugin {
         request: &policy::Request,
     ) -> Result<Called<policy::Decision>, PluginError> {
         let pre = self
+            .loaded
             .policy
             .as_ref()
             .ok_or(PluginError::NotExported("routing-policy"))?;
-        self.call(|store| {
+        // It has no key: what it draws follows from what it is asked.
+        let seed = format!("{} {} {}", request.skill, request.action, request.now);
+        self.call(Moment::at(request.now, seed), |store| {
             pre.instantiate(&mut *store)?
                 .servicetsunami_plugin_routing_policy()
                 .call_decide(store, request)
         })
     }
 
+    /// For measurements alone: how long each call of one instance takes that lives on, in so much time. The gateway
+    /// makes a fresh one for each call.
+    #[doc(hidden)]
+    pub fn measure_live(&self, call: &adapter::Invocation, time: Duration) -> Vec<Duration> {
+        let Some(pre) = &self.loaded.adapter else {
+            return Vec::new();
+        };
+        let mut times = Vec::new();
+        let measured = self.call(Moment::none(), |store| {
+            store.set_epoch_deadline(u64::MAX / 2);
+            let instance = pre.instantiate(&mut *store)?;
+            let adapter = instance.servicetsunami_plugin_skill_adapter();
+            let began = std::time::Instant::now();
+            while began.elapsed() < time {
+                let called = std::time::Instant::now();
+                let _ = std::hint::black_box(adapter.call_next(&mut *store, call, &[])?);
+                times.push(called.elapsed());
+            }
+            Ok(())
+        });
+        measured.map(|_| times).unwrap_or_default()
+    }
+
     fn call<T>(
         &self,
+        moment: Moment,
         run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<Called<T>, PluginError> {
-        let mut store = Store::new(self.pre.engine(), State::new(&self.limits));
+        let loaded = &*self.loaded;
+        let state = State::new(
+            &loaded.limits,
+            loaded.limits.of(loaded.class),
+            self.limits.memory_bytes_max,
+            moment.now,
+            Chance::new(moment.seed),
+        );
+        let mut store = Store::new(loaded.pre.engine(), state);
         store.limiter(|state| &mut state.quota);
         // Before the instance is made: a start function is the guest's code too.
-        store.set_epoch_deadline(
-            u64::try_from(self.limits.call_timeout.as_millis())
-                .unwrap_or(1)
-                .max(1),
-        );
-        store.set_hostcall_fuel(self.limits.answer_bytes_max);
-        store.set_max_component_handles(256);
+        let mut countdown = Countdown::new(self.limits.timeout);
+        store.set_epoch_deadline(countdown.first_look());
+        store.epoch_deadline_callback(move |_| countdown.look());
+        store.set_hostcall_fuel(loaded.limits.answer_bytes_max);
+        store.set_max_component_handles(HANDLES_MAX);
         match run(&mut store) {
             Ok(value) => Ok(Called {
                 value,
@@ -198,14 +335,14 @@ impl Plugin {
     }
 
     fn explain(&self, error: &wasmtime::Error, state: &State) -> PluginError {
-        let limits = &self.limits;
+        let limits = &self.loaded.limits;
         if error.downcast_ref::<LogBudget>().is_some() {
             return PluginError::LogBudget {
                 lines_max: limits.log_lines_max,
             };
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => return PluginError::Timeout(limits.call_timeout),
+            Some(Trap::Interrupt) => return PluginError::Timeout(self.limits.timeout),
             Some(Trap::StackOverflow) => return PluginError::Stack,
             _ => {}
         }
@@ -220,7 +357,7 @@ impl Plugin {
         }
         if state.quota.refused {
             return PluginError::Memory {
-                bytes_max: limits.memory_bytes_max,
+                bytes_max: self.limits.memory_bytes_max,
             };
         }
         let printed = state.printed();
@@ -234,8 +371,80 @@ impl Plugin {
     }
 }
 
+/// Counts the processor time of a call, which a busy machine gives it late. It looks for the first time after a
+/// quarter of the limit, so that a short call asks the system nothing; that quarter counts in full.
+struct Countdown {
+    timeout: Duration,
+    used_at_first: Option<Duration>,
+    looks: u32,
+}
+
+impl Countdown {
+    /// On a machine that is busy with other things, a call may take so many times its limit by the clock on the wall.
+    const WALL_TIMES_MAX: u32 = 10;
+    /// Looks for each limit's worth of time.
+    const LOOKS: u32 = 4;
+
+    fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            used_at_first: None,
+            looks: 0,
+        }
+    }
+
+    fn first_look(&self) -> u64 {
+        ticks(self.timeout / Self::LOOKS)
+    }
+
+    fn look(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        let now = thread_time();
+        let quarter = self.timeout / Self::LOOKS;
+        let used = quarter + now.saturating_sub(*self.used_at_first.get_or_insert(now));
+        self.looks += 1;
+        if used >= self.timeout || self.looks >= Self::LOOKS * Self::WALL_TIMES_MAX {
+            return Err(Trap::Interrupt.into());
+        }
+        let left = (self.timeout - used).min(quarter);
+        Ok(UpdateDeadline::Continue(ticks(left)))
+    }
+}
+
+/// In epochs, which are milliseconds.
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// What this thread used of a processor.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// The names of what a component exports.
+fn exported(pre: &InstancePre<State>) -> Vec<String> {
+    let engine = pre.engine();
+    let exports = pre.component().component_type();
+    exports
+        .exports(engine)
+        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// `servicetsunami:plugin/skill-adapter@0.1.0`, or a later patch of 0.1.
+fn is_of_contract(export: &str, interface: &str) -> bool {
+    export
+        .strip_prefix("servicetsunami:plugin/")
+        .and_then(|rest| rest.strip_prefix(interface))
+        .is_some_and(|rest| rest.starts_with("@0.1."))
+}
+
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Plugin({})", self.digest)
+        write!(f, "Plugin({})", self.loaded.digest)
     }
 }

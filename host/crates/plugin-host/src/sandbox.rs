@@ -1,23 +1,25 @@
 //! What one instance gets: its quota, its log, and a WASI in which nothing happens.
 
-use crate::{bindings::log, limits::Limits, plugin::LogLine};
+use crate::{
+    bindings::log,
+    limits::{ClassLimits, Limits, MEMORIES_MAX, TABLES_MAX},
+    plugin::LogLine,
+    wasi::{Chance, Instant},
+};
 use wasmtime::{
-    Error, ResourceLimiter, Result, bail,
-    component::{Component, HasData, Linker, ResourceTable, ResourceType, types::ComponentItem},
+    ResourceLimiter, Result,
+    component::{HasData, HasSelf, Linker, ResourceTable},
 };
 use wasmtime_wasi::{
     WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
     cli::{WasiCli, WasiCliView},
     p2::pipe::MemoryOutputPipe,
-    random::WasiRandom,
 };
 
 /// What a guest may print, a panic's message above all, in bytes.
 const OUTPUT_BYTES_MAX: usize = 4096;
-/// The seed of every hash map of every guest: the same call gives the same answer.
-const SEED: u128 = 0x7473_756e_616d_6921_7473_756e_616d_6921;
-/// Interfaces that Rust's standard library drags in and plugins do not get: calling them traps.
-const DENIED: [&str; 3] = ["wasi:clocks/", "wasi:filesystem/", "wasi:sockets/"];
+/// Streams, errors and pollables that a guest may hold at once.
+pub const HANDLES_MAX: usize = 256;
 
 /// The data of one store.
 pub struct State {
@@ -25,8 +27,10 @@ pub struct State {
     pub log: Vec<LogLine>,
     log_lines_max: usize,
     log_line_bytes_max: usize,
+    pub now: Instant,
+    pub chance: Chance,
     wasi: WasiCtx,
-    table: ResourceTable,
+    pub table: ResourceTable,
     output: MemoryOutputPipe,
 }
 
@@ -36,26 +40,36 @@ pub struct State {
 pub struct LogBudget;
 
 impl State {
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(
+        limits: &Limits,
+        class: &ClassLimits,
+        memory_max: usize,
+        now: Instant,
+        chance: Chance,
+    ) -> Self {
         let output = MemoryOutputPipe::new(OUTPUT_BYTES_MAX);
         let wasi = WasiCtxBuilder::new()
             .stderr(output.clone())
             .stdout(output.clone())
-            .insecure_random_seed(SEED)
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
         Self {
             quota: Quota {
                 memory: 0,
-                memory_max: limits.memory_bytes_max,
+                memory_max,
                 table: 0,
-                table_max: limits.table_elements_max,
+                table_max: class.table_elements_max,
+                instances_max: class.core_instances_max,
                 refused: false,
             },
+            now,
+            chance,
             log: Vec::new(),
             log_lines_max: limits.log_lines_max,
             log_line_bytes_max: limits.log_line_bytes_max,
             wasi,
-            table: ResourceTable::new(),
+            table,
             output,
         }
     }
@@ -104,6 +118,7 @@ pub struct Quota {
     memory_max: usize,
     table: usize,
     table_max: usize,
+    instances_max: u32,
     /// Whether memory was asked for and not given.
     pub refused: bool,
 }
@@ -127,13 +142,13 @@ impl ResourceLimiter for Quota {
         Ok(true)
     }
     fn instances(&self) -> usize {
-        16
+        self.instances_max as usize
     }
     fn memories(&self) -> usize {
-        4
+        MEMORIES_MAX as usize
     }
     fn tables(&self) -> usize {
-        8
+        TABLES_MAX as usize
     }
 }
 
@@ -142,16 +157,14 @@ impl HasData for Io {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// What every plugin is linked with: `log`, and of WASI what a standard library needs to start, to hash and to
-/// print a panic. None of it can wait, so no call can block.
-pub fn base_linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
-    use wasmtime_wasi::p2::bindings::{self, cli, random};
+/// What every plugin is linked with: what `imports.rs` names, and nothing else. None of it can wait, so no call can
+/// block.
+pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
+    use wasmtime_wasi::p2::bindings::{self, cli, clocks, random};
     let mut linker = Linker::<State>::new(engine);
     let l = &mut linker;
-    crate::bindings::SkillAdapterPlugin::add_to_linker::<State, wasmtime::component::HasSelf<State>>(
-        l,
-        |state| state,
-    )?;
+    type Own = HasSelf<State>;
+    crate::bindings::SkillAdapterPlugin::add_to_linker::<State, Own>(l, |state| state)?;
     cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
@@ -162,49 +175,15 @@ pub fn base_linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
     cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.wasi.random())?;
+    clocks::monotonic_clock::add_to_linker::<State, Own>(l, |state| state)?;
+    clocks::wall_clock::add_to_linker::<State, Own>(l, |state| state)?;
+    random::insecure::add_to_linker::<State, Own>(l, |state| state)?;
+    random::insecure_seed::add_to_linker::<State, Own>(l, |state| state)?;
+    random::random::add_to_linker::<State, Own>(l, |state| state)?;
     wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, Io>(l, |state| {
         &mut state.table
     })?;
     bindings::sync::io::poll::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
     bindings::sync::io::streams::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
     Ok(linker)
-}
-
-/// Defines what the component imports of the denied interfaces, each function as one that traps by its name.
-pub fn deny(linker: &mut Linker<State>, component: &Component) -> Result<()> {
-    let engine = linker.engine().clone();
-    for (interface, item) in component.component_type().imports(&engine) {
-        if !DENIED.iter().any(|prefix| interface.starts_with(prefix)) {
-            continue;
-        }
-        let ComponentItem::ComponentInstance(instance) = item.ty else {
-            bail!("import {interface} is no interface")
-        };
-        let mut into = linker.instance(interface)?;
-        for (name, item) in instance.exports(&engine) {
-            match item.ty {
-                ComponentItem::ComponentFunc(_) => {
-                    let refusal = format!("{interface}#{name} is not given to plugins");
-                    into.func_new(name, move |_, _, _, _| Err(Error::msg(refusal.clone())))?;
-                }
-                ComponentItem::Resource(_) => {
-                    into.resource(name, host_resource(name), |_, _| Ok(()))?
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A resource that a denied interface only uses from `wasi:io` has to stay that one.
-fn host_resource(name: &str) -> ResourceType {
-    match name {
-        "pollable" => ResourceType::host::<wasmtime_wasi_io::poll::DynPollable>(),
-        "input-stream" => ResourceType::host::<wasmtime_wasi_io::streams::DynInputStream>(),
-        "output-stream" => ResourceType::host::<wasmtime_wasi_io::streams::DynOutputStream>(),
-        "error" => ResourceType::host::<wasmtime_wasi_io::streams::Error>(),
-        _ => ResourceType::host::<()>(),
-    }
 }

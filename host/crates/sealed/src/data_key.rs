@@ -1,5 +1,9 @@
-use crate::{Aad, SealError, hkdf::hkdf_sha256};
+use crate::{
+    Aad, SealError,
+    hkdf::{hkdf_sha256, hmac_sha256},
+};
 use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
+use std::hint::black_box;
 use zeroize::Zeroizing;
 
 /// A key, in bytes (256 bits).
@@ -7,6 +11,8 @@ pub(crate) const KEY_BYTES: usize = 32;
 /// The nonce of AES-GCM, in bytes (96 bits).
 pub const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
+/// What [`DataKey::mac`] gives, in bytes (256 bits).
+pub const MAC_BYTES: usize = 32;
 /// The first byte of what is sealed. It names the whole format, so that another can follow:
 /// `1`, then the nonce, the ciphertext, the tag, under AES-256-GCM.
 const FORMAT: u8 = 1;
@@ -114,6 +120,28 @@ impl DataKey {
         Self::from_bytes(derived)
     }
 
+    /// A mark that only this key makes, for a message of any length that has to be authentic and is no secret:
+    /// HMAC-SHA256 (RFC 2104) over `about`, with its length before it, and the message. Give such messages a
+    /// [`DataKey::subkey`] of their own.
+    pub fn mac(&self, message: &[u8], about: &Aad) -> [u8; MAC_BYTES] {
+        let about = about.as_bytes();
+        let length = (about.len() as u64).to_be_bytes();
+        *hmac_sha256(self.bytes(), &[&length, about, message])
+    }
+
+    /// Whether [`DataKey::mac`] made this mark. How long that takes tells nothing of the right one.
+    ///
+    /// Errors: [`SealError::NotAuthentic`].
+    pub fn verify(&self, message: &[u8], about: &Aad, mac: &[u8]) -> Result<(), SealError> {
+        let right = self.mac(message, about);
+        let differing = right.iter().zip(mac).fold(0, |all, (a, b)| all | (a ^ b));
+        if mac.len() == MAC_BYTES && black_box(differing) == 0 {
+            Ok(())
+        } else {
+            Err(SealError::NotAuthentic)
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
@@ -193,6 +221,40 @@ mod tests {
              c5f61e6393ba7a0abcc9f662"
         );
         assert_eq!(hex::encode(tag), "76fc6ece0f4e1768cddf8853bb2d551b");
+    }
+
+    #[test]
+    fn a_mark_holds_for_its_message_its_subject_and_its_key_alone() {
+        let key = DataKey::generate();
+        let mark = key.mac(b"message", &about(&[b"a"]));
+        key.verify(b"message", &about(&[b"a"]), &mark).unwrap();
+        let mut flipped = mark;
+        flipped[MAC_BYTES - 1] ^= 1;
+        for (what, verified) in [
+            ("message", key.verify(b"massage", &about(&[b"a"]), &mark)),
+            ("subject", key.verify(b"message", &about(&[b"b"]), &mark)),
+            (
+                "key",
+                DataKey::generate().verify(b"message", &about(&[b"a"]), &mark),
+            ),
+            ("mark", key.verify(b"message", &about(&[b"a"]), &flipped)),
+            (
+                "length",
+                key.verify(b"message", &about(&[b"a"]), &mark[..31]),
+            ),
+            ("nothing", key.verify(b"message", &about(&[b"a"]), b"")),
+        ] {
+            assert!(matches!(verified, Err(SealError::NotAuthentic)), "{what}");
+        }
+    }
+
+    /// A byte that moves from the subject to the message, or back, changes the mark.
+    #[test]
+    fn a_mark_tells_where_the_subject_ends() {
+        let key = DataKey::generate();
+        let (short, long) = (Aad::new("a"), Aad::new("a").field(b"b"));
+        let rest = &long.as_bytes()[short.as_bytes().len()..];
+        assert_ne!(key.mac(rest, &short), key.mac(b"", &long));
     }
 
     /// Sealed elsewhere, with another program's AES-256-GCM: key 00..1f, nonce a0..ab, "test" and "a" as

@@ -17,7 +17,7 @@ pub(crate) fn hkdf_sha256(salt: &[u8], key: &[u8], info: &[u8]) -> Hash {
 }
 
 /// HMAC-SHA256 (RFC 2104), for keys of at most one block.
-fn hmac_sha256(key: &[u8], message: &[&[u8]]) -> Hash {
+pub(crate) fn hmac_sha256(key: &[u8], message: &[&[u8]]) -> Hash {
     const INNER: u8 = 0x36;
     const OUTER: u8 = 0x5c;
     let inner = hash(&padded(key, INNER), message);

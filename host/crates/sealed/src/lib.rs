@@ -8,7 +8,8 @@ mod keyring;
 
 pub use aad::Aad;
 pub use data_key::{
-    DataKey, LARGE_BYTES_MAX, NONCE_BYTES, OVERHEAD_BYTES, SEALS_PER_KEY_MAX, VALUE_BYTES_MAX,
+    DataKey, LARGE_BYTES_MAX, MAC_BYTES, NONCE_BYTES, OVERHEAD_BYTES, SEALS_PER_KEY_MAX,
+    VALUE_BYTES_MAX,
 };
 pub use key_file::{KEY_FILE_BYTES_MAX, KeyFile};
 pub use keyring::{KekId, KeyProvider, Keyring, WrappedKey};

@@ -100,7 +100,7 @@ async fn install_file(
 ) -> Result<InstallationId, Problem> {
     let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
     let bytes = read_body(request, max).await?;
-    let described = intake::describe(app, &bytes).await?;
+    let described = intake::describe(app, caller.tenant, &bytes).await?;
     let skill = &described.adapter()?.skill;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let sha256 = Sha256::digest(&bytes).into();

@@ -9,6 +9,7 @@ use crate::{
     marketplace::{
         PartyTx, installations, publishing,
         store::{self, ReleaseFilter, ReleaseRow},
+        turn,
     },
     page::{Page, PageRequest},
     plugins::{
@@ -110,7 +111,7 @@ async fn bring_component(
     party.require(Permission::Manage)?;
     let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
     let bytes = read_body(request, max).await?;
-    let described = intake::describe(&app, &bytes).await?;
+    let described = intake::describe(&app, turn(&party), &bytes).await?;
     let mut tx = PartyTx::begin(&app, &party).await?;
     match &mut tx {
         PartyTx::Tenant(tx) => {

@@ -1,0 +1,220 @@
+//! What a call of the Slack adapter costs: as a native function, in an instance that lives on, and in a fresh instance
+//! as the gateway calls it.
+//!
+//! `scripts/plugins && cargo run --release -p tsunami-plugin-host --features bench --example bench -- [--json] [--seconds 2] [FILE.wasm]`
+
+use serde_json::{Value, json};
+use std::{
+    hint::black_box,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Barrier},
+    time::{Duration, Instant},
+};
+use tsunami_plugin_host::{Compiler, Limits, Plugin, PluginHost, TenantKey, adapter};
+
+const COMPILE: &str = "compile-plugin";
+/// Lengths of the message, so that the parameters have about so many bytes.
+const SIZES: [(&str, usize); 3] = [("200 B", 160), ("4 KiB", 4056), ("64 KiB", 65_496)];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == COMPILE) {
+        return tsunami_plugin_host::compile_worker(arguments.into_iter().skip(1));
+    }
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let value_of = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)
+    };
+    let seconds = value_of("--seconds").map_or(Ok(2.0), |text| text.parse::<f64>())?;
+    let time = Duration::from_secs_f64(seconds);
+    let named = arguments
+        .iter()
+        .find(|argument| argument.ends_with(".wasm"));
+    let file = named.map_or_else(shipped, PathBuf::from);
+    let bytes = std::fs::read(&file)
+        .map_err(|e| format!("{}: {e}; run scripts/plugins", file.display()))?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let began = Instant::now();
+    let host = PluginHost::new(Limits::default(), Compiler::this_program([COMPILE])?, None)?;
+    let set_up = began.elapsed();
+    let began = Instant::now();
+    let plugin = runtime.block_on(host.load(TenantKey(1), bytes.clone()))?;
+    let loaded = began.elapsed();
+
+    let mut rows = Vec::new();
+    for (size, length) in SIZES {
+        let call = call(length);
+        check(&plugin, &call)?;
+        let mut row = vec![("native", measure(time, || native(&call)))];
+        row.push(("live", plugin.measure_live(&call, time)));
+        row.push(("fresh", measure(time, || plugin.next(&call, &[]).is_ok())));
+        rows.extend(
+            row.into_iter()
+                .map(|(way, times)| Row::new(size, way, times)),
+        );
+    }
+    let call = call(SIZES[0].1);
+    let one = throughput(&plugin, &call, 1, time);
+    let two = throughput(&plugin, &call, 2, time);
+    let report = json!({
+        "component_bytes": bytes.len(),
+        "engines_ms": set_up.as_secs_f64() * 1e3,
+        "load_ms": loaded.as_secs_f64() * 1e3,
+        "calls": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "fresh_200_b": { "calls_per_s_1_thread": one, "calls_per_s_2_threads": two, "ratio": two / one },
+    });
+    if arguments.iter().any(|argument| argument == "--json") {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(())
+}
+
+fn shipped() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../plugins/target/wasm32-wasip2/release/slack.wasm")
+}
+
+fn call(length: usize) -> adapter::Invocation {
+    adapter::Invocation {
+        action: "send_message".into(),
+        params: json!({ "channel": "#finance", "text": "x".repeat(length) }).to_string(),
+        settings: "{}".into(),
+        idempotency_key: "01890000-0000-7000-8000-000000000001".into(),
+        now: 1_700_000_000_000,
+    }
+}
+
+/// All ways must come to the same request, or they are not worth comparing.
+fn check(plugin: &Plugin, call: &adapter::Invocation) -> Result<(), String> {
+    let step = plugin.next(call, &[]).map_err(|e| e.to_string())?.value;
+    if matches!(step, Ok(adapter::Step::Perform(_))) && native(call) {
+        Ok(())
+    } else {
+        Err(format!("the adapter makes no request: {step:?}"))
+    }
+}
+
+/// The same sources, compiled for this machine; the adapter builds itself anew at each call, as the component does.
+fn native(call: &adapter::Invocation) -> bool {
+    let call = servicetsunami_plugin::Invocation {
+        action: call.action.clone(),
+        params: call.params.clone(),
+        settings: call.settings.clone(),
+        idempotency_key: call.idempotency_key.clone(),
+        now: call.now,
+    };
+    let step = slack::skill().next(call, vec![]);
+    black_box(step).is_ok()
+}
+
+/// How long each of the calls took, in so much time.
+fn measure(time: Duration, mut call: impl FnMut() -> bool) -> Vec<Duration> {
+    for _ in 0..100 {
+        assert!(call());
+    }
+    let (mut times, began) = (Vec::new(), Instant::now());
+    while began.elapsed() < time {
+        let called = Instant::now();
+        assert!(black_box(call()));
+        times.push(called.elapsed());
+    }
+    times
+}
+
+fn throughput(
+    plugin: &Arc<Plugin>,
+    call: &adapter::Invocation,
+    threads: usize,
+    time: Duration,
+) -> f64 {
+    let barrier = Barrier::new(threads);
+    let counts: usize = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let (mut count, began) = (0, Instant::now());
+                    while began.elapsed() < time {
+                        assert!(plugin.next(call, &[]).is_ok());
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.map(|count| count.unwrap_or(0)).sum()
+    });
+    counts as f64 / time.as_secs_f64()
+}
+
+struct Row {
+    size: &'static str,
+    way: &'static str,
+    calls: usize,
+    p50: f64,
+    p99: f64,
+}
+
+impl Row {
+    fn new(size: &'static str, way: &'static str, mut times: Vec<Duration>) -> Self {
+        times.sort();
+        let at = |share: f64| {
+            let place = (times.len() as f64 * share) as usize;
+            times.get(place).map_or(0.0, |t| t.as_secs_f64() * 1e6)
+        };
+        Self {
+            size,
+            way,
+            calls: times.len(),
+            p50: at(0.5),
+            p99: at(0.99),
+        }
+    }
+    fn json(&self) -> Value {
+        json!({ "params": self.size, "way": self.way, "calls": self.calls, "p50_us": self.p50, "p99_us": self.p99 })
+    }
+}
+
+fn print(report: &Value) {
+    println!(
+        "component {} bytes, engines {:.1} ms, loaded in {:.0} ms",
+        report["component_bytes"],
+        report["engines_ms"].as_f64().unwrap_or(0.0),
+        report["load_ms"].as_f64().unwrap_or(0.0)
+    );
+    println!(
+        "{:8} {:8} {:>10} {:>10} {:>10}",
+        "params", "way", "p50 us", "p99 us", "calls"
+    );
+    for row in report["calls"].as_array().into_iter().flatten() {
+        println!(
+            "{:8} {:8} {:>10.2} {:>10.2} {:>10}",
+            row["params"].as_str().unwrap_or_default(),
+            row["way"].as_str().unwrap_or_default(),
+            row["p50_us"].as_f64().unwrap_or(0.0),
+            row["p99_us"].as_f64().unwrap_or(0.0),
+            row["calls"]
+        );
+    }
+    let fresh = &report["fresh_200_b"];
+    println!(
+        "fresh, 200 B: {:.0} calls/s on 1 thread, {:.0} on 2: {:.2} times",
+        fresh["calls_per_s_1_thread"].as_f64().unwrap_or(0.0),
+        fresh["calls_per_s_2_threads"].as_f64().unwrap_or(0.0),
+        fresh["ratio"].as_f64().unwrap_or(0.0)
+    );
+}

@@ -1,0 +1,35 @@
+//! The plugin host with real components and real compilations, each in a process of its own: this program again.
+//! The plugins come from `scripts/plugins`.
+
+mod artifacts;
+mod bombs;
+mod confinement;
+mod fairness;
+mod golden;
+mod hostile;
+mod neutral;
+mod sandbox;
+mod stage;
+mod stream;
+
+use libtest_mimic::Arguments;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(stage::COMPILE) {
+        return tsunami_plugin_host::compile_worker(arguments);
+    }
+    let trials = [
+        artifacts::trials(),
+        confinement::trials(),
+        fairness::trials(),
+        golden::trials(),
+        hostile::trials(),
+        neutral::trials(),
+        sandbox::trials(),
+        stream::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

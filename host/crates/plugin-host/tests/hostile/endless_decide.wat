@@ -1,0 +1,9 @@
+;; Never decides.
+;; world: routing-policy-plugin
+(module
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "servicetsunami:plugin/routing-policy@0.1.0#describe") (result i32)
+    unreachable)
+  (func (export "servicetsunami:plugin/routing-policy@0.1.0#decide") (param i32) (result i32)
+    (loop $again (br $again)) unreachable))

@@ -1,0 +1,9 @@
+;; Thinks for ever about the first step.
+;; world: skill-adapter-plugin
+(module
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "servicetsunami:plugin/skill-adapter@0.1.0#describe") (result i32)
+    unreachable)
+  (func (export "servicetsunami:plugin/skill-adapter@0.1.0#next") (param i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32) (result i32)
+    (loop $again (br $again)) unreachable))

@@ -1,0 +1,11 @@
+;; Runs for ever before anything is called: in the start function of its module.
+;; world: skill-adapter-plugin
+(module
+  (memory (export "memory") 1)
+  (func $start (loop $again (br $again)))
+  (start $start)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "servicetsunami:plugin/skill-adapter@0.1.0#describe") (result i32)
+    unreachable)
+  (func (export "servicetsunami:plugin/skill-adapter@0.1.0#next") (param i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32) (result i32)
+    unreachable))

@@ -1,0 +1,2 @@
+;; Is a component, and exports nothing.
+(component)
