@@ -133,7 +133,6 @@ insert into plugin_components (digest, bytes, kinds, manifest, credential_fields
            array['skill-adapter'] || case when credential_fields = '[]' then array[]::text[] else array['credential-schema'] end,
            manifest, credential_fields
     from plugin_versions order by digest, created_at;
-alter table plugin_versions force row level security;
 alter table plugin_versions
     drop column component,
     drop column manifest,
@@ -142,6 +141,23 @@ alter table plugin_versions
     add column release_id uuid references plugin_releases (id),
     add foreign key (digest) references plugin_components (digest),
     add unique nulls not distinct (tenant_id, digest, release_id);
+
+-- So do those of policies, which had a table of their own.
+alter table policy_components no force row level security;
+alter table policy_uploads no force row level security;
+insert into plugin_components (digest, bytes, kinds, policy_manifest)
+    select digest, component, array['routing-policy'], manifest from policy_components
+    on conflict (digest) do update set kinds = plugin_components.kinds || excluded.kinds, policy_manifest = excluded.policy_manifest;
+insert into plugin_versions (id, tenant_id, digest, created_at)
+    select uuidv7(), tenant_id, digest, created_at from policy_uploads on conflict do nothing;
+alter table policies drop constraint policies_digest_fkey, add foreign key (digest) references plugin_components (digest);
+alter table operator_policies
+    drop constraint operator_policies_digest_fkey,
+    add foreign key (digest) references plugin_components (digest);
+drop policy tenant_reads on policy_components;
+drop table policy_uploads;
+drop table policy_components;
+alter table plugin_versions force row level security;
 create index plugin_versions_by_release on plugin_versions (release_id, tenant_id) where release_id is not null;
 
 alter table plugin_installations
@@ -211,7 +227,8 @@ grant update (retired_at, revoked_at) on publisher_keys to tsunami_app;
 
 create policy tenant_reads on plugin_components for select to tsunami_app using (
     exists (select from plugin_versions v where v.digest = plugin_components.digest and v.tenant_id = current_tenant())
-    or exists (select from plugin_releases r where r.digest = plugin_components.digest));
+    or exists (select from plugin_releases r where r.digest = plugin_components.digest)
+    or exists (select from operator_policies o where o.digest = plugin_components.digest));
 create policy tenant_adds on plugin_components for insert to tsunami_app with check (current_tenant() is not null);
 grant select, insert on plugin_components to tsunami_app;
 

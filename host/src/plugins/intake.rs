@@ -178,6 +178,31 @@ pub async fn bring(
     Ok(origin)
 }
 
+/// How a tenant comes by a component that is not installed, such as a policy: as a file of its own that it brought, or
+/// else by the newest release that is for it.
+pub async fn origin(tx: &mut TenantTx, digest: &str) -> Result<Option<Origin>, Problem> {
+    let own = Origin {
+        digest: digest.to_owned(),
+        release: None,
+    };
+    if store::has_version(tx, &own).await? {
+        return Ok(Some(own));
+    }
+    let release = store::newest_release(tx, digest).await?;
+    Ok(release.map(|release| Origin {
+        release: Some(release),
+        ..own
+    }))
+}
+
+/// Remembers that a tenant uses such a component; it can read it from then on.
+pub async fn adopt(tx: &mut TenantTx, digest: &str) -> Result<(), Problem> {
+    if let Some(origin) = origin(tx, digest).await? {
+        store::ensure_version(tx, &origin).await?;
+    }
+    Ok(())
+}
+
 /// What is stored of a component, for whoever may read it.
 pub async fn find(tx: &mut PgConnection, digest: &str) -> Result<Option<Described>, Problem> {
     let Some(row) = store::component_facts(tx, digest).await? else {

@@ -148,6 +148,17 @@ pub async fn has_version(tx: &mut TenantTx, origin: &Origin) -> Result<bool> {
     .await
 }
 
+/// The newest release of a digest that the tenant may use.
+pub async fn newest_release(tx: &mut TenantTx, digest: &str) -> Result<Option<ReleaseId>> {
+    sqlx::query_scalar!(
+        r#"select id as "id: ReleaseId" from plugin_releases
+           where digest = $1 and state = 'approved' and yanked_at is null order by id desc limit 1"#,
+        digest
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
 pub struct Installing<'a> {
     pub id: InstallationId,
     pub version: PluginVersionId,

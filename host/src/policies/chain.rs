@@ -45,7 +45,7 @@ pub(super) async fn answers(
 ) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(links.len());
     for link in links {
-        let plugin = loaded(app, tx, &link.digest).await;
+        let plugin = loaded(app, tx, &link.origin).await;
         answers.push(ask(app, tx.tenant(), plugin, link, input).await);
     }
     answers

@@ -1,7 +1,7 @@
 //! `/policies`, `/policy-decisions`, and for operators `/operator-policies`.
 
 use super::{
-    Checked, POLICIES_MAX, Strictness, check,
+    POLICIES_MAX, Strictness,
     replay::{self, ReplayReport, Trial},
     store::{self, PolicyRow},
 };
@@ -11,10 +11,14 @@ use crate::{
     extract::{IfMatch, Json, Path, Query, etag, read_body},
     id::{PolicyDecisionId, PolicyId, SkillCallId, TenantId},
     page::{Page, PageRequest},
-    plugins,
+    plugins::{
+        self, Origin,
+        intake::{self, Described},
+    },
     problem::{Problem, ProblemBody, Violation},
 };
 use axum::{
+    body::Bytes,
     extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -24,7 +28,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use std::sync::Arc;
 use time::OffsetDateTime;
-use tsunami_plugin_host::Schema;
+use tsunami_plugin_host::{Schema, policy};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -65,24 +69,16 @@ pub struct PolicyComponent {
     pub examples: Vec<Value>,
 }
 
-fn present_component(digest: String, manifest: &Value) -> PolicyComponent {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let parse = |value: &Value| {
-        serde_json::from_str(value.as_str().unwrap_or_default()).unwrap_or_default()
-    };
+fn present_component(digest: String, manifest: policy::Manifest) -> PolicyComponent {
+    let parse = |json: &str| serde_json::from_str(json).unwrap_or_default();
     PolicyComponent {
         digest,
-        name: text(&manifest["name"]),
-        title: text(&manifest["about"]["title"]),
-        summary: text(&manifest["about"]["summary"]),
-        version: text(&manifest["about"]["version"]),
-        settings_schema: parse(&manifest["settings_schema"]),
-        examples: manifest["examples"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(parse)
-            .collect(),
+        name: manifest.name,
+        title: manifest.about.title,
+        summary: manifest.about.summary,
+        version: manifest.about.version,
+        settings_schema: parse(&manifest.settings_schema),
+        examples: manifest.examples.iter().map(|text| parse(text)).collect(),
     }
 }
 
@@ -140,7 +136,7 @@ pub struct PolicyChain {
 #[derive(Deserialize, ToSchema, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct NewPolicy {
-    /// Of a component that was brought: `POST /policies/components`.
+    /// Of a component that was brought (`POST /policies/components`), or of a release.
     pub digest: String,
     /// What the component's `settings_schema` describes.
     #[serde(default)]
@@ -178,15 +174,32 @@ pub struct PolicyUpdate {
 
 // ---- what both kinds have in common ---------------------------------------------------------------------------------
 
-async fn checked_body(
+async fn described_body(
     app: &App,
     tenant: TenantId,
     request: Request,
-) -> Result<(Vec<u8>, Checked), Problem> {
+) -> Result<(Bytes, Described), Problem> {
     let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
-    let bytes = read_body(request, max).await?.to_vec();
-    let checked = check(app, tenant, &bytes).await?;
-    Ok((bytes, checked))
+    let bytes = read_body(request, max).await?;
+    let described = intake::describe(app, tenant, &bytes).await?;
+    if described.policy.is_none() {
+        return Err(Problem::unprocessable(
+            "invalid_policy",
+            format!(
+                "This is no policy: the component exports {} and no routing-policy.",
+                described.kinds.join(", ")
+            ),
+        ));
+    }
+    Ok((bytes, described))
+}
+
+fn added(described: Described) -> Result<(StatusCode, Json<PolicyComponent>), Problem> {
+    let manifest = described
+        .policy
+        .ok_or_else(|| Problem::internal(&"a component that is no policy"))?;
+    let component = present_component(described.digest, manifest);
+    Ok((StatusCode::CREATED, Json(component)))
 }
 
 async fn new_row(
@@ -202,7 +215,7 @@ async fn new_row(
     Ok(PolicyRow {
         id: PolicyId::fresh(),
         position: new.position,
-        name: manifest["name"].as_str().unwrap_or_default().to_owned(),
+        name: manifest.name.clone(),
         digest: new.digest,
         settings,
         skills: new.skills,
@@ -230,7 +243,7 @@ async fn apply(
         row.settings = Value::Object(settings);
     }
     let manifest = manifest_of(connection, &row.digest).await?;
-    if manifest["name"] != row.name {
+    if manifest.name != row.name {
         return Err(Problem::invalid_field(
             "/digest",
             "is another policy; add that one beside this one",
@@ -239,11 +252,15 @@ async fn apply(
     check_settings(&manifest, row.settings.clone()).await
 }
 
-async fn manifest_of(connection: &mut PgConnection, digest: &str) -> Result<Value, Problem> {
-    store::manifest(connection, digest).await?.ok_or_else(|| {
+async fn manifest_of(
+    connection: &mut PgConnection,
+    digest: &str,
+) -> Result<policy::Manifest, Problem> {
+    let described = intake::find(connection, digest).await?;
+    described.and_then(|found| found.policy).ok_or_else(|| {
         Problem::invalid_field(
             "/digest",
-            "is of no policy that you brought; bring its component first",
+            "is of no policy that you brought or that is published for you; bring its component first",
         )
     })
 }
@@ -265,9 +282,8 @@ fn check_skills(skills: &[String]) -> Result<(), Problem> {
 }
 
 /// Refuses settings that are not what the policy's schema says.
-async fn check_settings(manifest: &Value, settings: Value) -> Result<(), Problem> {
-    let text = manifest["settings_schema"].as_str().unwrap_or_default();
-    let schema = Schema::compile(text).map_err(|e| {
+async fn check_settings(manifest: &policy::Manifest, settings: Value) -> Result<(), Problem> {
+    let schema = Schema::compile(&manifest.settings_schema).map_err(|e| {
         Problem::unprocessable(
             "invalid_manifest",
             format!("The policy's settings schema {e}."),
@@ -328,13 +344,11 @@ async fn add_policy_component(
     request: Request,
 ) -> Result<(StatusCode, Json<PolicyComponent>), Problem> {
     caller.require(Permission::Manage)?;
-    let (bytes, checked) = checked_body(&app, caller.tenant, request).await?;
+    let (bytes, described) = described_body(&app, caller.tenant, request).await?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    store::insert_upload(&mut tx, &checked.digest, &caller.name).await?;
-    store::insert_component(&mut tx, &checked.digest, &bytes, &checked.manifest).await?;
+    intake::bring(&mut tx, &described, &bytes).await?;
     tx.commit().await?;
-    let component = present_component(checked.digest, &checked.manifest);
-    Ok((StatusCode::CREATED, Json(component)))
+    added(described)
 }
 
 /// The chain of policies
@@ -379,6 +393,7 @@ async fn create_policy(
 ) -> Result<(StatusCode, Response), Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
+    intake::adopt(&mut tx, &new.digest).await?;
     let row = new_row(&mut tx, new, &caller.name, app.clock().now()).await?;
     if is_full(&store::tenant::all(&mut tx).await?) {
         return Err(too_many());
@@ -422,6 +437,9 @@ async fn update_policy(
     let mut tx = app.db().tenant(caller.tenant).await?;
     let row = store::tenant::get(&mut tx, id).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("policy"))?;
+    if let Some(digest) = &update.digest {
+        intake::adopt(&mut tx, digest).await?;
+    }
     apply(&mut tx, &mut row, update).await?;
     if !store::tenant::update(&mut tx, &row, seen).await? {
         return Err(changed_meanwhile());
@@ -453,7 +471,7 @@ async fn remove_policy(
 #[derive(Deserialize, ToSchema, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayBody {
-    /// Of a component that was brought: `POST /policies/components`.
+    /// Of a component that was brought (`POST /policies/components`), or of a release.
     pub digest: String,
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -493,9 +511,13 @@ async fn replay_policy(
     let settings = Value::Object(body.settings);
     let manifest = manifest_of(&mut tx, &body.digest).await?;
     check_settings(&manifest, settings.clone()).await?;
+    let origin = intake::origin(&mut tx, &body.digest).await?;
     let trial = Trial {
-        name: manifest["name"].as_str().unwrap_or_default().to_owned(),
-        digest: body.digest,
+        name: manifest.name.clone(),
+        origin: origin.unwrap_or(Origin {
+            digest: body.digest,
+            release: None,
+        }),
         settings,
         skills: body.skills,
         since: body.since,
@@ -589,12 +611,11 @@ async fn add_operator_policy_component(
     _: Operator,
     request: Request,
 ) -> Result<(StatusCode, Json<PolicyComponent>), Problem> {
-    let (bytes, checked) = checked_body(&app, plugins::OPERATOR, request).await?;
+    let (bytes, described) = described_body(&app, plugins::OPERATOR, request).await?;
     let mut tx = app.db().system().await?;
-    store::insert_component(&mut tx, &checked.digest, &bytes, &checked.manifest).await?;
+    intake::keep(&mut tx, &described, &bytes).await?;
     tx.commit().await?;
-    let component = present_component(checked.digest, &checked.manifest);
-    Ok((StatusCode::CREATED, Json(component)))
+    added(described)
 }
 
 /// The operator's part of the chain

@@ -29,8 +29,7 @@ use crate::{
     app::App,
     db::TenantTx,
     id::TenantId,
-    plugins::{self, intake},
-    problem::Problem,
+    plugins::{self, Origin, intake},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,7 +73,7 @@ pub struct Link {
     pub source: Source,
     pub id: Uuid,
     pub name: String,
-    pub digest: String,
+    pub origin: Origin,
     pub settings: Value,
 }
 
@@ -221,48 +220,27 @@ impl Verdict {
 
 fn shown(answer: &Answer) -> Value {
     serde_json::json!({
-        "policy": answer.link.name, "source": answer.link.source, "digest": answer.link.digest,
+        "policy": answer.link.name, "source": answer.link.source, "digest": answer.link.origin.digest,
         "decision": answer.strictness(), "reason": answer.reason(),
     })
 }
 
-/// A policy's component, checked: what it says of itself, as JSON.
-struct Checked {
-    digest: String,
-    manifest: Value,
-}
-
-/// Loads a component and has it describe itself.
-async fn check(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Checked, Problem> {
-    let described = intake::describe(app, tenant, bytes).await?;
-    let Some(manifest) = described.policy else {
-        return Err(Problem::unprocessable(
-            "invalid_policy",
-            format!(
-                "This is no policy: the component exports {} and no routing-policy.",
-                described.kinds.join(", ")
-            ),
-        ));
-    };
-    Ok(Checked {
-        digest: described.digest,
-        manifest: serde_json::to_value(&manifest).map_err(|e| Problem::internal(&e))?,
-    })
-}
-
-/// The component of a policy, loaded.
-async fn loaded(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Arc<Plugin>, String> {
+/// The component of a policy, loaded, unless it is not run any more.
+async fn loaded(app: &App, tx: &mut TenantTx, origin: &Origin) -> Result<Arc<Plugin>, String> {
+    let admitted = app.revocations().admit(tx, origin).await;
+    admitted.map_err(|e| e.to_string())?;
+    let digest = &origin.digest;
     if let Some(plugin) = app.plugin_host().loaded(digest).await {
         return Ok(plugin);
     }
-    let bytes = store::component(tx, digest)
+    let bytes = intake::bytes(tx, digest)
         .await
         .map_err(|e| e.to_string())?
         .ok_or("its component is not there")?;
     let plugin = plugins::load(app, tx.tenant(), bytes)
         .await
         .map_err(|e| e.to_string())?;
-    if plugin.digest() != digest {
+    if &plugin.digest() != digest {
         return Err("its component is not the one that was brought".into());
     }
     Ok(plugin)
@@ -309,7 +287,10 @@ mod tests {
             source: Source::Tenant,
             id: Uuid::nil(),
             name: name.into(),
-            digest: "d".into(),
+            origin: Origin {
+                digest: "d".into(),
+                release: None,
+            },
             settings: json!({}),
         }
     }

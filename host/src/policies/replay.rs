@@ -1,7 +1,7 @@
 //! A policy over calls that were made: which decisions would have been others, before it is switched on.
 
 use super::{Answer, Link, Source, Strictness, chain, store};
-use crate::{app::App, db::TenantTx, id::SkillCallId, problem::Problem};
+use crate::{app::App, db::TenantTx, id::SkillCallId, plugins::Origin, problem::Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const WINDOW_SECONDS: u64 = 3600;
 /// What is to be tried.
 pub struct Trial {
     pub name: String,
-    pub digest: String,
+    pub origin: Origin,
     pub settings: Value,
     pub skills: Vec<String>,
     pub since: OffsetDateTime,
@@ -161,7 +161,7 @@ async fn decide(app: &App, tx: &mut TenantTx, trial: &Trial, input: &Request) ->
         source: Source::Tenant,
         id: Uuid::nil(),
         name: trial.name.clone(),
-        digest: trial.digest.clone(),
+        origin: trial.origin.clone(),
         settings: trial.settings.clone(),
     };
     let mut answers = chain::answers(app, tx, vec![link], input).await;

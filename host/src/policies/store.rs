@@ -1,69 +1,24 @@
 use super::{Answer, Link, Source};
 use crate::{
     db::{SystemTx, TenantTx},
-    id::{PolicyDecisionId, PolicyId, SkillCallId},
+    id::{PolicyDecisionId, PolicyId, ReleaseId, SkillCallId},
     page::PageRequest,
+    plugins::Origin,
 };
 use serde_json::Value;
-use sqlx::{PgConnection, Result};
+use sqlx::Result;
 use time::OffsetDateTime;
 use uuid::Uuid;
-
-pub async fn insert_component(
-    connection: &mut PgConnection,
-    digest: &str,
-    component: &[u8],
-    manifest: &Value,
-) -> Result<()> {
-    sqlx::query!(
-        "insert into policy_components (digest, component, manifest) values ($1, $2, $3) on conflict (digest) do nothing",
-        digest,
-        component,
-        manifest
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub async fn insert_upload(tx: &mut TenantTx, digest: &str, by: &str) -> Result<()> {
-    let tenant = tx.tenant();
-    sqlx::query!(
-        "insert into policy_uploads (tenant_id, digest, uploaded_by) values ($1, $2, $3) on conflict do nothing",
-        tenant.uuid(),
-        digest,
-        by
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-pub async fn component(connection: &mut PgConnection, digest: &str) -> Result<Option<Vec<u8>>> {
-    sqlx::query_scalar!(
-        "select component from policy_components where digest = $1",
-        digest
-    )
-    .fetch_optional(connection)
-    .await
-}
-
-pub async fn manifest(connection: &mut PgConnection, digest: &str) -> Result<Option<Value>> {
-    sqlx::query_scalar!(
-        "select manifest from policy_components where digest = $1",
-        digest
-    )
-    .fetch_optional(connection)
-    .await
-}
 
 /// The policies that are on for a skill, the operator's first.
 pub async fn chain(tx: &mut TenantTx, skill: &str) -> Result<Vec<Link>> {
     let rows = sqlx::query!(
-        r#"select true as "operator!", id as "id!", position as "position!", name as "name!", digest as "digest!", settings as "settings!"
+        r#"select true as "operator!", id as "id!", position as "position!", name as "name!", digest as "digest!", settings as "settings!",
+                  null::uuid as "release: ReleaseId"
            from operator_policies where enabled and (skills = '{}' or $1 = any (skills))
            union all
-           select false, id, position, name, digest, settings
+           select false, id, position, name, digest, settings,
+                  (select v.release_id from plugin_versions v where v.digest = policies.digest order by v.release_id nulls first limit 1)
            from policies where enabled and (skills = '{}' or $1 = any (skills))
            order by 1 desc, 3, 2"#,
         skill
@@ -80,7 +35,10 @@ pub async fn chain(tx: &mut TenantTx, skill: &str) -> Result<Vec<Link>> {
             },
             id: row.id,
             name: row.name,
-            digest: row.digest,
+            origin: Origin {
+                digest: row.digest,
+                release: row.release,
+            },
             settings: row.settings,
         })
         .collect())
@@ -173,7 +131,7 @@ pub async fn insert_decision(
         answer.link.source.as_str(),
         answer.link.id,
         answer.link.name,
-        answer.link.digest,
+        answer.link.origin.digest,
         input,
         answer.strictness().as_str(),
         said,
