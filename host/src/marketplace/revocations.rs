@@ -82,6 +82,17 @@ impl Revocations {
         self.known().digests.contains_key(digest)
     }
 
+    /// Refuses a component that the operator revoked, as far as is known here.
+    ///
+    /// # Errors
+    /// 409
+    pub fn refuse_revoked(&self, digest: &str) -> Result<(), Problem> {
+        match self.known().digests.get(digest) {
+            Some(reason) => Err(revoked(&format!("The plugin was revoked: {reason}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a component may be loaded and called now; also where the list has to be read first, or the signature
     /// was not looked at yet.
     ///
@@ -108,13 +119,13 @@ impl Revocations {
     /// # Errors
     /// As [`Revocations::admit`].
     pub fn check(&self, origin: &Origin) -> Result<(), Problem> {
+        self.refuse_revoked(&origin.digest)?;
         let known = self.known();
-        let reason = known.digests.get(&origin.digest);
-        let reason = reason.or_else(|| known.releases.get(&origin.release?));
-        if let Some(reason) = reason {
+        let release = origin.release;
+        if let Some(reason) = release.and_then(|release| known.releases.get(&release)) {
             return Err(revoked(&format!("The plugin was revoked: {reason}")));
         }
-        let Some(release) = origin.release else {
+        let Some(release) = release else {
             return Ok(());
         };
         let key = self.0.verified.get(&release);

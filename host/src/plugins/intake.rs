@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use tsunami_plugin_host::{
     IntakeError, Kinds, ManifestError, Plugin, adapter::Manifest, policy, types::About,
 };
+use tsunami_provenance::sha256_hex;
 
 /// Files that one tenant may bring.
 const UPLOADS_MAX: i64 = 1000;
@@ -51,6 +52,7 @@ impl Described {
 /// 422 where it does not load, or is not well-formed; 503 where the sandbox is busy.
 pub async fn describe(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Described, Problem> {
     let invalid = |detail: String| Problem::unprocessable("invalid_plugin", detail);
+    app.revocations().refuse_revoked(&sha256_hex(bytes))?;
     let plugin = load(app, tenant, bytes.to_vec()).await.map_err(|e| {
         if e.is_transient() {
             return busy();

@@ -506,18 +506,8 @@ async fn sigstore(stage: Arc<Stage>) {
 
 async fn migration(stage: Arc<Stage>) {
     const MARKETPLACE: i64 = 20_261_126_173_000;
-    let database = stage.server.database().await;
+    let database = stage.server.database_before(MARKETPLACE).await;
     let mut owner = database.connect("tsunami_owner").await;
-    for migration in tsunami::db::MIGRATOR
-        .iter()
-        .filter(|m| m.version < MARKETPLACE)
-    {
-        let sql = migration.sql.as_str().to_owned();
-        owner
-            .execute(sqlx::AssertSqlSafe(sql))
-            .await
-            .expect("an earlier migration runs");
-    }
     let mut root = database.connect("postgres").await;
     let slack = component("slack");
     let digest = sha256_hex(&slack);
@@ -529,6 +519,14 @@ async fn migration(stage: Arc<Stage>) {
                  select gen_random_uuid(), tenant_id, id, 'slack', $2, 'somebody' from v")
             .bind(tenant).bind(&digest).bind(&slack).execute(&mut root).await.expect("what was there");
     }
+    let probe = component("policy_probe");
+    let policy = sha256_hex(&probe);
+    sqlx::query("with t as (select id from tenants where slug = 'a'),
+             c as (insert into policy_components (digest, component, manifest) values ($1, $2, '{\"name\": \"policy-probe\"}')),
+             u as (insert into policy_uploads (tenant_id, digest, uploaded_by) select id, $1, 'somebody' from t)
+         insert into policies (id, tenant_id, position, name, digest, settings, enabled, created_by)
+             select gen_random_uuid(), id, 1, 'policy-probe', $1, '{}', true, 'somebody' from t")
+        .bind(&policy).bind(&probe).execute(&mut root).await.expect("a policy");
     for migration in tsunami::db::MIGRATOR
         .iter()
         .filter(|m| m.version >= MARKETPLACE)
@@ -540,7 +538,7 @@ async fn migration(stage: Arc<Stage>) {
             .expect("the migration runs");
     }
     let moved: (i64, Vec<String>, i64) = sqlx::query_as(
-        "select (select count(*) from plugin_components where bytes = $1), (select kinds from plugin_components),
+        "select (select count(*) from plugin_components where bytes = $1), (select kinds from plugin_components where bytes = $1),
                 (select count(*) from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id join plugin_components c on c.digest = v.digest)",
     )
     .bind(&slack)
@@ -555,6 +553,16 @@ async fn migration(stage: Arc<Stage>) {
             2
         )
     );
+    let policies: (i64, i64) = sqlx::query_as(
+        "select (select count(*) from policies p join plugin_components c on c.digest = p.digest where c.bytes = $1 and c.kinds = '{routing-policy}'),
+                (select count(*) from plugin_versions where digest = $2)",
+    )
+    .bind(&probe)
+    .bind(&policy)
+    .fetch_one(&mut root)
+    .await
+    .unwrap();
+    assert_eq!(policies, (1, 1));
     let forced: bool = sqlx::query_scalar(
         "select relforcerowsecurity from pg_class where relname = 'plugin_versions'",
     )

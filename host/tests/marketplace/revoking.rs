@@ -13,6 +13,7 @@ use tsunami_tests::{
     api::Api,
     chameleon::{chameleon, guise},
     company::text,
+    component,
     publisher::{Publisher, agree_and_install},
 };
 
@@ -44,6 +45,12 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
         stage,
         "a_revocation_holds_where_its_notification_is_lost",
         lost,
+    );
+    story(
+        stories,
+        stage,
+        "a_published_policy_goes_into_a_chain_and_denies_once_it_is_revoked",
+        policies,
     );
     story(
         stories,
@@ -277,8 +284,7 @@ async fn by_operator(stage: Arc<Stage>) {
         .acme
         .upload("/plugins", chameleon(&guise("1.0.0")))
         .await;
-    assert_eq!(brought.problem(422), "invalid_plugin");
-    assert!(brought.text.contains("revoked"), "{}", brought.text);
+    assert_eq!(brought.problem(409), "plugin_revoked");
     let again = json!({ "digest": release["digest"] });
     assert_eq!(
         world.acme.post("/plugins", &again).await.problem(409),
@@ -492,4 +498,49 @@ async fn tampered(stage: Arc<Stage>) {
         );
         root.execute(sqlx::AssertSqlSafe(undo)).await.unwrap();
     }
+}
+
+async fn policies(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    let watching = tokio::spawn(revocations::watch(world.app.clone()));
+    let acme = Publisher::register(&world.acme, "acme").await;
+    let release = acme.publish(component("policy_probe")).await.ok();
+    let new = json!({ "digest": release["digest"], "settings": { "answer": "allow" } });
+    // Nobody has looked at it yet.
+    let early = world.globex.post("/policies", &new).await;
+    assert_eq!(early.problem(422), "invalid_body");
+    world
+        .operator
+        .post(&about(&release, "approve"), &json!({}))
+        .await
+        .ok();
+    world.globex.post("/policies", &new).await.ok();
+    world
+        .globex
+        .upload("/plugins", chameleon(&guise("1.0.0")))
+        .await
+        .ok();
+    let said = || async {
+        let body = json!({ "params": {} });
+        let path = "/skills/chameleon/tell?dry_run=true";
+        let dry = world.globex.post(path, &body).await.ok();
+        (
+            text(&dry["policies"][0]["decision"]),
+            dry["policies"].to_string(),
+        )
+    };
+    assert_eq!(said().await.0, "allow");
+    let reason = json!({ "reason": "lets all pass" });
+    world
+        .operator
+        .post(&about(&release, "revoke"), &reason)
+        .await
+        .ok();
+    let began = Instant::now();
+    while said().await.0 != "deny" {
+        assert!(began.elapsed() < WITHIN, "{}", said().await.1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(said().await.1.contains("lets all pass"));
+    watching.abort();
 }

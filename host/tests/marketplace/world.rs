@@ -1,6 +1,6 @@
 use crate::Stage;
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::Mutex, task::AbortHandle};
@@ -39,6 +39,11 @@ impl Server {
 
     /// A database with the schema in it.
     pub async fn database(&self) -> Database<'_> {
+        self.database_before(i64::MAX).await
+    }
+
+    /// With what the migrations before this one made.
+    pub async fn database_before(&self, before: i64) -> Database<'_> {
         let mut databases = self.databases.lock().await;
         *databases += 1;
         let name = format!("story_{databases}");
@@ -54,10 +59,11 @@ impl Server {
             .expect("a database");
         let database = Database { server: self, name };
         let mut owner = database.connect("tsunami_owner").await;
-        db::MIGRATOR
-            .run(&mut owner)
-            .await
-            .expect("the migrations run");
+        for migration in db::MIGRATOR.iter().filter(|m| m.version < before) {
+            let sql = migration.sql.as_str().to_owned();
+            let run = owner.execute(sqlx::AssertSqlSafe(sql)).await;
+            run.expect("a migration runs");
+        }
         database
     }
 }
@@ -166,6 +172,14 @@ async fn app_on(database: &Database<'_>, folder: &Path, settings: &[(&str, &str)
         (
             "TSUNAMI_INSTANCES__DATA_DIR",
             text(folder.join("instances")),
+        ),
+        (
+            "TSUNAMI_INSTANCES__TOOLS_DIR",
+            text(repository().join(".tools")),
+        ),
+        (
+            "TSUNAMI_INSTANCES__BRIDGE_DIR",
+            text(repository().join("plugins/openclaw-bridge")),
         ),
     ];
     all.extend(

@@ -2,7 +2,7 @@
 
 use crate::{
     ClassLimits, CompileError, LoadError,
-    limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_TIME_MAX},
+    limits::COMPILE_TIME_MAX,
     worker::{ANSWER_ARTIFACT, ANSWER_REFUSED},
 };
 use rustix::process::Signal;
@@ -74,7 +74,7 @@ impl Compiler {
             .args(&self.arguments)
             .arg(limits.component_bytes_max.to_string())
             .arg(limits.compile_cpu_seconds_max.to_string())
-            .arg(COMPILE_MEMORY_BYTES_MAX.to_string())
+            .arg(limits.compile_memory_bytes_max.to_string())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -125,7 +125,7 @@ fn understand(
     if status.success() && !answer.is_empty() {
         return match answer.remove(0) {
             ANSWER_ARTIFACT => Ok(Artifact(answer)),
-            ANSWER_REFUSED => Err(refusal(&String::from_utf8_lossy(&answer))),
+            ANSWER_REFUSED => Err(refusal(&String::from_utf8_lossy(&answer), limits)),
             other => Err(CompileError::Died(format!("it answered {other}")).into()),
         };
     }
@@ -136,7 +136,7 @@ fn understand(
         return Err(CompileError::Time { seconds }.into());
     }
     if is_out_of_memory(&words) {
-        let bytes_max = COMPILE_MEMORY_BYTES_MAX;
+        let bytes_max = limits.compile_memory_bytes_max;
         return Err(CompileError::Memory { bytes_max }.into());
     }
     let last = words.lines().next_back().unwrap_or_default();
@@ -154,7 +154,7 @@ fn is_out_of_memory(words: &str) -> bool {
 }
 
 /// The words of wasmtime, as one of our errors.
-pub(crate) fn refusal(text: &str) -> LoadError {
+pub(crate) fn refusal(text: &str, limits: &ClassLimits) -> LoadError {
     let too_much = [
         "exceeds the limit",
         "exceeds pool",
@@ -165,7 +165,7 @@ pub(crate) fn refusal(text: &str) -> LoadError {
         "larger than the maximum",
     ];
     if is_out_of_memory(text) {
-        let bytes_max = COMPILE_MEMORY_BYTES_MAX;
+        let bytes_max = limits.compile_memory_bytes_max;
         CompileError::Memory { bytes_max }.into()
     } else if too_much.iter().any(|hint| text.contains(hint)) {
         LoadError::TooMuch(text.to_owned())

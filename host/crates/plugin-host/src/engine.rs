@@ -180,8 +180,8 @@ impl PluginHost {
             Class::Small => &self.0.small,
             Class::Large => &self.0.large,
         };
-        let component =
-            deserialize(&pool.engine, artifact).map_err(|e| refusal(&format!("{e:#}")))?;
+        let component = deserialize(&pool.engine, artifact)
+            .map_err(|e| refusal(&format!("{e:#}"), self.limits().of(class)))?;
         let pre = pool
             .linker
             .instantiate_pre(&component)

@@ -43,6 +43,8 @@ pub struct ClassLimits {
     pub artifact_bytes_max: usize,
     /// Processor time of its compilation, in seconds.
     pub compile_cpu_seconds_max: u32,
+    /// Address space of its compilation, in bytes.
+    pub compile_memory_bytes_max: u64,
     /// Functions of all its core modules together.
     pub functions_max: u64,
     /// The body of one function, in bytes.
@@ -70,8 +72,6 @@ pub const STACK_BYTES_MAX: usize = 512 << 10;
 pub const LOCALS_MAX: u64 = 1000;
 /// Modules and components within one another.
 pub const NESTING_MAX: usize = 8;
-/// Address space of a compilation, in bytes.
-pub const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// A compilation by the clock on the wall, on a machine that is busy with other things.
 pub const COMPILE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Linear memories and tables of one component.
@@ -95,6 +95,7 @@ impl Default for Limits {
                 component_bytes_max: 4 << 20,
                 artifact_bytes_max: 16 << 20,
                 compile_cpu_seconds_max: 10,
+                compile_memory_bytes_max: 2 << 30,
                 functions_max: 20_000,
                 function_bytes_max: 256 << 10,
                 core_instances_max: 8,
@@ -109,6 +110,7 @@ impl Default for Limits {
                 component_bytes_max: 24 << 20,
                 artifact_bytes_max: 64 << 20,
                 compile_cpu_seconds_max: 30,
+                compile_memory_bytes_max: 2 << 30,
                 functions_max: 40_000,
                 function_bytes_max: 1 << 20,
                 core_instances_max: 64,

@@ -111,7 +111,10 @@ fn it_is_killed_where_it_takes_too_long() {
 }
 
 fn it_is_killed_where_it_takes_too_much_memory() {
-    let error = load(&host(), &bombs::live_locals(1, 60_000)).expect_err("too large");
+    let mut limits = stage::limits();
+    limits.large.compile_memory_bytes_max = 256 << 20;
+    let host = host_with(limits, None);
+    let error = load(&host, &bombs::live_locals(1, 60_000)).expect_err("too large");
     assert!(
         matches!(error, LoadError::Compile(CompileError::Memory { .. })),
         "{error}"
@@ -165,7 +168,10 @@ fn one_tenant_compiles_one_at_a_time_and_others_go_on() {
         "{:?}",
         began.elapsed()
     );
-    assert!(compilers().len() <= 1, "{:?}", compilers());
+    // The other tenant's is collected, and the bombs go one after the other.
+    eventually("one of them compiles", || {
+        (compilers().len() <= 1).then_some(())
+    });
     for bomb in bombs {
         bomb.abort();
     }

@@ -19,13 +19,17 @@ fn searching(pages: u32, grown: u32, mark: u64) -> Vec<u8> {
     let module = format!(
         r#"(module
   (memory (export "memory") {pages})
-  (table $table 16 externref)
+  (table $table 16 funcref)
+  (elem declare func $look)
   (global $global (mut i64) (i64.const 0))
   (data (i32.const 512) "clean")
   (data (i32.const 528) "dirty")
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
   (func $mark (local $at i32)
     (global.set $global (i64.const {mark}))
+    (loop $again
+      (table.set $table (local.get $at) (ref.func $look))
+      (br_if $again (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 1))) (i32.const 16))))
     (local.set $at (i32.const 0x10000))
     (loop $again
       (i64.store (local.get $at) (i64.const {mark}))
