@@ -11,11 +11,13 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::{
+    runtime::Runtime,
+    sync::{Mutex, OnceCell},
+};
 use tower::ServiceExt;
 use tsunami::{
     app::App,
@@ -52,7 +54,8 @@ pub struct Server {
     pub runtime: Runtime,
     folder: TempDir,
     postgres: OnceCell<Postgres>,
-    databases: AtomicU32,
+    /// How many there are. Held while one is made: roles belong to the server, and its databases share them.
+    databases: Mutex<u32>,
 }
 
 impl Server {
@@ -68,7 +71,7 @@ impl Server {
             runtime: Runtime::new().expect("a runtime"),
             folder,
             postgres: OnceCell::new(),
-            databases: AtomicU32::new(0),
+            databases: Mutex::new(0),
         }
     }
 
@@ -84,8 +87,9 @@ impl Server {
 
     pub async fn ground(&self) -> Ground {
         let postgres = self.postgres().await;
-        let number = self.databases.fetch_add(1, Ordering::Relaxed);
-        let database = format!("story_{number}");
+        let mut databases = self.databases.lock().await;
+        *databases += 1;
+        let database = format!("story_{databases}");
         postgres
             .create_database(&database, &ROLES)
             .await
@@ -95,6 +99,7 @@ impl Server {
             .await
             .expect("the owner gets in");
         MIGRATOR.run(&mut owner).await.expect("the schema");
+        drop(databases);
         let folder = self.folder.path().join(&database);
         fs::create_dir(&folder).expect("a folder");
         let config = config(&folder, &url);
