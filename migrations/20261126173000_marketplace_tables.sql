@@ -200,7 +200,7 @@ create policy tenant_changes on plugin_releases for update to tsunami_app
     using (owner_tenant_id = current_tenant()) with check (owner_tenant_id = current_tenant());
 grant select, insert on plugin_releases to tsunami_app;
 -- Neither what was published nor what the operator thinks of it.
-grant update (visibility, yanked_at, yanked_by, yank_reason, conformance) on plugin_releases to tsunami_app;
+grant update (visibility, yanked_at, yanked_by, yank_reason) on plugin_releases to tsunami_app;
 
 create policy tenant_rows on release_audience for select to tsunami_app
     using (tenant_id = current_tenant() or owner_tenant_id = current_tenant());

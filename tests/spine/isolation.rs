@@ -109,7 +109,6 @@ pub fn body_of(operation: &str) -> Value {
                 "signature": format!("{}==", "A".repeat(86)), "visibility": "private" })
         }
         "update_release" => json!({ "visibility": "public" }),
-        "set_conformance" => json!({ "passed": true }),
         "reject_release" | "yank_release" | "revoke_release" => json!({ "reason": "not mine" }),
         "revoke_component" => json!({ "digest": "0".repeat(64), "reason": "not mine" }),
         "install_plugin"

@@ -150,9 +150,6 @@ pub enum PluginCommand {
         /// The id of a tenant that it is for; may be given several times. It is for all, unless given.
         #[arg(long = "for", value_name = "TENANT")]
         tenants: Vec<String>,
-        /// What a conformance check reported, as JSON.
-        #[arg(long, value_name = "FILE")]
-        conformance: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
@@ -314,7 +311,6 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
             oci,
             bundle,
             tenants,
-            conformance,
             output,
         } => {
             let publishing = Publishing {
@@ -324,7 +320,6 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
                 oci,
                 bundle: bundle.as_deref().map(read_json).transpose()?,
                 tenants,
-                conformance: conformance.as_deref().map(read_json).transpose()?,
             };
             show(&output, &publish(api, publishing).await?, release_line)
         }
@@ -759,7 +754,6 @@ struct Publishing<'a> {
     oci: Option<String>,
     bundle: Option<Value>,
     tenants: Vec<String>,
-    conformance: Option<Value>,
 }
 
 async fn publish(api: &Api, what: Publishing<'_>) -> anyhow::Result<Value> {
@@ -806,7 +800,6 @@ async fn publish(api: &Api, what: Publishing<'_>) -> anyhow::Result<Value> {
     let optional = [
         ("oci", what.oci.map(Value::from)),
         ("sigstore_bundle", what.bundle),
-        ("conformance", what.conformance),
     ];
     for (name, value) in optional {
         if let Some(value) = value {

@@ -28,6 +28,7 @@
 //! - What is checked at intake: `plugins/intake.rs`, and [`publishing`].
 //! - What a tenant is told of what it has: `installations.rs` here, and `notices` in `plugins/http.rs`.
 
+mod conformance;
 pub mod http;
 pub mod installations;
 pub mod publishing;

@@ -1,7 +1,7 @@
 //! What has to be true of a release before it is one.
 
 use super::{
-    PartyTx,
+    PartyTx, conformance,
     signing::CONTRACT,
     store::{self, KeyRow, PublisherRow, ReleaseRow},
     turn,
@@ -20,13 +20,10 @@ use crate::{
 };
 use axum::http::StatusCode;
 use semver::Version;
-use serde_json::Value;
 use tsunami_provenance::{
     Identity, OciError, PublicKey, Pulled, SigstoreError, Statement, StatementError,
 };
 
-/// A report is shown beside the release, in bytes of JSON.
-const CONFORMANCE_BYTES_MAX: usize = 256 << 10;
 /// Tenants that one private release is for.
 const AUDIENCE_MAX: usize = 1000;
 
@@ -50,7 +47,6 @@ pub struct Submission {
     pub is_public: bool,
     /// Whom it is for, where it is private.
     pub tenants: Vec<TenantId>,
-    pub conformance: Option<Value>,
 }
 
 /// Checks a release and writes it down; the same once more finds the one that is there.
@@ -61,9 +57,6 @@ pub async fn publish(
     idempotency: (Option<&str>, &[u8; 32]),
 ) -> Result<ReleaseId, Problem> {
     check_audience(submission.is_public, &submission.tenants)?;
-    if let Some(report) = &submission.conformance {
-        check_report(report)?;
-    }
     let pulled = match &submission.oci {
         Some(reference) => Some(pull(app, reference, &submission.digest).await?),
         None => None,
@@ -72,6 +65,11 @@ pub async fn publish(
         Some(pulled) => Some(intake::describe(app, turn(party), &pulled.component).await?),
         None => None,
     };
+    let component = match &pulled {
+        Some(pulled) => pulled.component.clone(),
+        None => brought(app, party, &submission.digest).await?,
+    };
+    let conformance = conformance::examine(app, turn(party), component).await?;
     let mut tx = PartyTx::begin(app, party).await?;
     let id = match &mut tx {
         PartyTx::Tenant(tx) => {
@@ -153,7 +151,7 @@ pub async fn publish(
         } else {
             "private"
         },
-        conformance: submission.conformance,
+        conformance,
         by: &by,
         approved_by: matches!(party, Party::Operator(_)).then_some(by.as_str()),
     };
@@ -166,6 +164,13 @@ pub async fn publish(
     set_audience(&mut tx, id, publisher.owner_tenant_id, &submission.tenants).await?;
     tx.commit().await?;
     Ok(id)
+}
+
+/// The bytes that the party brought.
+async fn brought(app: &App, party: &Party, digest: &str) -> Result<Vec<u8>, Problem> {
+    let mut tx = PartyTx::begin(app, party).await?;
+    let bytes = intake::bytes(&mut tx, digest).await?;
+    bytes.ok_or_else(|| not_brought(digest))
 }
 
 /// The publisher with this namespace, where the party may publish under it.
@@ -406,17 +411,6 @@ pub fn check_audience(is_public: bool, tenants: &[TenantId]) -> Result<(), Probl
         return Err(Problem::invalid_field("/tenants", &told));
     }
     Ok(())
-}
-
-/// # Errors
-/// 422 where the report is too large.
-pub fn check_report(report: &Value) -> Result<(), Problem> {
-    let bytes = report.to_string().len();
-    if bytes <= CONFORMANCE_BYTES_MAX {
-        return Ok(());
-    }
-    let told = format!("has {bytes} bytes; it must have at most {CONFORMANCE_BYTES_MAX}");
-    Err(Problem::invalid_field("/conformance", &told))
 }
 
 /// Says whom a release is for.

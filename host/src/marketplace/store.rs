@@ -203,7 +203,7 @@ pub struct NewRelease<'a> {
     pub sigstore_bundle: Option<&'a str>,
     pub source: Option<&'a str>,
     pub visibility: &'a str,
-    pub conformance: Option<Value>,
+    pub conformance: Value,
     pub by: &'a str,
     /// An operator's own need no look of an operator's.
     pub approved_by: Option<&'a str>,
@@ -500,17 +500,6 @@ pub async fn set_visibility(tx: &mut PgConnection, id: ReleaseId, visibility: &s
         "update plugin_releases set visibility = $2 where id = $1",
         id.uuid(),
         visibility
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-pub async fn set_conformance(tx: &mut PgConnection, id: ReleaseId, report: &Value) -> Result<()> {
-    sqlx::query!(
-        "update plugin_releases set conformance = $2 where id = $1",
-        id.uuid(),
-        report
     )
     .execute(tx)
     .await?;

@@ -8,6 +8,7 @@ use crate::{
     problem::{Problem, Violation},
 };
 use sqlx::PgConnection;
+use std::sync::Arc;
 use tsunami_plugin_host::{
     IntakeError, Kinds, ManifestError, Plugin, adapter::Manifest, policy, types::About,
 };
@@ -46,19 +47,27 @@ impl Described {
     }
 }
 
-/// Loads a component and asks it what it is, for a tenant or for [`super::OPERATOR`].
+/// Loads a component that nobody has looked at yet.
 ///
 /// # Errors
-/// 422 where it does not load, or is not well-formed; 503 where the sandbox is busy.
-pub async fn describe(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Described, Problem> {
-    let invalid = |detail: String| Problem::unprocessable("invalid_plugin", detail);
+/// 409 where it is revoked, 422 where it does not load, 503 where the sandbox is busy.
+pub async fn load_new(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Arc<Plugin>, Problem> {
     app.revocations().refuse_revoked(&sha256_hex(bytes))?;
-    let plugin = load(app, tenant, bytes.to_vec()).await.map_err(|e| {
+    load(app, tenant, bytes.to_vec()).await.map_err(|e| {
         if e.is_transient() {
             return busy();
         }
-        invalid(format!("This is no plugin: {e}."))
-    })?;
+        Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
+    })
+}
+
+/// Loads a component and asks it what it is, for a tenant or for [`super::OPERATOR`].
+///
+/// # Errors
+/// Those of [`load_new`]; 422 where it is not well-formed.
+pub async fn describe(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Described, Problem> {
+    let invalid = |detail: String| Problem::unprocessable("invalid_plugin", detail);
+    let plugin = load_new(app, tenant, bytes).await?;
     let said = call(app, tenant, &plugin, Plugin::describe_all)
         .await
         .map_err(|e| not_described(&e))?;

@@ -40,7 +40,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(search_marketplace))
         .routes(routes!(get_release, update_release))
         .routes(routes!(download_component))
-        .routes(routes!(set_conformance))
 }
 
 /// A component, and what it says of itself.
@@ -154,9 +153,6 @@ pub struct NewRelease {
     /// Whom a private release is for.
     #[serde(default)]
     pub tenants: Vec<TenantId>,
-    /// What a conformance check reported; shown to whoever reviews it.
-    #[serde(default)]
-    pub conformance: Option<Value>,
 }
 
 /// A published version of a plugin.
@@ -211,7 +207,7 @@ pub struct ReleaseDetails {
     pub source_kind: String,
     /// By digest, where it was pulled.
     pub source: Option<String>,
-    /// What a conformance check reported.
+    /// What the conformance check of `tsunami plugin check` found here, when it was published.
     pub conformance: Option<Value>,
     /// Installations and downloads of all versions.
     pub downloads_of_plugin: i64,
@@ -256,7 +252,6 @@ async fn publish_release(
         sigstore_bundle: new.sigstore_bundle.map(|bundle| bundle.to_string()),
         is_public: new.visibility == Visibility::Public,
         tenants: new.tenants,
-        conformance: new.conformance,
     };
     let claim = (key.as_deref(), &body.sha256);
     let id = Box::pin(publishing::publish(&app, &party, submission, claim)).await?;
@@ -434,29 +429,6 @@ async fn update_release(
     let visibility = if is_public { "public" } else { "private" };
     store::set_visibility(&mut tx, id, visibility).await?;
     publishing::set_audience(&mut tx, id, row.owner_tenant_id, &change.tenants).await?;
-    let row = visible_release(&mut tx, id).await?;
-    let release = present_whole(&mut tx, &party, row).await?;
-    tx.commit().await?;
-    Ok(Json(release))
-}
-
-/// Put a conformance report beside a release
-///
-/// For its publisher, and for operators.
-#[utoipa::path(put, path = "/marketplace/releases/{id}/conformance", tag = "marketplace", params(("id" = ReleaseId, Path)), request_body = Value,
-    responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
-async fn set_conformance(
-    State(app): State<App>,
-    party: Party,
-    Path(id): Path<ReleaseId>,
-    Json(report): Json<Value>,
-) -> Result<Json<Release>, Problem> {
-    party.require(Permission::Manage)?;
-    publishing::check_report(&report)?;
-    let mut tx = PartyTx::begin(&app, &party).await?;
-    let row = visible_release(&mut tx, id).await?;
-    must_own(&party, row.owner_tenant_id)?;
-    store::set_conformance(&mut tx, id, &report).await?;
     let row = visible_release(&mut tx, id).await?;
     let release = present_whole(&mut tx, &party, row).await?;
     tx.commit().await?;
