@@ -3,17 +3,29 @@
 //!
 //! `scripts/plugins && cargo run --release -p tsunami-plugin-host --features bench --example bench -- [--json] [--seconds 2] [FILE.wasm]`
 
+use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 use std::{
     hint::black_box,
-    path::PathBuf,
-    process::ExitCode,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
     sync::{Arc, Barrier},
     time::{Duration, Instant},
 };
 use tsunami_plugin_host::{Compiler, Limits, Plugin, PluginHost, TenantKey, adapter};
 
 const COMPILE: &str = "compile-plugin";
+/// Compiles one file and prints what that took: a process of its own, since the peak is that of all its children.
+const ONE: &str = "--compile-one";
+/// Components that only tests are for.
+const OF_TESTS: [&str; 6] = [
+    "chameleon",
+    "hostile",
+    "hostile_file",
+    "hostile_restless",
+    "hostile_socket",
+    "policy_probe",
+];
 /// Lengths of the message, so that the parameters have about so many bytes.
 const SIZES: [(&str, usize); 3] = [("200 B", 160), ("4 KiB", 4056), ("64 KiB", 65_496)];
 
@@ -22,7 +34,11 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == COMPILE) {
         return tsunami_plugin_host::compile_worker(arguments.into_iter().skip(1));
     }
-    match run(&arguments) {
+    let done = match arguments.as_slice() {
+        [first, file] if first == ONE => compile_one(file.as_ref()),
+        _ => run(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -64,6 +80,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                 .map(|(way, times)| Row::new(size, way, times)),
         );
     }
+    let compiled = compile_all()?;
     let call = call(SIZES[0].1);
     let one = throughput(&plugin, &call, 1, time);
     let two = throughput(&plugin, &call, 2, time);
@@ -71,6 +88,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         "component_bytes": bytes.len(),
         "engines_ms": set_up.as_secs_f64() * 1e3,
         "load_ms": loaded.as_secs_f64() * 1e3,
+        "compiled": compiled,
         "calls": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "fresh_200_b": { "calls_per_s_1_thread": one, "calls_per_s_2_threads": two, "ratio": two / one },
     });
@@ -85,6 +103,53 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
 fn shipped() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../../plugins/target/wasm32-wasip2/release/slack.wasm")
+}
+
+/// Each shipped plugin: how long it takes to compile and how much memory, in a process of its own.
+fn compile_all() -> Result<Vec<Value>, Box<dyn std::error::Error>> {
+    let mut files: Vec<_> = std::fs::read_dir(shipped().parent().ok_or("no folder")?)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "wasm"))
+        .filter(|path| {
+            !OF_TESTS
+                .iter()
+                .any(|name| path.file_stem() == Some(name.as_ref()))
+        })
+        .collect();
+    files.sort();
+    let mut rows = Vec::new();
+    for file in files {
+        let told = Command::new(std::env::current_exe()?)
+            .arg(ONE)
+            .arg(&file)
+            .output()?;
+        if !told.status.success() {
+            return Err(String::from_utf8_lossy(&told.stderr).into());
+        }
+        rows.push(serde_json::from_slice(&told.stdout)?);
+    }
+    Ok(rows)
+}
+
+fn compile_one(file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let bytes = std::fs::read(file)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let host = PluginHost::new(Limits::default(), Compiler::this_program([COMPILE])?, None)?;
+    let size = bytes.len();
+    let began = Instant::now();
+    runtime.block_on(host.load(TenantKey(1), bytes))?;
+    let took = began.elapsed();
+    let children = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    println!(
+        "{}",
+        json!({
+            "plugin": file.file_stem().map(|name| name.to_string_lossy()),
+            "component_bytes": size,
+            "compile_ms": took.as_secs_f64() * 1e3,
+            "peak_mib": children.max_rss() as f64 / 1024.0,
+        })
+    );
+    Ok(())
 }
 
 fn call(length: usize) -> adapter::Invocation {
@@ -208,6 +273,19 @@ fn print(report: &Value) {
             row["p50_us"].as_f64().unwrap_or(0.0),
             row["p99_us"].as_f64().unwrap_or(0.0),
             row["calls"]
+        );
+    }
+    println!(
+        "\n{:16} {:>10} {:>12} {:>10}",
+        "compiled", "bytes", "ms", "peak MiB"
+    );
+    for row in report["compiled"].as_array().into_iter().flatten() {
+        println!(
+            "{:16} {:>10} {:>12.0} {:>10.0}",
+            row["plugin"].as_str().unwrap_or_default(),
+            row["component_bytes"],
+            row["compile_ms"].as_f64().unwrap_or(0.0),
+            row["peak_mib"].as_f64().unwrap_or(0.0)
         );
     }
     let fresh = &report["fresh_200_b"];

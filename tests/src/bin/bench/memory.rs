@@ -1,12 +1,16 @@
-//! What `tsunami dev` itself takes of the memory. PostgreSQL, Temporal and the instances are processes of their own,
-//! and not counted.
+//! What `tsunami dev` itself takes of the memory, with tenants and their plugins, and how long those take to install and
+//! to be there again after a start. PostgreSQL, Temporal and the instances are processes of their own, and not counted.
 
-use crate::{Size, measure::rounded};
+use crate::{
+    Size,
+    measure::{Round, Rounds, rounded},
+};
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tsunami_tests::{company::Company, gateway::Gateway};
+use tsunami_tests::{api::Api, company::Company, company::text, component, gateway::Gateway};
 
 /// Tenants made at once.
 const LANES: usize = 8;
@@ -15,15 +19,43 @@ const READINGS: usize = 6;
 const SPREAD_MAX: f64 = 0.01;
 const READING_EVERY: Duration = Duration::from_millis(500);
 const SETTLES_WITHIN: Duration = Duration::from_secs(60);
-/// Where the tenants' Slack would be: nothing is sent.
-const NOWHERE: &str = "http://127.0.0.1:9/api";
-const TOKEN: &str = "xoxb-161803398874-989484820458-benchBENCHbenchBENCHbenc";
+/// What each tenant has.
+const PLUGINS: [&str; 3] = ["slack", "github", "notion"];
+/// Tenants whose plugins are called after the restart.
+const CALLED_MAX: usize = 100;
 
 #[derive(Serialize)]
 pub struct Figures {
     pub tenants: usize,
     pub tenants_have: &'static str,
     pub rows: Vec<Row>,
+    pub plugins: Vec<Took>,
+}
+
+/// How long something took that is done with plugins.
+#[derive(Serialize)]
+pub struct Took {
+    pub what: &'static str,
+    pub about: &'static str,
+    pub count: usize,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub slowest_ms: f64,
+}
+
+impl Took {
+    fn of(what: &'static str, about: &'static str, times: Vec<Duration>) -> Self {
+        let mut all = Rounds::default();
+        all.push(Round::new(times, Duration::ZERO));
+        Self {
+            what,
+            about,
+            count: all.count(),
+            p50_ms: rounded(all.percentile_ms(50)),
+            p99_ms: rounded(all.percentile_ms(99)),
+            slowest_ms: rounded(all.percentile_ms(100)),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -41,7 +73,7 @@ pub async fn measure(size: &Size) -> anyhow::Result<Figures> {
     let mut rows = vec![row("idle", "just started, no tenant", &gateway).await?];
     eprintln!("bench: memory, making {} tenants", size.tenants);
     let began = Instant::now();
-    make_tenants(&gateway, size.tenants).await?;
+    let (tenants, installs) = make_tenants(&gateway, size.tenants).await?;
     let about = format!(
         "right after {} tenants were made, in {} s",
         size.tenants,
@@ -51,29 +83,94 @@ pub async fn measure(size: &Size) -> anyhow::Result<Figures> {
     tokio::task::block_in_place(|| gateway.stop());
     gateway.start_host().await;
     rows.push(row("restarted", "started again with these tenants", &gateway).await?);
+    let owners: Vec<_> = tenants
+        .iter()
+        .take(CALLED_MAX)
+        .map(|key| gateway.operator().with_key(key))
+        .collect();
+    let first = dry_runs(&owners).await?;
+    let later = dry_runs(&owners).await?;
+    rows.push(
+        row(
+            "called",
+            "after dry runs of all plugins of 100 tenants",
+            &gateway,
+        )
+        .await?,
+    );
     Ok(Figures {
         tenants: size.tenants,
-        tenants_have: "an owner with a key, an agent, Slack installed and set up, a bot token; no instance",
+        tenants_have: "an owner with a key, an agent, and three plugins: Slack, GitHub and Notion; no instance",
         rows,
+        plugins: vec![
+            Took::of(
+                "install",
+                "POST /plugins with the component, eight at once",
+                installs,
+            ),
+            Took::of(
+                "first call",
+                "a dry run over the API, the tenant's first of this plugin since the restart",
+                first,
+            ),
+            Took::of("later call", "the same once more", later),
+        ],
     })
 }
 
-async fn make_tenants(gateway: &Gateway, count: usize) -> anyhow::Result<()> {
+/// The owners' keys, and how long each installation took.
+async fn make_tenants(
+    gateway: &Gateway,
+    count: usize,
+) -> anyhow::Result<(Vec<String>, Vec<Duration>)> {
     let operator = gateway.operator();
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
         let operator = operator.clone();
         lanes.spawn(async move {
+            let (mut keys, mut times) = (Vec::new(), Vec::new());
             for number in (lane..count).step_by(LANES) {
                 let company = Company::found_by(&operator, &format!("tenant-{number}")).await;
-                company.equip(NOWHERE, TOKEN).await;
+                let agent =
+                    json!({ "name": "data_analyst", "capabilities": ["reporting"], "trust": 0.8 });
+                company.owner.post("/agents", &agent).await.ok();
+                for plugin in PLUGINS {
+                    let file = component(plugin);
+                    let began = Instant::now();
+                    company.owner.upload("/plugins", file).await.ok();
+                    times.push(began.elapsed());
+                }
+                keys.push(company.owner.key.clone());
             }
+            (keys, times)
         });
     }
+    let (mut keys, mut times) = (Vec::new(), Vec::new());
     while let Some(lane) = lanes.join_next().await {
-        lane?;
+        let (of_lane, took) = lane?;
+        keys.extend(of_lane);
+        times.extend(took);
     }
-    Ok(())
+    Ok((keys, times))
+}
+
+/// One dry run of each of the tenants' plugins, with the first example that the plugin gives.
+async fn dry_runs(owners: &[Api]) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for owner in owners {
+        let plugins = owner.get("/plugins").await.ok();
+        for plugin in plugins["items"].as_array().into_iter().flatten() {
+            let action = &plugin["actions"][0];
+            let (skill, name) = (text(&plugin["skill"]), text(&action["name"]));
+            let body = json!({ "params": action["examples"][0]["params"] });
+            let path = format!("/skills/{skill}/{name}?dry_run=true");
+            let began = Instant::now();
+            let dry = owner.post(&path, &body).await.ok();
+            times.push(began.elapsed());
+            anyhow::ensure!(dry["request"].is_object(), "{skill} {name}: {dry}");
+        }
+    }
+    Ok(times)
 }
 
 async fn row(when: &'static str, about: &str, gateway: &Gateway) -> anyhow::Result<Row> {

@@ -235,7 +235,19 @@ fn write_memory(f: &mut fmt::Formatter<'_>, figures: &memory::Figures) -> fmt::R
         f,
         "Each of the {} tenants has {}.",
         figures.tenants, figures.tenants_have
-    )
+    )?;
+    let mut table = Table::new(&["", "count", "p50 ms", "p99 ms", "slowest ms"]);
+    for row in &figures.plugins {
+        table.push(vec![
+            row.what.to_owned(),
+            row.count.to_string(),
+            format!("{:.2}", row.p50_ms),
+            format!("{:.2}", row.p99_ms),
+            format!("{:.1}", row.slowest_ms),
+        ]);
+    }
+    write!(f, "\n{table}")?;
+    legend(f, figures.plugins.iter().map(|row| (row.what, row.about)))
 }
 
 /// What the rows are, each once.
