@@ -2,7 +2,7 @@
 
 use crate::{
     Stories, Theatre, World,
-    isolation::{Operation, operations},
+    isolation::{NOBODYS, operations},
     shared,
 };
 use futures::StreamExt;
@@ -30,14 +30,6 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         "a_thousand_requests_at_once_are_all_answered",
         thousand,
     );
-}
-
-fn filled(operation: &Operation) -> String {
-    let path = operation
-        .path
-        .replace("{id}", "00000000-0000-7000-8000-000000000000");
-    path.replace("{skill}", "slack")
-        .replace("{action}", "send_message")
 }
 
 /// A problem that names what to do, or an answer.
@@ -82,7 +74,7 @@ async fn bad_bodies(world: Arc<World>) {
             for kind in ["application/json", "text/plain"] {
                 // A connection of its own: one that was cut off must not fail the next request.
                 let fresh = Api::new(&owner.base, &owner.key);
-                let request = fresh.request(operation.method.clone(), &filled(&operation));
+                let request = fresh.request(operation.method.clone(), &operation.path_to(NOBODYS));
                 let request = request.header("content-type", kind).body(body.clone());
                 let what = format!("{} with {what} as {kind}", operation.id);
                 // A body that is too large may be refused before it is read to the end.
@@ -136,7 +128,7 @@ async fn bad_paths(world: Arc<World>) {
             continue;
         }
         for id in ids {
-            let path = operation.path.replace("{id}", &id.replace(' ', "%20"));
+            let path = operation.path_to(&id.replace(' ', "%20"));
             let answer = super::isolation::ask(owner, &operation, &path).await;
             is_decent(&answer, &path);
             assert!(!answer.status.is_success(), "{path}");

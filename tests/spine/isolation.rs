@@ -53,6 +53,20 @@ pub struct Operation {
     pub has_body: bool,
 }
 
+/// An id that nothing has.
+pub const NOBODYS: &str = "00000000-0000-7000-8000-000000000000";
+
+impl Operation {
+    /// The path to one thing; what else it names is Slack's, or nobody's.
+    pub fn path_to(&self, id: &str) -> String {
+        self.path
+            .replace("{id}", id)
+            .replace("{key}", NOBODYS)
+            .replace("{skill}", "slack")
+            .replace("{action}", "send_message")
+    }
+}
+
 pub async fn operations(api: &Api) -> Vec<Operation> {
     operations_of(&api.get("//openapi.json").await.ok())
 }
@@ -232,9 +246,7 @@ async fn nothing_is_found(world: Arc<World>) {
             continue;
         };
         if whose(&operation) == Whose::Operators && !belongings.contains_key(collection) {
-            let path = operation
-                .path
-                .replace("{id}", &uuid::Uuid::nil().to_string());
+            let path = operation.path_to(NOBODYS);
             let answer = ask(&intruder.owner, &operation, &path).await;
             assert_eq!(answer.problem(404), "not_found", "{}", operation.id);
             continue;
@@ -242,6 +254,7 @@ async fn nothing_is_found(world: Arc<World>) {
         let id = belongings.get(collection).unwrap_or_else(|| {
             panic!("`{collection}` is new: say in isolation.rs what acme has of it")
         });
+        let rest = rest.replace("{key}", NOBODYS);
         let path = format!("/{collection}/{id}{rest}");
         let answer = ask(&intruder.owner, &operation, &path).await;
         assert_eq!(answer.problem(404), "not_found", "{} {path}", operation.id);
@@ -423,7 +436,7 @@ async fn ids_of_others(world: Arc<World>) {
     for place in &places {
         let operation = operations.iter().find(|known| known.id == place.operation);
         let operation = operation.expect("it is described");
-        let path = operation.path.replace("{id}", &place.own);
+        let path = operation.path_to(&place.own);
         let ask = async |id: &str| {
             let Some(name) = place.pointer.strip_prefix('/') else {
                 let asked = format!("{path}?{}={id}", place.pointer);
@@ -461,12 +474,7 @@ async fn keys_are_asked_for(world: Arc<World>) {
     let guess = nobody.with_key("tsk_AAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     let operator = world.gateway.operator();
     for operation in operations(&nobody).await {
-        let path = operation
-            .path
-            .replace("{id}", &uuid::Uuid::nil().to_string());
-        let path = path
-            .replace("{skill}", "slack")
-            .replace("{action}", "send_message");
+        let path = operation.path_to(NOBODYS);
         // An operator runs the gateway and sees nothing inside a tenant; for a tenant's key, its operations do not exist.
         let whose = whose(&operation);
         for api in [&nobody, &guess, &nobody.with_key("nonsense")] {
@@ -501,12 +509,7 @@ async fn auditor(world: Arc<World>) {
         if whose(&operation) == Whose::Operators {
             continue;
         }
-        let path = operation
-            .path
-            .replace("{id}", &uuid::Uuid::nil().to_string());
-        let path = path
-            .replace("{skill}", "slack")
-            .replace("{action}", "send_message");
+        let path = operation.path_to(NOBODYS);
         let answer = ask(&auditor, &operation, &path).await;
         if operation.method == Method::GET {
             assert!(

@@ -151,9 +151,12 @@ async fn failing(world: Arc<World>) {
         refused.text
     );
     // Nor does a skill, or what is no component.
-    for file in [component("slack"), b"nonsense".to_vec()] {
+    for (file, code) in [
+        (component("slack"), "invalid_policy"),
+        (b"nonsense".to_vec(), "invalid_plugin"),
+    ] {
         let refused = owner.upload("/policies/components", file).await;
-        assert_eq!(refused.problem(422), "invalid_policy");
+        assert_eq!(refused.problem(422), code);
     }
 }
 
