@@ -88,7 +88,7 @@ pub async fn check_call(
         )
         .with_errors(violations));
     }
-    check_scopes(config, action, params)
+    check_scopes(&config.skill_name, &config.allowed_scopes, action, params)
 }
 
 /// Refuses settings that are not what the plugin's schema says.
@@ -173,33 +173,83 @@ pub fn scope_values(action: &Action, params: &Value) -> Vec<ScopeValue> {
     all
 }
 
-/// Each value that a scope points at must be one that the tenant allows.
-fn check_scopes(config: &ConfigRow, action: &Action, params: &Value) -> Result<(), Problem> {
+/// Each value that a scope points at must be one that the tenant allows. Where there is none, the action would choose
+/// for itself, and that is refused too.
+fn check_scopes(
+    skill: &str,
+    allowed_scopes: &Value,
+    action: &Action,
+    params: &Value,
+) -> Result<(), Problem> {
+    let denied = |detail: String| Problem::new(StatusCode::FORBIDDEN, "scope_denied", detail);
     for scope in &action.scopes {
-        let Some(allowed) = config
-            .allowed_scopes
-            .get(&scope.name)
-            .and_then(Value::as_array)
-        else {
+        let Some(allowed) = allowed_scopes.get(&scope.name).and_then(Value::as_array) else {
             continue;
         };
-        let values: Vec<&Value> = match params.pointer(&scope.pointer) {
-            None => continue,
-            Some(Value::Array(values)) => values.iter().collect(),
-            Some(value) => vec![value],
+        let values: &[Value] = match params.pointer(&scope.pointer) {
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(values)) => values,
+            Some(value) => std::slice::from_ref(value),
         };
-        if let Some(denied) = values.into_iter().find(|value| !allowed.contains(value)) {
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "scope_denied",
-                format!(
-                    "{denied} is not among the {} that `{}` may be used with: {}.",
-                    scope.name,
-                    config.skill_name,
-                    Value::from(allowed.clone())
-                ),
-            ));
+        let among = || {
+            let (name, allowed) = (&scope.name, Value::from(allowed.clone()));
+            format!("the {name} that `{skill}` may be used with: {allowed}")
+        };
+        if values.is_empty() {
+            let place = &scope.pointer;
+            return Err(denied(format!(
+                "The call names nothing at `{place}` of its parameters. Name one of {}.",
+                among()
+            )));
+        }
+        if let Some(other) = values.iter().find(|value| !allowed.contains(value)) {
+            return Err(denied(format!("{other} is not among {}.", among())));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn action() -> Action {
+        let action = json!({
+            "name": "post", "title": "Post", "summary": "Posts.", "risk": "write", "params_schema": "{}", "output_schema": "{}",
+            "examples": [], "credentials": [], "idempotent": false, "pagination": null,
+            "scopes": [{ "name": "channels", "pointer": "/channel" }],
+        });
+        serde_json::from_value(action).expect("an action")
+    }
+
+    fn allowed(params: &Value) -> bool {
+        check_scopes(
+            "slack",
+            &json!({ "channels": ["#a", "#b"] }),
+            &action(),
+            params,
+        )
+        .is_ok()
+    }
+
+    #[test]
+    fn what_is_restricted_has_to_be_named() {
+        for params in [
+            json!({}),
+            json!({ "channel": null }),
+            json!({ "channel": [] }),
+            json!({ "channel": "#c" }),
+            json!({ "channel": ["#a", "#c"] }),
+        ] {
+            assert!(!allowed(&params), "{params}");
+        }
+        for params in [
+            json!({ "channel": "#a" }),
+            json!({ "channel": ["#b", "#a"] }),
+        ] {
+            assert!(allowed(&params), "{params}");
+        }
+        assert!(check_scopes("slack", &json!({}), &action(), &json!({})).is_ok());
+    }
 }
