@@ -659,7 +659,11 @@ impl<'a> Run<'a> {
         } else {
             let mut tx = self.app.db().tenant(self.tenant).await?;
             let config = self.config()?;
-            let opened = self.app.vault().open_to_mask(&mut tx, config, &keys).await?;
+            let opened = self
+                .app
+                .vault()
+                .open_to_mask(&mut tx, config, &keys)
+                .await?;
             tx.commit().await?;
             Some(opened)
         };
