@@ -5,8 +5,10 @@ mod artifacts;
 mod bombs;
 mod confinement;
 mod fairness;
+mod generated;
 mod golden;
 mod hostile;
+mod image;
 mod neutral;
 mod sandbox;
 mod stage;
@@ -17,13 +19,16 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(stage::COMPILE) {
-        return tsunami_plugin_host::compile_worker(arguments);
+    match arguments.next().as_deref() {
+        Some(stage::COMPILE) => return tsunami_plugin_host::compile_worker(arguments),
+        Some(generated::GENERATE) => return generated::generate(arguments),
+        _ => {}
     }
     let trials = [
         artifacts::trials(),
         confinement::trials(),
         fairness::trials(),
+        generated::trials(),
         golden::trials(),
         hostile::trials(),
         neutral::trials(),
