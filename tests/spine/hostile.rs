@@ -118,6 +118,7 @@ fn memory_kib(gateway: &Gateway) -> u64 {
 }
 
 /// URLs of requests that the plugin may not make. It declared `allowed.example`, and its settings name the recorder.
+/// U+2400 becomes U+0000, which no parameter holds.
 const URLS: &[&str] = &[
     // Hosts that were not declared, some of which look like the one that was.
     "https://other.example/",
@@ -149,7 +150,7 @@ const URLS: &[&str] = &[
     "https://allowed.example\n.other.example/",
     "https://allowed.example/\r\nhost: other.example",
     "https://allowed.example/ HTTP/1.1",
-    "https://allowed.example/\0",
+    "https://allowed.example/\u{2400}",
     " https://other.example/",
     "https://[allowed.example]/",
     // Relative ones, and none.
@@ -190,7 +191,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("x", "a\r\nhost: other.example"),
     ("x", "a\nb"),
     ("x", "a\rb"),
-    ("x", "a\0b"),
+    ("x", "a\u{2400}b"),
     ("x", "\u{7f}"),
     ("x\r\ny", "z"),
     ("x y", "z"),

@@ -146,12 +146,14 @@ fn attack(call: &mut Call, params: Value) -> Result<Done<Value>, Stop> {
     ))
 }
 
-/// `{"url", "headers": [[name, value]], "type", "fields"}`, of which nothing has to be well-formed.
+/// `{"url", "headers": [[name, value]], "type", "fields"}`, of which nothing has to be well-formed. Parameters hold no
+/// U+0000; U+2400 stands for it.
 fn asked(base: &str, params: &Value) -> WitRequest {
-    let text = |value: &Value| Part::Text(value.as_str().unwrap_or_default().to_owned());
+    let plain = |value: &Value| value.as_str().unwrap_or_default().replace('\u{2400}', "\0");
+    let text = |value: &Value| Part::Text(plain(value));
     let pairs = params["headers"].as_array().into_iter().flatten();
     let headers = pairs.map(|pair| Field {
-        name: pair[0].as_str().unwrap_or_default().to_owned(),
+        name: plain(&pair[0]),
         value: vec![text(&pair[1])],
     });
     let content = params["type"].as_str().map(|content_type| {

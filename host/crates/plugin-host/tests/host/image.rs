@@ -1,9 +1,10 @@
 //! A plugin that says of itself whatever a test wants: its memory is written out beforehand, as the Canonical ABI lays
 //! a manifest out, and `describe` only says where it begins.
 
-use crate::stage::guest;
+use crate::stage::{self, guest};
 use std::fmt::Write;
 use tsunami_plugin_host::{
+    PluginHost,
     adapter::{Action, Example, Manifest, Pagination, Scope},
     types::{About, Risk},
 };
@@ -11,6 +12,18 @@ use tsunami_plugin_host::{
 /// Where the manifest begins.
 const BASE: usize = 1024;
 const PAGE: usize = 64 << 10;
+
+/// What the golden plugin says of itself, without its credentials: here nobody describes them.
+pub fn golden(host: &PluginHost) -> Manifest {
+    let bytes = stage::read(&stage::wit().join("golden/skill.wasm"));
+    let plugin = stage::load(host, &bytes).expect("it loads");
+    let described = plugin.describe_all().expect("it is well-formed");
+    let mut manifest = described.manifest.expect("a skill");
+    for action in &mut manifest.actions {
+        action.credentials.clear();
+    }
+    manifest
+}
 
 /// A plugin with this manifest.
 pub fn plugin(manifest: &Manifest) -> Vec<u8> {
