@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tsunami_plugin_host::{
@@ -433,7 +433,10 @@ impl Dice {
             2 => (*self.one(TEXTS)).to_owned(),
             3 => format!("{before}{}{after}", self.one(TEXTS)),
             // Names of JSON Schema's in the place of others.
-            4 => text.replace(self.one(KEYWORDS), self.one(KEYWORDS)),
+            4 => {
+                let (old, new) = (*self.one(KEYWORDS), *self.one(KEYWORDS));
+                text.replace(old, new)
+            }
             _ => {
                 let drawn = char::from_u32(u32::try_from(self.below(0x11_0000)).expect("it fits"));
                 format!("{before}{}{after}", drawn.unwrap_or('\u{fffd}'))

@@ -120,9 +120,9 @@ pub fn guest(world: &str, module: &str) -> Vec<u8> {
         .expect("the world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .expect("its metadata");
-    let encoder = ComponentEncoder::default().module(&module);
-    let component = encoder.and_then(|mut encoder| encoder.encode());
-    component.unwrap_or_else(|e| panic!("{e:#}"))
+    let mut encoder = ComponentEncoder::default();
+    encoder.module(&module).expect("a module");
+    encoder.encode().unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 pub fn invocation(action: &str, params: &str) -> adapter::Invocation {
