@@ -95,28 +95,48 @@ function longest(candidates, haystack, at) {
 
 /** Where the needle that begins at `from` ends at the latest; -1 where it does not stand there. Several readings are
  *  followed at once: a percent sign is itself, or the beginning of what stands for it. */
-function endOf({ bytes, isBroken }, haystack, from) {
-  // As long as a byte can only be itself, there is one way to go.
-  let begun = 0;
-  for (; begun < bytes.length && !MAY_BE_MORE[haystack[from + begun]]; begun += 1) {
-    if (haystack[from + begun] !== bytes[begun]) return -1;
+function endOf(needle, haystack, from) {
+  const { bytes } = needle;
+  let [read, at] = [0, from];
+  for (;;) {
+    // As long as a byte can only be itself, there is one way to go.
+    while (read < bytes.length && !MAY_BE_MORE[haystack[at]]) {
+      if (haystack[at] !== bytes[read]) return -1;
+      read += 1;
+      at += 1;
+    }
+    if (read === bytes.length) return at;
+    const ways = waysOn(needle, haystack, read, at);
+    if (ways.length === 0) return -1;
+    if (ways.length > 1) return endOfSeveral(needle, haystack, ways);
+    [read, at] = ways[0];
   }
+}
+
+/** Pairs of how much of the needle is read then, and where. */
+function waysOn({ bytes, isBroken }, haystack, read, place) {
+  const at = isBroken && read > 0 ? afterLineBreaks(haystack, place) : place;
+  const ways = haystack[at] === bytes[read] ? [[read + 1, at + 1]] : [];
+  for (const [meant, next] of escapesAt(haystack, at)) {
+    if (startsWith(bytes, read, meant)) ways.push([read + meant.length, next]);
+  }
+  return ways;
+}
+
+function endOfSeveral(needle, haystack, ways) {
   // For how much of the needle was read, where that may have ended.
-  const ends = new Map([[begun, new Set([from + begun])]]);
-  for (let read = begun; read < bytes.length; read += 1) {
+  const ends = new Map();
+  for (const [read, at] of ways) note(ends, read, at);
+  for (let read = Math.min(...ends.keys()); read < needle.bytes.length; read += 1) {
     const here = ends.get(read);
     if (here === undefined) continue;
     ends.delete(read);
     for (const end of here) {
-      const at = isBroken && read > 0 ? afterLineBreaks(haystack, end) : end;
-      if (haystack[at] === bytes[read]) note(ends, read + 1, at + 1);
-      for (const [meant, next] of escapesAt(haystack, at)) {
-        if (startsWith(bytes, read, meant)) note(ends, read + meant.length, next);
-      }
+      for (const [then, at] of waysOn(needle, haystack, read, end)) note(ends, then, at);
     }
     if (ends.size === 0) return -1;
   }
-  return Math.max(...(ends.get(bytes.length) ?? [-1]));
+  return Math.max(...(ends.get(needle.bytes.length) ?? [-1]));
 }
 
 function note(ends, read, end) {
