@@ -332,7 +332,13 @@ async fn two_builds(world: Arc<World>) {
     #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
     let seconds = std::env::var("TSUNAMI_TEST_BUILDS_SECONDS");
     let seconds = seconds.map_or(SECONDS_DEFAULT, |text| text.parse().expect("a number"));
-    let globex = Company::ready(&world.gateway, "globex-builds", &world.slack, "xoxb-globex").await;
+    let globex = Company::ready(
+        &world.gateway,
+        "globex-builds",
+        &world.slack,
+        "xoxb-161803398874-globexglobex",
+    )
+    .await;
     let over = Instant::now() + Duration::from_secs(seconds);
     let tenants = [("acme", world.acme.clone()), ("globex", globex)];
     let calls = tenants.map(|(tenant, company)| async move {
