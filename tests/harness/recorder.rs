@@ -21,6 +21,8 @@ pub struct Arrival {
     pub method: String,
     pub path: String,
     pub authorization: String,
+    /// All of them, with lower-case names.
+    pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
@@ -29,6 +31,11 @@ impl Arrival {
     pub fn message(&self) -> String {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         body["text"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// All of it, to search.
+    pub fn whole(&self) -> String {
+        format!("{} {:?}\n{}", self.path, self.headers, self.body)
     }
 }
 
@@ -94,6 +101,11 @@ impl Recorder {
         self.notes().replies.push_back((status, headers, body));
     }
 
+    /// What [`Recorder::answer_next`] said and nobody asked for.
+    pub fn forget_replies(&self) {
+        self.notes().replies.clear();
+    }
+
     /// From now on requests are noted, and answered only when [`Recorder::release`] is called.
     pub fn hold(&self) {
         self.open.send_replace(false);
@@ -113,6 +125,14 @@ async fn record(State(recorder): State<Recorder>, request: Request) -> Response 
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default()
             .to_owned(),
+        headers: request
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                let value = String::from_utf8_lossy(value.as_bytes());
+                (name.to_string(), value.into_owned())
+            })
+            .collect(),
         body: String::new(),
     };
     let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;

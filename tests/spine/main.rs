@@ -5,6 +5,7 @@
 
 mod approvals;
 mod bad_input;
+mod exfiltration;
 mod hostile;
 mod instance_killed;
 mod isolation;
@@ -121,6 +122,7 @@ fn main() {
         main_job::stories,
         isolation::stories,
         hostile::stories,
+        exfiltration::stories,
         approvals::stories,
         once::stories,
         policies::stories,

@@ -40,6 +40,28 @@ fn hex(text: &str) -> String {
 async fn nowhere(world: Arc<World>) {
     spellings::are_found();
     act(&world).await;
+    no_answer_shows(&world, &shows).await;
+    let mut database = world.gateway.database("postgres").await;
+    let found = tables_that_show(&mut database, &shows).await;
+    assert!(found.is_empty(), "in the tables {found:?}");
+    assert!(!shows(&world.gateway.log()), "in the host's log");
+    // Every file: PostgreSQL's with its log, Temporal's, OpenClaw's state, all logs.
+    sqlx::query("checkpoint")
+        .execute(&mut database)
+        .await
+        .expect("all is on the disk");
+    let (searched, found) = files_that_show(world.gateway.folder(), &|bytes| SECRET.are_in(bytes));
+    let database_url = world.gateway.database_url("postgres");
+    assert!(
+        searched > 500,
+        "only {searched} files were searched, for {database_url}"
+    );
+    assert!(found.is_empty(), "in the files {found:?}");
+    processes_show_nothing(&world).await;
+}
+
+/// Whatever the owner may read.
+pub async fn no_answer_shows(world: &World, shows: &impl Fn(&str) -> bool) {
     let acme = &world.acme;
     for operation in operations(&acme.owner).await {
         if operation.method != reqwest::Method::GET || operation.path.contains("{skill}") {
@@ -63,23 +85,6 @@ async fn nowhere(world: Arc<World>) {
             assert!(!shows(&answer.text), "{path}: {}", answer.text);
         }
     }
-    let mut database = world.gateway.database("postgres").await;
-    let found = tables_that_show(&mut database).await;
-    assert!(found.is_empty(), "in the tables {found:?}");
-    assert!(!shows(&world.gateway.log()), "in the host's log");
-    // Every file: PostgreSQL's with its log, Temporal's, OpenClaw's state, all logs.
-    sqlx::query("checkpoint")
-        .execute(&mut database)
-        .await
-        .expect("all is on the disk");
-    let (searched, found) = files_that_show(world.gateway.folder(), &SECRET);
-    let database_url = world.gateway.database_url("postgres");
-    assert!(
-        searched > 500,
-        "only {searched} files were searched, for {database_url}"
-    );
-    assert!(found.is_empty(), "in the files {found:?}");
-    processes_show_nothing(&world).await;
 }
 
 /// Everything that touches a credential, and everything that might let it out.
@@ -149,7 +154,10 @@ async fn act(world: &World) {
 }
 
 /// The tables with a row that shows it, as text: what is compressed on the disk is not here.
-async fn tables_that_show(database: &mut PgConnection) -> Vec<String> {
+pub async fn tables_that_show(
+    database: &mut PgConnection,
+    shows: &impl Fn(&str) -> bool,
+) -> Vec<String> {
     let tables: Vec<String> = sqlx::query_scalar("select relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'public' and relkind in ('r', 'p')")
         .fetch_all(&mut *database)
         .await
@@ -169,13 +177,13 @@ async fn tables_that_show(database: &mut PgConnection) -> Vec<String> {
 }
 
 /// How many files lie below a folder, and which of them show it.
-fn files_that_show(folder: &Path, what: &Spellings) -> (usize, Vec<PathBuf>) {
+pub fn files_that_show(folder: &Path, shows: &impl Fn(&[u8]) -> bool) -> (usize, Vec<PathBuf>) {
     let (mut searched, mut found) = (0, Vec::new());
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let (path, kind) = (entry.path(), entry.file_type());
         match kind {
             Ok(kind) if kind.is_dir() => {
-                let below = files_that_show(&path, what);
+                let below = files_that_show(&path, shows);
                 searched += below.0;
                 found.extend(below.1);
             }
@@ -184,7 +192,7 @@ fn files_that_show(folder: &Path, what: &Spellings) -> (usize, Vec<PathBuf>) {
                     continue; // It was removed meanwhile.
                 };
                 searched += 1;
-                if what.are_in(&bytes) {
+                if shows(&bytes) {
                     found.push(path);
                 }
             }
@@ -213,14 +221,16 @@ async fn nowhere_in_temporal(world: Arc<World>) {
     let temporal = world.gateway.data_dir().join("temporal");
     // Their ids are there, in clear: what is searched is where it would be.
     for task in [&refused, &handed_on] {
-        let (_, found) = files_that_show(&temporal, &Spellings::of(task));
+        let task = Spellings::of(task);
+        let (_, found) = files_that_show(&temporal, &|bytes| task.are_in(bytes));
         assert!(
             !found.is_empty(),
             "the search finds nothing in {}",
             temporal.display()
         );
     }
-    let (_, found) = files_that_show(&temporal, &Spellings::of(TOLD));
+    let told = Spellings::of(TOLD);
+    let (_, found) = files_that_show(&temporal, &|bytes| told.are_in(bytes));
     assert!(found.is_empty(), "in the files {found:?}");
 }
 

@@ -125,6 +125,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
                 settings: &config.settings,
                 private_hosts: &app.config().skills.private_network_hosts,
                 credentials: &references,
+                kept_back: &[],
             };
             match render::render(&request, &place) {
                 Ok(rendered) => out.request = Some(rendered.shown),

@@ -71,6 +71,8 @@ pub enum Origin {
     },
 }
 
+/// Of the code of a failure: the service's own, in the plugin's words.
+const CODE_CHARS_MAX: usize = 200;
 /// Of the message of a failure.
 const MESSAGE_CHARS_MAX: usize = 2000;
 
@@ -201,11 +203,11 @@ impl CallFailure {
 }
 
 impl CallFailure {
-    /// What a plugin or a service said, as it may be kept: jsonb holds no U+0000, and a message has an end.
+    /// What a plugin or a service said, as it may be kept: jsonb holds no U+0000, and both have an end.
     fn cleaned(self) -> Self {
-        let message = self.message.replace('\0', "");
+        let (code, message) = (self.code.replace('\0', ""), self.message.replace('\0', ""));
         Self {
-            code: self.code.replace('\0', ""),
+            code: code.chars().take(CODE_CHARS_MAX).collect(),
             message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
             ..self
         }

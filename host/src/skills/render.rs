@@ -36,6 +36,8 @@ pub struct Place<'a> {
     /// `host` or `host:port` on a private network that the operator allows.
     pub private_hosts: &'a [String],
     pub credentials: &'a [Opened],
+    /// Of other actions of the skill. They are put into nothing; a service that shows one knows it from another call.
+    pub kept_back: &'a [Opened],
 }
 
 /// A request that may leave.
@@ -100,9 +102,11 @@ impl Content {
 }
 
 pub fn render(wanted: &adapter::Request, place: &Place<'_>) -> Result<Rendered, String> {
+    let known = place.credentials.iter().chain(place.kept_back);
     let mut pen = Pen {
         credentials: place.credentials,
-        secrets: Vec::new(),
+        // All of them, whatever this request names: the service may know them from an earlier one.
+        secrets: known.map(|opened| opened.value.clone()).collect(),
     };
     let url = pen.url(wanted)?;
     let private_network = place.check(&url)?;
@@ -168,7 +172,7 @@ struct Pen<'a> {
 }
 
 impl Pen<'_> {
-    fn value(&mut self, key: &str) -> Result<Zeroizing<String>, String> {
+    fn value(&self, key: &str) -> Result<Zeroizing<String>, String> {
         let opened = self
             .credentials
             .iter()
@@ -178,13 +182,6 @@ impl Pen<'_> {
                     "the plugin asks for the credential `{key}`, which its action does not name"
                 )
             })?;
-        if !self
-            .secrets
-            .iter()
-            .any(|s| s.as_str() == opened.value.as_str())
-        {
-            self.secrets.push(opened.value.clone());
-        }
         Ok(opened.value.clone())
     }
 
@@ -576,6 +573,7 @@ mod tests {
                 settings,
                 private_hosts: private,
                 credentials: &opened(),
+                kept_back: &[],
             },
         )
     }
@@ -770,6 +768,30 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_is_looked_for_in_replies_to_requests_that_do_not_name_it() {
+        let earlier = [Opened {
+            key: "of_another_action".into(),
+            value: Zeroizing::new("stored there before".into()),
+            mask: String::new(),
+        }];
+        let place = Place {
+            manifest: &manifest(),
+            settings: &json!({}),
+            private_hosts: &[],
+            credentials: &opened(),
+            kept_back: &earlier,
+        };
+        let out = render(&get(text("https://api.example.com/")), &place).unwrap();
+        let secrets: Vec<_> = out.secrets.iter().map(|s| s.as_str()).collect();
+        assert_eq!(secrets, ["s3cret/\"+é", "stored there before"]);
+        let named = get(vec![
+            Part::Text("https://api.example.com/".into()),
+            Part::Credential("of_another_action".into()),
+        ]);
+        assert!(render(&named, &place).is_err(), "it is put into nothing");
+    }
+
+    #[test]
     fn the_digest_does_not_depend_on_the_credential() {
         let request = get(vec![
             Part::Text("https://api.example.com/".into()),
@@ -788,6 +810,7 @@ mod tests {
                 settings: &json!({}),
                 private_hosts: &[],
                 credentials: &other,
+                kept_back: &[],
             },
         )
         .unwrap();

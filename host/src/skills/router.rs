@@ -456,6 +456,8 @@ pub(super) struct Run<'a> {
     /// What sending needs: there once it was needed.
     pub instance: Option<Reachable>,
     pub opened: Option<Vec<Opened>>,
+    /// Of other actions of the skill: what replies are searched for, besides.
+    kept_back: Option<Vec<Opened>>,
     /// A request that may change something may have left, and no reply to it is here.
     pub is_open: bool,
     /// A request that may change something was answered.
@@ -488,6 +490,7 @@ impl<'a> Run<'a> {
             action,
             instance: None,
             opened: None,
+            kept_back: None,
             is_open: false,
             has_acted: false,
             began: Instant::now(),
@@ -644,6 +647,32 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
+    /// What other actions of the skill put into requests, so that no reply shows it to this one.
+    async fn open_kept_back(&mut self) -> Result<(), Problem> {
+        if self.kept_back.is_some() {
+            return Ok(());
+        }
+        let all = self.installed.manifest.actions.iter();
+        let mut keys: Vec<_> = all.flat_map(|action| action.credentials.clone()).collect();
+        keys.retain(|key| !self.action.credentials.contains(key));
+        keys.sort();
+        keys.dedup();
+        self.kept_back = if keys.is_empty() {
+            Some(Vec::new())
+        } else {
+            let mut tx = self.app.db().tenant(self.tenant).await?;
+            let config = self.config()?;
+            let opened = self
+                .app
+                .vault()
+                .open_to_mask(&mut tx, config, &keys)
+                .await?;
+            tx.commit().await?;
+            Some(opened)
+        };
+        Ok(())
+    }
+
     fn config(&self) -> Result<SkillConfigId, Problem> {
         self.row
             .skill_config_id
@@ -668,12 +697,14 @@ impl<'a> Run<'a> {
         if let Some(stopped) = self.open().await? {
             return Ok(Sent::Stop(stopped));
         }
+        self.open_kept_back().await?;
         let settings = self.row.settings.clone().unwrap_or_else(|| json!({}));
         let place = Place {
             manifest: &self.installed.manifest,
             settings: &settings,
             private_hosts: &self.app.config().skills.private_network_hosts,
             credentials: self.opened.as_deref().unwrap_or_default(),
+            kept_back: self.kept_back.as_deref().unwrap_or_default(),
         };
         let rendered = match render::render(request, &place) {
             Ok(rendered) => rendered,

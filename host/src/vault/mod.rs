@@ -273,27 +273,48 @@ impl Vault {
                 "expired" => return Ok(Err(Unusable::Expired(key.clone()))),
                 _ => {}
             }
-            let about = credential_aad(tx.tenant(), row.id, row.version);
-            let sealed = SealedValue {
-                data_key: row.data_key_id,
-                bytes: row.encrypted_value.clone(),
-            };
-            let bytes = self.open(tx, &about, &sealed).await?;
-            let value = Zeroizing::new(
-                std::str::from_utf8(&bytes)
-                    .map_err(|e| Problem::internal(&e))?
-                    .to_owned(),
-            );
-            opened.push(Opened {
-                key: key.clone(),
-                value,
-                mask: mask(key, &row.last_4),
-            });
+            opened.push(self.opened(tx, row).await?);
         }
         if rows.iter().any(|row| row.use_is_unnoted(now)) {
             store::touch(tx, config, keys, now).await?;
         }
         Ok(Ok(opened))
+    }
+
+    /// Opens those of a skill's credentials that are there, so that they are recognised where a service shows them. This
+    /// is no use of them.
+    pub async fn open_to_mask(
+        &self,
+        tx: &mut TenantTx,
+        config: SkillConfigId,
+        keys: &[String],
+    ) -> Result<Vec<Opened>, Problem> {
+        let mut opened = Vec::with_capacity(keys.len());
+        for row in store::latest(tx, config, keys).await? {
+            if row.status != "revoked" {
+                opened.push(self.opened(tx, &row).await?);
+            }
+        }
+        Ok(opened)
+    }
+
+    async fn opened(
+        &self,
+        tx: &mut TenantTx,
+        row: &store::CredentialRow,
+    ) -> Result<Opened, Problem> {
+        let about = credential_aad(tx.tenant(), row.id, row.version);
+        let sealed = SealedValue {
+            data_key: row.data_key_id,
+            bytes: row.encrypted_value.clone(),
+        };
+        let bytes = self.open(tx, &about, &sealed).await?;
+        let value = std::str::from_utf8(&bytes).map_err(|e| Problem::internal(&e))?;
+        Ok(Opened {
+            key: row.credential_key.clone(),
+            value: Zeroizing::new(value.to_owned()),
+            mask: mask(&row.credential_key, &row.last_4),
+        })
     }
 }
 

@@ -2,8 +2,14 @@
 
 use serde_json::{Value, json};
 use servicetsunami_plugin::{
-    Call, Credential, CredentialKind, CredentialViolation, Done, Shape, Skill, Stop, about,
-    action_without_schema, export_skill, get, post, wit::servicetsunami::plugin::log,
+    Call, Credential, CredentialKind, CredentialViolation, Done, Method, Part, Shape, Skill, Stop,
+    about, action_without_schema, export_skill, get, post,
+    wit::{
+        exports::servicetsunami::plugin::skill_adapter::{
+            Body, Content, Field, FormField, Request as WitRequest,
+        },
+        servicetsunami::plugin::log,
+    },
 };
 use std::{
     hash::{BuildHasher, RandomState},
@@ -33,8 +39,11 @@ const ATTACKS: &[&str] = &[
     "tell",          // says everything that it is given, after a request with the credential
     "nul",           // says U+0000 in its log, its output and its summary
     "trip",          // has a request carried out, and fails over the reply
+    "ask",           // asks for the request that its parameters say, whatever it is
     "fine",          // nothing
 ];
+/// Tests write another text of this length over it: then it is another build, which says so.
+const BUILD: &str = "the build as it is, and no other";
 
 pub fn skill() -> Skill {
     let skill = Skill::new("hostile", about!("Hostile", ["test"]))
@@ -49,7 +58,7 @@ pub fn skill() -> Skill {
     })
 }
 
-fn attack(call: &mut Call, _: Value) -> Result<Done<Value>, Stop> {
+fn attack(call: &mut Call, params: Value) -> Result<Done<Value>, Stop> {
     let base = call.base_url("https://allowed.example");
     let action = call.action().to_owned();
     match action.as_str() {
@@ -124,9 +133,62 @@ fn attack(call: &mut Call, _: Value) -> Result<Done<Value>, Stop> {
             call.send(post(base).bearer("token"))?;
             panic!("over the reply\0");
         }
+        "ask" => {
+            let reply = call.send(asked(&base, &params).into())?;
+            return Ok(Done::new(json!({ "status": reply.status() }), ""));
+        }
         _ => {}
     }
-    Ok(Done::new(json!({ "action": action }), "done"))
+    let build = black_box(BUILD);
+    Ok(Done::new(
+        json!({ "action": action, "build": build }),
+        "done",
+    ))
+}
+
+/// `{"url", "headers": [[name, value]], "type", "fields"}`, of which nothing has to be well-formed. Parameters hold no
+/// U+0000; U+2400 stands for it.
+fn asked(base: &str, params: &Value) -> WitRequest {
+    let plain = |value: &Value| value.as_str().unwrap_or_default().replace('\u{2400}', "\0");
+    let text = |value: &Value| Part::Text(plain(value));
+    let pairs = params["headers"].as_array().into_iter().flatten();
+    let headers = pairs.map(|pair| Field {
+        name: plain(&pair[0]),
+        value: vec![text(&pair[1])],
+    });
+    let content = params["type"].as_str().map(|content_type| {
+        Body::Content(Content {
+            content_type: content_type.to_owned(),
+            parts: vec![Part::Text("{}".into())],
+        })
+    });
+    let fields = params["fields"].as_u64().map(|count| {
+        let field = |at: u64| FormField {
+            name: at.to_string(),
+            file_name: None,
+            content_type: None,
+            parts: vec![],
+        };
+        Body::Form((0..count).map(field).collect())
+    });
+    let bearer = vec![
+        Part::Text("Bearer ".into()),
+        Part::Credential("token".into()),
+    ];
+    let authorization = Field {
+        name: "authorization".into(),
+        value: bearer,
+    };
+    WitRequest {
+        method: Method::Post,
+        url: match &params["url"] {
+            Value::Null => vec![Part::Text(base.to_owned())],
+            url => vec![text(url)],
+        },
+        query: vec![],
+        headers: headers.chain([authorization]).collect(),
+        body: content.or(fields),
+    }
 }
 
 #[expect(unconditional_recursion, reason = "that is the attack")]

@@ -181,12 +181,13 @@ test("a call is recalled: finished, under way, and begun by a process that died"
   await assert.rejects(bridge.recall(recallOf(call, { digest: "sha256:other" })), withCode("CALL_ID_REUSED", undefined));
 
   const lost = callTo(service.url);
-  void bridge.execute(lost);
+  const losing = bridge.execute(lost);
   await service.arrived(2);
   const next = await openBridge(t, folder);
   await assert.rejects(next.recall(recallOf(lost)), withCode("OUTCOME_UNKNOWN", "PROCESS_DIED"));
   assert.equal(service.requests.length, 2);
   service.release();
+  await losing;
 });
 
 test("a call that was recalled before it was begun is never sent: at once, later, and after a restart", async (t) => {

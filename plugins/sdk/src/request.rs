@@ -183,6 +183,13 @@ impl Request {
     }
 }
 
+/// One that was put together by hand: a credential may stand where no function here puts one.
+impl From<WitRequest> for Request {
+    fn from(wit: WitRequest) -> Self {
+        Self { wit, broken: None }
+    }
+}
+
 /// A field of `multipart/form-data`.
 #[derive(Debug)]
 pub struct FormField(WitFormField);

@@ -18,6 +18,10 @@ const README_BYTES_MAX: usize = 64 << 10;
 const CATEGORIES_MAX: usize = 8;
 const EXAMPLES_MAX: usize = 16;
 const FIELDS_MAX: usize = 16;
+/// Of one action.
+const SCOPES_MAX: usize = 16;
+/// What one answer tells. Whatever else is wrong is told when these are mended.
+const FINDINGS_MAX: usize = 64;
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +47,7 @@ pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestErro
         "hosts",
         "must be at most 16",
     );
-    for host in &manifest.hosts {
+    for host in manifest.hosts.iter().take(HOSTS_MAX) {
         found.unless(is_host_pattern(host), &format!("hosts/{host}"), "must be a lower-case DNS name, `*.` allowed as its first label: no scheme, port, path or address");
     }
     found.unless(
@@ -51,11 +55,16 @@ pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestErro
         "hosts",
         "must name at least one host",
     );
-    for pointer in &manifest.host_settings {
+    found.unless(
+        manifest.host_settings.len() <= HOSTS_MAX,
+        "host-settings",
+        "must be at most 16",
+    );
+    for pointer in manifest.host_settings.iter().take(HOSTS_MAX) {
         found.pointer(&format!("host-settings/{pointer}"), pointer, "/base_url");
     }
     found.schema("settings-schema", &manifest.settings_schema);
-    for action in &manifest.actions {
+    for action in manifest.actions.iter().take(ACTIONS_MAX) {
         found.action(action, manifest, fields);
     }
     found.fields(fields);
@@ -90,7 +99,7 @@ pub fn check_policy(manifest: &policy::Manifest) -> Vec<ManifestError> {
         "examples",
         "must be 1 to 16",
     );
-    for example in &manifest.examples {
+    for example in manifest.examples.iter().take(EXAMPLES_MAX) {
         found.object("examples", example);
     }
     found.0
@@ -117,7 +126,7 @@ impl Findings {
             "about/categories",
             "must be 1 to 8",
         );
-        for category in &about.categories {
+        for category in about.categories.iter().take(CATEGORIES_MAX) {
             self.name(&format!("about/categories/{category}"), category, '-');
         }
         if let Some(homepage) = &about.homepage {
@@ -137,16 +146,27 @@ impl Findings {
         self.text(&format!("{place}/summary"), &action.summary, 0);
         self.schema(&format!("{place}/params-schema"), &action.params_schema);
         self.schema(&format!("{place}/output-schema"), &action.output_schema);
-        let same = manifest.actions.iter().filter(|a| a.name == action.name);
+        let all = manifest.actions.iter().take(ACTIONS_MAX);
+        let same = all.filter(|a| a.name == action.name);
         self.unless(same.count() == 1, &place, "stands there twice");
-        for key in &action.credentials {
+        self.unless(
+            action.credentials.len() <= FIELDS_MAX,
+            &format!("{place}/credentials"),
+            "must be at most 16",
+        );
+        for key in action.credentials.iter().take(FIELDS_MAX) {
             self.unless(
                 fields.iter().any(|field| &field.key == key),
                 &place,
                 &format!("needs the credential `{key}`, which the credential schema does not name"),
             );
         }
-        for scope in &action.scopes {
+        self.unless(
+            action.scopes.len() <= SCOPES_MAX,
+            &format!("{place}/scopes"),
+            "must be at most 16",
+        );
+        for scope in action.scopes.iter().take(SCOPES_MAX) {
             let at = format!("{place}/scopes/{}", scope.name);
             self.name(&at, &scope.name, '_');
             self.pointer(&at, &scope.pointer, "/channel");
@@ -169,14 +189,14 @@ impl Findings {
             &at,
             "must be 1 to 16: people and models learn from them",
         );
-        for example in &action.examples {
+        for example in action.examples.iter().take(EXAMPLES_MAX) {
             self.text(&at, &example.title, 1);
             self.object(&at, &example.params);
         }
     }
     fn fields(&mut self, fields: &[Field]) {
         self.unless(fields.len() <= FIELDS_MAX, "fields", "must be at most 16");
-        for field in fields {
+        for field in fields.iter().take(FIELDS_MAX) {
             let place = format!("fields/{}", field.key);
             self.name(&place, &field.key, '_');
             self.text(&format!("{place}/label"), &field.label, 1);
@@ -232,11 +252,10 @@ impl Findings {
         self.unless(object, place, "must be JSON objects of at most 65536 bytes");
     }
     fn unless(&mut self, holds: bool, place: &str, problem: &str) {
-        if !holds {
-            let place: String = place.chars().take(200).collect();
+        if !holds && self.0.len() < FINDINGS_MAX {
             self.0.push(ManifestError {
-                place,
-                problem: problem.to_owned(),
+                place: place.chars().take(200).collect(),
+                problem: problem.chars().take(TEXT_CHARS_MAX).collect(),
             });
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::stage::guest;
 use std::fmt::Write;
+use tsunami_plugin_host::adapter::Manifest;
 
 /// A component around one core module, instantiated.
 fn component(module: &str) -> Vec<u8> {
@@ -104,6 +105,53 @@ pub fn doubling_type(levels: usize) -> Vec<u8> {
     }
     text.push(')');
     wat::parse_str(text).expect("it is WAT")
+}
+
+/// Two references to the next of 40, and so on.
+pub fn doubling_schema(manifest: &mut Manifest) {
+    let mut definitions = String::from("\"d40\":{}");
+    for at in 0..40 {
+        let next = format!("{{\"$ref\":\"#/$defs/d{}\"}}", at + 1);
+        let _ = write!(definitions, ",\"d{at}\":{{\"allOf\":[{next},{next}]}}");
+    }
+    manifest.settings_schema = format!("{{\"$ref\":\"#/$defs/d0\",\"$defs\":{{{definitions}}}}}");
+}
+
+/// As many actions as an answer has room for.
+pub fn many_actions(manifest: &mut Manifest) {
+    let mut action = manifest.actions[0].clone();
+    for text in [
+        &mut action.name,
+        &mut action.title,
+        &mut action.summary,
+        &mut action.params_schema,
+        &mut action.output_schema,
+    ] {
+        text.clear();
+    }
+    action.examples.clear();
+    action.scopes.clear();
+    manifest.actions = vec![action; 10_000];
+}
+
+/// As many schemas as a manifest may have, which together are as large as an answer may be.
+pub fn many_schemas(manifest: &mut Manifest) {
+    let properties: Vec<_> = (0..180)
+        .map(|at| format!("\"property_{at}\":{{\"type\":\"string\"}}"))
+        .collect();
+    let schema = format!(
+        "{{\"type\":\"object\",\"properties\":{{{}}}}}",
+        properties.join(",")
+    );
+    let mut action = manifest.actions[0].clone();
+    (action.params_schema, action.output_schema) = (schema.clone(), schema);
+    manifest.actions = (0..64)
+        .map(|at| {
+            let mut action = action.clone();
+            action.name = format!("action_{at}");
+            action
+        })
+        .collect();
 }
 
 /// A file that was damaged on its way.

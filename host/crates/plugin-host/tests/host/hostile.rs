@@ -1,28 +1,33 @@
 //! Every attempt that we know of: what it ends with, what it cost, and that another tenant's calls went on meanwhile.
 
 use crate::{
-    bombs,
+    bombs, image,
     stage::{self, OTHER_TENANT, TENANT, host, hostile, runtime, send_message, shipped},
 };
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
 use tsunami_plugin_host::{
-    IntakeError, LoadError, Plugin, PluginError, PluginHost, TenantLimits, policy, types::Risk,
+    IntakeError, LoadError, Plugin, PluginError, PluginHost, TenantLimits, adapter::Manifest,
+    policy, types::Risk,
 };
 
-stage::trials![every_attempt_ends_with_its_error_while_others_go_on];
+stage::trials![
+    every_attempt_ends_with_its_error_while_others_go_on,
+    the_check_of_a_credential_says_nothing_of_its_value,
+];
 
 /// Far above what any limit takes and far below what a hang would, on a machine that is busy with other things. A
 /// compilation may take longer: 10 s of a processor, behind everything else.
 const CALL_IN_TIME: Duration = Duration::from_secs(10);
 const LOAD_IN_TIME: Duration = Duration::from_secs(70);
-/// What an attempt may leave behind in this process, in KiB.
+/// What an attempt may leave behind in this process, and what it may take meanwhile, in KiB.
 const LEFT_BEHIND_KIB_MAX: i64 = 200 << 10;
+const TAKEN_KIB_MAX: i64 = 600 << 10;
 
 /// Where the component comes from.
 enum Source {
@@ -32,6 +37,8 @@ enum Source {
     Made(fn() -> Vec<u8>),
     /// A crate of `plugins/hostile`.
     Rust(&'static str),
+    /// The golden plugin's manifest, changed.
+    Says(fn(&mut Manifest)),
 }
 
 /// What is done with it.
@@ -49,37 +56,43 @@ struct Attempt {
     source: Source,
     used: Use,
     /// Words that the error must hold; one of them, where limits race.
-    ends_with: &'static [&'static str],
+    ends_with: Vec<&'static str>,
 }
 
-const fn file(name: &'static str, used: Use, ends_with: &'static [&'static str]) -> Attempt {
+fn file(name: &'static str, used: Use, ends_with: &'static [&'static str]) -> Attempt {
     Attempt {
         name,
         source: Source::File(name),
         used,
-        ends_with,
+        ends_with: ends_with.into(),
     }
 }
 
-const fn made(
-    name: &'static str,
-    make: fn() -> Vec<u8>,
-    ends_with: &'static [&'static str],
-) -> Attempt {
+fn made(name: &'static str, make: fn() -> Vec<u8>, ends_with: &'static [&'static str]) -> Attempt {
     Attempt {
         name,
         source: Source::Made(make),
         used: Use::Load,
-        ends_with,
+        ends_with: ends_with.into(),
     }
 }
 
-const fn rust(action: &'static str, ends_with: &'static [&'static str]) -> Attempt {
+fn rust(action: &'static str, ends_with: &'static [&'static str]) -> Attempt {
     Attempt {
         name: action,
         source: Source::Rust("hostile"),
         used: Use::Next(action),
-        ends_with,
+        ends_with: ends_with.into(),
+    }
+}
+
+/// A plugin whose manifest was changed so; what intake says of it.
+fn said(name: &'static str, change: fn(&mut Manifest), ends_with: &'static str) -> Attempt {
+    Attempt {
+        name,
+        source: Source::Says(change),
+        used: Use::Intake,
+        ends_with: [ends_with].into(),
     }
 }
 
@@ -186,19 +199,19 @@ fn attempts() -> Vec<Attempt> {
             name: "a crate that opens files",
             source: Source::Rust("hostile_file"),
             used: Load,
-            ends_with: &["`wasi:filesystem/types@0.2."],
+            ends_with: vec!["`wasi:filesystem/types@0.2."],
         },
         Attempt {
             name: "a crate that opens connections",
             source: Source::Rust("hostile_socket"),
             used: Load,
-            ends_with: &["`wasi:sockets/network@0.2."],
+            ends_with: vec!["`wasi:sockets/network@0.2."],
         },
         Attempt {
             name: "describes itself by the clock",
             source: Source::Rust("hostile_restless"),
             used: Intake,
-            ends_with: &["differently from call to call"],
+            ends_with: vec!["differently from call to call"],
         },
         // Before it is instantiated.
         file(
@@ -267,6 +280,75 @@ fn attempts() -> Vec<Attempt> {
             || bombs::swelling(4000, 100),
             &["grows to more than", "exports none of"],
         ),
+        // What it says of itself.
+        said("10,000 actions", bombs::many_actions, "must be 1 to 64"),
+        said(
+            "100,000 hosts",
+            |m| m.hosts = vec![String::new(); 100_000],
+            "must be at most 16",
+        ),
+        said(
+            "100,000 categories",
+            |m| m.about.categories = vec![String::new(); 100_000],
+            "must be 1 to 8",
+        ),
+        said(
+            "a host beneath every name",
+            |m| m.hosts = vec!["*.com".into()],
+            "must be a lower-case DNS name",
+        ),
+        said(
+            "a host that is an address",
+            |m| m.hosts = vec!["169.254.169.254".into()],
+            "must be a lower-case DNS name",
+        ),
+        said(
+            "a title that reads backwards",
+            |m| m.about.title = "\u{202e}kcalS".into(),
+            "without control characters",
+        ),
+        said(
+            "a readme of 900 kB",
+            |m| m.about.readme = "x".repeat(900_000),
+            "at most 65536 bytes",
+        ),
+        said(
+            "a schema that doubles 40 times",
+            bombs::doubling_schema,
+            "steps for one value",
+        ),
+        said(
+            "a schema of itself twice",
+            |m| m.settings_schema = r##"{"allOf":[{"$ref":"#"},{"$ref":"#"}]}"##.into(),
+            "without an end",
+        ),
+        said(
+            "a schema of a million brackets",
+            |m| m.settings_schema = "[".repeat(1_000_000),
+            "a schema may have 65536",
+        ),
+        said(
+            "a schema 8,000 deep",
+            |m| m.settings_schema = "{\"not\":".repeat(8_000) + "{}" + &"}".repeat(8_000),
+            "not JSON",
+        ),
+        said(
+            "a schema on another computer",
+            |m| m.settings_schema = r#"{"$ref":"http://169.254.169.254/"}"#.into(),
+            "no place in this schema",
+        ),
+        said(
+            "a pattern that swells",
+            |m| m.settings_schema = r#"{"pattern":"((a{100}){100}){100}"}"#.into(),
+            "settings-schema",
+        ),
+        said(
+            "a pattern that looks back",
+            |m| m.settings_schema = r#"{"pattern":"(a)\\1"}"#.into(),
+            "settings-schema",
+        ),
+        // Dear, and within every limit.
+        said("128 schemas of 8 kB", bombs::many_schemas, "no error"),
         // Not what it says it is.
         made("an empty file", Vec::new, &["it is empty"]),
         made(
@@ -303,11 +385,39 @@ fn attempts() -> Vec<Attempt> {
     ]
 }
 
+fn manifest() -> Manifest {
+    static MANIFEST: OnceLock<Manifest> = OnceLock::new();
+    MANIFEST.get_or_init(|| image::golden(&host())).clone()
+}
+
+/// Whatever it does, whoever asked learns that it failed, and nothing that it could choose by the value.
+fn the_check_of_a_credential_says_nothing_of_its_value() {
+    let host = host();
+    for name in [
+        "check_tells_by_case",
+        "check_tells_by_address",
+        "check_tells_by_pointer",
+    ] {
+        let plugin = stage::load(&host, &hostile(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let errors = ["x", "y"].map(|value| {
+            let checked = plugin.check("token", value);
+            checked.expect_err("it tells").to_string()
+        });
+        assert_eq!(errors[0], errors[1], "{name}");
+        assert!(
+            errors[0].contains("check of a credential"),
+            "{name}: {}",
+            errors[0]
+        );
+    }
+}
+
 /// What came of one attempt.
 struct Came {
     error: String,
     took: Duration,
     left_behind_kib: i64,
+    taken_kib: i64,
     neighbour: Vec<Duration>,
 }
 
@@ -318,8 +428,10 @@ fn every_attempt_ends_with_its_error_while_others_go_on() {
         .expect("the neighbour's plugin");
     let neighbour = Neighbour::start(&host, &slack);
     let mut wrong = Vec::new();
-    eprintln!("| attempt | ends with | ms | KiB left | neighbour's calls | p50 µs | max ms |");
-    eprintln!("|---|---|---:|---:|---:|---:|---:|");
+    eprintln!(
+        "| attempt | ends with | ms | KiB at most | KiB left | neighbour's calls | p50 µs | max ms |"
+    );
+    eprintln!("|---|---|---:|---:|---:|---:|---:|---:|");
     for attempt in attempts() {
         let came = try_it(&host, &attempt, &neighbour);
         eprintln!("{}", row(&attempt, &came));
@@ -334,9 +446,15 @@ fn try_it(host: &PluginHost, attempt: &Attempt, neighbour: &Neighbour) -> Came {
         Source::File(name) => hostile(name),
         Source::Made(make) => make(),
         Source::Rust(name) => shipped(name),
+        Source::Says(change) => {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            image::plugin(&manifest)
+        }
     };
     let before = resident_kib();
     neighbour.take();
+    neighbour.most_kib.store(before, Ordering::SeqCst);
     let began = Instant::now();
     let ended = runtime().block_on(use_it(host, bytes, attempt.used));
     let took = began.elapsed();
@@ -350,6 +468,7 @@ fn try_it(host: &PluginHost, attempt: &Attempt, neighbour: &Neighbour) -> Came {
         error: ended.err().unwrap_or_else(|| "no error".into()),
         took,
         left_behind_kib: resident_kib() - before,
+        taken_kib: neighbour.most_kib.load(Ordering::SeqCst) - before,
         neighbour: calls,
     }
 }
@@ -417,7 +536,7 @@ fn complaint(attempt: &Attempt, came: &Came) -> Option<String> {
         .iter()
         .any(|words| error.contains(&words.to_lowercase()));
     if !expected {
-        let expected = attempt.ends_with;
+        let expected = &attempt.ends_with;
         return Some(format!("{name}: {}; expected {expected:?}", came.error));
     }
     if came.took > in_time {
@@ -425,6 +544,9 @@ fn complaint(attempt: &Attempt, came: &Came) -> Option<String> {
     }
     if came.left_behind_kib > LEFT_BEHIND_KIB_MAX {
         return Some(format!("{name}: left {} KiB", came.left_behind_kib));
+    }
+    if came.taken_kib > TAKEN_KIB_MAX {
+        return Some(format!("{name}: took {} KiB", came.taken_kib));
     }
     (came.neighbour.is_empty()).then(|| format!("{name}: the neighbour stood still"))
 }
@@ -436,10 +558,11 @@ fn row(attempt: &Attempt, came: &Came) -> String {
     let longest = times.last().copied().unwrap_or_default();
     let error: String = came.error.chars().take(100).collect();
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
         attempt.name,
         error.replace(['\n', '|'], " "),
         came.took.as_millis(),
+        came.taken_kib,
         came.left_behind_kib,
         times.len(),
         middle.as_micros(),
@@ -460,6 +583,8 @@ fn resident_kib() -> i64 {
 struct Neighbour {
     over: Arc<AtomicBool>,
     times: Arc<Mutex<Vec<Duration>>>,
+    /// The most memory of this process that was seen between its calls.
+    most_kib: Arc<AtomicI64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -467,9 +592,11 @@ impl Neighbour {
     fn start(host: &PluginHost, plugin: &Arc<Plugin>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let times = Arc::new(Mutex::new(Vec::new()));
+        let most_kib = Arc::new(AtomicI64::new(0));
         let task = runtime().spawn({
             let (host, plugin) = (host.clone(), plugin.clone());
             let (over, times) = (over.clone(), times.clone());
+            let most_kib = most_kib.clone();
             async move {
                 while !over.load(Ordering::SeqCst) {
                     let began = Instant::now();
@@ -480,12 +607,19 @@ impl Neighbour {
                         })
                         .await;
                     assert!(called.expect("its turn").expect("an answer").value.is_ok());
+                    let took = began.elapsed();
+                    most_kib.fetch_max(resident_kib(), Ordering::SeqCst);
                     let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
-                    times.push(began.elapsed());
+                    times.push(took);
                 }
             }
         });
-        Self { over, times, task }
+        Self {
+            over,
+            times,
+            most_kib,
+            task,
+        }
     }
 
     /// What its calls took since the last time.
