@@ -6,6 +6,7 @@ use crate::{
     db::Db,
     id::{InstanceId, TenantId},
     instances::Gateways,
+    outbound::Outbound,
     traces::live::Live,
     vault::{self, Vault},
 };
@@ -43,6 +44,7 @@ struct Inner {
     gateways: Gateways,
     live: Live,
     outbox_wake: Notify,
+    outbound: Outbound,
     manifests: Cache<String, Arc<Manifest>>,
     validators: Validators,
     journals: Journals,
@@ -82,6 +84,7 @@ impl App {
             gateways: Gateways::new(),
             live: Live::new(),
             outbox_wake: Notify::new(),
+            outbound: Outbound::new(&config.skills.private_network_hosts)?,
             manifests: Cache::new(CACHE_ENTRIES_MAX),
             validators: Cache::new(CACHE_ENTRIES_MAX),
             journals: Cache::new(CACHE_ENTRIES_MAX),
@@ -136,6 +139,10 @@ impl App {
     /// Wakes the outbox's relay, where it runs in this process.
     pub fn outbox_wake(&self) -> &Notify {
         &self.0.outbox_wake
+    }
+    /// For the gateway's own requests to outside services.
+    pub fn outbound(&self) -> &Outbound {
+        &self.0.outbound
     }
     pub fn manifests(&self) -> &Cache<String, Arc<Manifest>> {
         &self.0.manifests

@@ -5,7 +5,7 @@ use crate::{
     app::App,
     drain::drain_after,
     extract::{IDEMPOTENCY_KEY_CHARS_MAX, Json},
-    instances, plugins, policies,
+    instances, oauth, plugins, policies,
     problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
@@ -64,6 +64,8 @@ fn api() -> OpenApiRouter<App> {
         .merge(tasks::http::routes())
         .merge(instances::http::routes())
         .merge(plugins::http::routes())
+        .merge(plugins::schema::routes())
+        .merge(oauth::http::routes())
         .merge(policies::http::routes())
         .merge(skills::http::routes())
         .merge(vault::http::routes());

@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     instances::{self, activities::InstanceActivities, workflow::OpenClawProvisionWorkflow},
-    outbox,
+    oauth, outbox,
     problem::Problem,
     skills::{self, activities::SkillActivities, workflow::SkillCallWorkflow},
     tasks::{activities::TaskActivities, workflow::TaskExecutionWorkflow},
@@ -38,6 +38,7 @@ pub fn start(app: &App) -> Running {
     jobs.spawn(outbox::relay(app.clone()));
     jobs.spawn(instances::keep::keep(app.clone()));
     jobs.spawn(skills::activities::reclaim(app.clone()));
+    jobs.spawn(oauth::sweep(app.clone()));
     Running { worker, jobs }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each slice may use besides the ground.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("tenants", &[]),
     ("traces", &[]),
     ("agents", &["tenants"]),
@@ -15,9 +15,10 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("policies", &["plugins"]),
     ("vault", &["plugins", "tenants"]),
     ("instances", &["vault", "tenants"]),
+    ("oauth", &["plugins", "vault"]),
     (
         "skills",
-        &["instances", "plugins", "policies", "traces", "vault"],
+        &["instances", "oauth", "plugins", "policies", "traces", "vault"],
     ),
     ("tasks", &["agents", "skills", "tenants", "traces"]),
 ];
