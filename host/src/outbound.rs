@@ -267,10 +267,7 @@ mod tests {
             "idp.example:8443"
         );
         assert_eq!(checked("http://127.0.0.1:9/token").unwrap(), "127.0.0.1:9");
-        assert_eq!(
-            checked("http://idp.internal:80/").unwrap(),
-            "idp.internal"
-        );
+        assert_eq!(checked("http://idp.internal:80/").unwrap(), "idp.internal");
         for refused in [
             "http://idp.example/token",
             "http://127.0.0.1:10/token",

@@ -18,7 +18,14 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("oauth", &["plugins", "vault"]),
     (
         "skills",
-        &["instances", "oauth", "plugins", "policies", "traces", "vault"],
+        &[
+            "instances",
+            "oauth",
+            "plugins",
+            "policies",
+            "traces",
+            "vault",
+        ],
     ),
     ("tasks", &["agents", "skills", "tenants", "traces"]),
 ];

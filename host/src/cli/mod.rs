@@ -8,6 +8,7 @@ mod doctor;
 mod kit;
 mod policy;
 mod serve;
+mod sign_in;
 
 use crate::{
     app,

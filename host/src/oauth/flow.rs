@@ -68,8 +68,7 @@ pub async fn begin(app: &App, caller: &Caller, skill: &str, key: &str) -> Result
     let id = GrantId::fresh();
     let state = random_text();
     let verifier = random_text();
-    let authorization_url =
-        authorization_url(&provider, &field, &redirect_uri, &state, &verifier)?;
+    let authorization_url = authorization_url(&provider, &field, &redirect_uri, &state, &verifier)?;
     let held = Held {
         verifier: Some(verifier),
         ..Held::default()
@@ -350,14 +349,10 @@ async fn take(
 /// The code, where it is from whom it should be.
 fn usable(row: &GrantRow, returned: &Returned) -> Result<Zeroizing<String>, String> {
     let provider = &row.provider.0;
-    if let Some(issuer) = &provider.issuer {
-        let named = returned.iss.as_deref();
-        let other = named.is_some_and(|iss| iss != issuer);
-        if other || (named.is_none() && provider.iss_required) {
-            return Err(
-                "The answer is not from the provider that was asked (RFC 9207). Begin again, and tell whoever runs the gateway if it happens twice.".to_owned(),
-            );
-        }
+    if !is_from(provider, returned.iss.as_deref()) {
+        return Err(
+            "The answer is not from the provider that was asked (RFC 9207). Begin again, and tell whoever runs the gateway if it happens twice.".to_owned(),
+        );
     }
     if let Some(error) = &returned.error {
         let code = returned.code.as_deref().map_or("", |code| code.as_str());
@@ -368,6 +363,18 @@ fn usable(row: &GrantRow, returned: &Returned) -> Result<Zeroizing<String>, Stri
     match &returned.code {
         Some(code) if !code.is_empty() => Ok(code.clone()),
         _ => Err("The provider sent no code.".to_owned()),
+    }
+}
+
+/// Whether an answer is from the provider that was asked, as far as it says from whom it is. Where no issuer is known,
+/// it must be of a host that was agreed to.
+fn is_from(provider: &Provider, iss: Option<&str>) -> bool {
+    match (&provider.issuer, iss) {
+        (Some(issuer), Some(iss)) => iss == issuer,
+        (Some(_), None) => !provider.iss_required,
+        (None, None) => true,
+        (None, Some(iss)) => Url::parse(iss)
+            .is_ok_and(|iss| hosts(provider).contains(&crate::outbound::host_of(&iss))),
     }
 }
 
@@ -577,13 +584,29 @@ pub async fn register(app: &App, caller: &Caller, new: &NewClient<'_>) -> Result
             ));
         }
         (Some(key), Some(secret)) => {
-            store_part(app, &mut tx, (config, new.skill), key, secret, "/client_secret").await?;
+            store_part(
+                app,
+                &mut tx,
+                (config, new.skill),
+                key,
+                secret,
+                "/client_secret",
+            )
+            .await?;
         }
         (Some(key), None) => drop(opened(app, &mut tx, config, key).await?),
         (None, None) => {}
     }
     let of_skill = (config, new.skill);
-    store_part(app, &mut tx, of_skill, &field.client_id, new.client_id, "/client_id").await?;
+    store_part(
+        app,
+        &mut tx,
+        of_skill,
+        &field.client_id,
+        new.client_id,
+        "/client_id",
+    )
+    .await?;
     let now = app.clock().now();
     store::put_client(&mut tx, config, new.key, &provider, &caller.name, now).await?;
     tx.commit().await?;
@@ -696,7 +719,8 @@ mod tests {
             client_id: "me&you".into(),
             ..of_field(&field())
         };
-        let url = authorization_url(&provider, &field(), "https://gw.example/cb", "S", "V").unwrap();
+        let url =
+            authorization_url(&provider, &field(), "https://gw.example/cb", "S", "V").unwrap();
         let url = Url::parse(&url).unwrap();
         let pairs: Vec<_> = url.query_pairs().into_owned().collect();
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(b"V"));
@@ -716,6 +740,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_says_from_whom_it_is() {
+        let plugins_own = of_field(&field());
+        let discovered = Provider {
+            issuer: Some("https://idp.example".into()),
+            iss_required: true,
+            ..of_field(&field())
+        };
+        assert!(is_from(&plugins_own, None));
+        assert!(is_from(&plugins_own, Some("https://idp.example")));
+        assert!(!is_from(&plugins_own, Some("https://other.example")));
+        assert!(!is_from(&plugins_own, Some("nonsense")));
+        assert!(is_from(&discovered, Some("https://idp.example")));
+        assert!(!is_from(&discovered, Some("https://idp.example/")));
+        assert!(!is_from(&discovered, None));
+    }
+
+    #[test]
     fn what_comes_back_twice_or_is_too_long_is_not_taken() {
         assert!(Returned::parse("state=a&code=b&session_state=c&session_state=d").is_some());
         assert!(Returned::parse("state=a&state=b").is_none());
@@ -727,7 +768,10 @@ mod tests {
     fn a_code_is_taken_as_people_type_it() {
         let code = confirmation();
         assert_eq!(code.len(), CONFIRMATION_CHARS);
-        assert_eq!(normal(&format!(" {}-{} ", &code[..4], code[4..].to_lowercase())), code);
+        assert_eq!(
+            normal(&format!(" {}-{} ", &code[..4], code[4..].to_lowercase())),
+            code
+        );
         assert_eq!(normal("oIl0-1xyz"), "01101XYZ");
     }
 }

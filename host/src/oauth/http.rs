@@ -96,7 +96,9 @@ async fn get_oauth_client(
     Query(query): Query<FieldQuery>,
 ) -> Result<Json<OauthClient>, Problem> {
     caller.require(Permission::Manage)?;
-    client(&app, &caller, &query.skill, &query.key).await.map(Json)
+    client(&app, &caller, &query.skill, &query.key)
+        .await
+        .map(Json)
 }
 
 async fn client(

@@ -198,12 +198,12 @@ fn tokens(answer: &Answer, secrets: &[&str]) -> Result<Tokens, TokenError> {
     if !(200..=299).contains(&answer.status) {
         return Err(refusal(answer, secrets));
     }
-    let unusable = |what: &str| {
-        TokenError::Unusable(format!("the provider's answer holds no tokens: {what}"))
-    };
+    let unusable =
+        |what: &str| TokenError::Unusable(format!("the provider's answer holds no tokens: {what}"));
     // What serde says of a text repeats it.
-    let reply: Reply = serde_json::from_slice(&answer.body)
-        .map_err(|_| unusable("it is not JSON, or its fields have other types than RFC 6749 says"))?;
+    let reply: Reply = serde_json::from_slice(&answer.body).map_err(|_| {
+        unusable("it is not JSON, or its fields have other types than RFC 6749 says")
+    })?;
     if reply.error.is_some() {
         return Err(said(&reply, secrets));
     }
@@ -335,13 +335,16 @@ pub async fn discover(
     if url.query().is_some() || url.fragment().is_some() {
         return Err("has a query or a fragment, which an issuer has not".to_owned());
     }
-    outbound.check(&url).map_err(|e| format!("is refused: {e}"))?;
+    outbound
+        .check(&url)
+        .map_err(|e| format!("is refused: {e}"))?;
     let mut last = String::new();
     for place in well_known(&url) {
         match outbound.get(&place).await {
             Ok(answer) if answer.status == 200 => {
-                let metadata: Metadata = serde_json::from_slice(&answer.body)
-                    .map_err(|e| format!("describes itself in a way that RFC 8414 does not know: {e}"))?;
+                let metadata: Metadata = serde_json::from_slice(&answer.body).map_err(|e| {
+                    format!("describes itself in a way that RFC 8414 does not know: {e}")
+                })?;
                 return taken(outbound, issuer, metadata, provider);
             }
             Ok(answer) => last = format!("answers {} at {}", answer.status, place.path()),
@@ -372,7 +375,10 @@ fn taken(
     provider: &Provider,
 ) -> Result<Provider, String> {
     if metadata.issuer != issuer {
-        return Err("describes itself under another name; give the issuer exactly as it names itself".to_owned());
+        return Err(
+            "describes itself under another name; give the issuer exactly as it names itself"
+                .to_owned(),
+        );
     }
     let methods = &metadata.code_challenge_methods_supported;
     if !methods.iter().any(|method| method == "S256") {
@@ -436,7 +442,11 @@ mod tests {
         assert_eq!(tokens.access_token.as_str(), "at");
         assert_eq!(tokens.refresh_token.unwrap().as_str(), "rt");
         assert_eq!(tokens.lifetime, Some(Duration::from_secs(3600)));
-        for (given, seconds) in [(json!("60"), 60), (json!(59.9), 59), (json!(u64::MAX), LIFETIME_SECONDS_MAX)] {
+        for (given, seconds) in [
+            (json!("60"), 60),
+            (json!(59.9), 59),
+            (json!(u64::MAX), LIFETIME_SECONDS_MAX),
+        ] {
             let mut body = good();
             body["expires_in"] = given;
             let tokens = answered(200, body).unwrap();
@@ -480,11 +490,17 @@ mod tests {
 
     #[test]
     fn a_refusal_is_shown_in_the_providers_words_unless_they_repeat_a_secret() {
-        let refused = json!({ "error": "invalid_grant", "error_description": "It is\u{7} <b>over</b>" });
+        let refused =
+            json!({ "error": "invalid_grant", "error_description": "It is\u{7} <b>over</b>" });
         for status in [400, 401, 403, 200] {
             let error = why(status, &refused);
             assert!(error.is_final());
-            assert!(error.to_string().ends_with("invalid_grant: It is  <b>over</b>"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .ends_with("invalid_grant: It is  <b>over</b>"),
+                "{error}"
+            );
         }
         let long = json!({ "error": "e", "error_description": "x".repeat(5000) });
         assert!(why(400, long).to_string().len() < 400);
@@ -558,7 +574,11 @@ mod tests {
             ("code_challenge_methods_supported", json!([]), "PKCE"),
             ("token_endpoint", json!("http://idp.example/t"), "refused"),
             ("token_endpoint", json!("https://10.0.0.1/t"), "refused"),
-            ("revocation_endpoint", json!("https://localhost.:x/"), "not a URL"),
+            (
+                "revocation_endpoint",
+                json!("https://localhost.:x/"),
+                "not a URL",
+            ),
         ] {
             let mut body = good.clone();
             body[name] = value;

@@ -92,8 +92,7 @@ async fn renew(app: &App, tenant: TenantId, id: GrantId, wanted: Wanted) -> Resu
         let fence = store::lease(&mut tx, id, now + LEASE).await?;
         tx.commit().await?;
         let token = held.refresh_token.clone().unwrap_or_default();
-        let renewed =
-            provider::refresh(app.outbound(), &row.provider.0, &secret, &token).await;
+        let renewed = provider::refresh(app.outbound(), &row.provider.0, &secret, &token).await;
         let leased = Leased { row, fence, held };
         if settle(app, tenant, leased, renewed).await? {
             return Ok(());
@@ -103,7 +102,9 @@ async fn renew(app: &App, tenant: TenantId, id: GrantId, wanted: Wanted) -> Resu
 
 fn is_due(row: &GrantRow, wanted: Wanted, now: OffsetDateTime) -> bool {
     match wanted {
-        Wanted::Use => row.expires_at.is_some_and(|at| at - RENEW_BEFORE_USE <= now),
+        Wanted::Use => row
+            .expires_at
+            .is_some_and(|at| at - RENEW_BEFORE_USE <= now),
         Wanted::Sweep => row.due_at.is_some_and(|at| at <= now),
     }
 }
@@ -238,7 +239,9 @@ async fn settle(
     store::step(&mut tx, row.id, step).await?;
     if let (Some(credential), Some(token)) = (row.credential_id, &held.access_token) {
         let vault = app.vault();
-        vault.renew(&mut tx, credential, token, held.expires_at()).await?;
+        vault
+            .renew(&mut tx, credential, token, held.expires_at())
+            .await?;
     }
     tx.commit().await?;
     tracing::info!(grant = %row.id, "a token was renewed");

@@ -1,7 +1,9 @@
 use super::{Provider, Status};
 use crate::{
     db::{SystemTx, TenantTx},
-    id::{ApiKeyId, CredentialId, DataKeyId, GrantId, OauthClientId, SkillConfigId, TenantId, UserId},
+    id::{
+        ApiKeyId, CredentialId, DataKeyId, GrantId, OauthClientId, SkillConfigId, TenantId, UserId,
+    },
     vault::SealedValue,
 };
 use sqlx::{Result, types::Json};
@@ -264,11 +266,7 @@ pub async fn count_confirmation(tx: &mut TenantTx, id: GrantId) -> Result<()> {
     Ok(())
 }
 
-pub async fn belongs_to(
-    tx: &mut TenantTx,
-    id: GrantId,
-    credential: CredentialId,
-) -> Result<()> {
+pub async fn belongs_to(tx: &mut TenantTx, id: GrantId, credential: CredentialId) -> Result<()> {
     sqlx::query!(
         "update oauth_grants set credential_id = $2, confirm_sha256 = null, updated_at = now() where id = $1",
         id.uuid(),

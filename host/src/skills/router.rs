@@ -169,7 +169,13 @@ async fn go_on(
     let action = named(&prepared.installed, &decided.row)?;
     let opened = app
         .vault()
-        .open_for_call(&mut tx, app, prepared.config.id, &action.credentials, renewal)
+        .open_for_call(
+            &mut tx,
+            app,
+            prepared.config.id,
+            &action.credentials,
+            renewal,
+        )
         .await?;
     let opened = match opened {
         Ok(opened) => opened,
@@ -654,10 +660,7 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
-    async fn opened_now(
-        &self,
-        renewal: Renewal,
-    ) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
+    async fn opened_now(&self, renewal: Renewal) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
         let keys = &self.action.credentials;
         let mut tx = self.app.db().tenant(self.tenant).await?;
         let config = self.config()?;

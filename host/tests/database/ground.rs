@@ -168,7 +168,8 @@ fn stand_in_tools(folder: &Path) -> PathBuf {
 
 /// A plugin as `scripts/plugins` built it.
 pub fn component(name: &str) -> Vec<u8> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/wasm32-wasip2/release");
+    let built =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/wasm32-wasip2/release");
     let path = built.join(format!("{name}.wasm"));
     fs::read(&path).unwrap_or_else(|error| {
         panic!("{}: {error}; build it with scripts/plugins", path.display())

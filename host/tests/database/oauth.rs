@@ -129,7 +129,12 @@ impl Company {
         let response = self.ground.send(request).await;
         let status = response.status();
         let policy = response.headers()[header::CONTENT_SECURITY_POLICY].clone();
-        assert!(policy.to_str().expect("a text").contains("default-src 'none'"));
+        assert!(
+            policy
+                .to_str()
+                .expect("a text")
+                .contains("default-src 'none'")
+        );
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await;
         let html = String::from_utf8(bytes.expect("a body").to_vec()).expect("UTF-8");
         Page { status, html }
@@ -137,7 +142,8 @@ impl Company {
 
     async fn confirm(&self, id: &str, code: &str) -> crate::ground::Answer {
         let body = json!({ "sign_in_id": id, "code": code });
-        self.ask(Method::POST, "/skill-creds/oauth/confirm", body).await
+        self.ask(Method::POST, "/skill-creds/oauth/confirm", body)
+            .await
     }
 
     /// All of it; gives the credential.
@@ -167,12 +173,15 @@ impl Company {
     }
 
     async fn grant(&self) -> GrantId {
-        let id = self.read("select id::text from oauth_grants order by id desc limit 1").await;
+        let id = self
+            .read("select id::text from oauth_grants order by id desc limit 1")
+            .await;
         id.parse().expect("an id")
     }
 
     async fn status(&self) -> String {
-        self.read("select status from oauth_grants order by id desc limit 1").await
+        self.read("select status from oauth_grants order by id desc limit 1")
+            .await
     }
 
     /// The token expires within the time in which it is renewed before use.
@@ -187,8 +196,10 @@ impl Company {
     }
 
     async fn all_is_due(&self) {
-        self.sql("update oauth_grants set due_at = now() - interval '1 s' where due_at is not null")
-            .await;
+        self.sql(
+            "update oauth_grants set due_at = now() - interval '1 s' where due_at is not null",
+        )
+        .await;
     }
 
     /// As a call would open it.
@@ -197,7 +208,9 @@ impl Company {
         let config: SkillConfigId = config.await.parse().expect("an id");
         let mut tx = app.db().tenant(self.tenant).await.expect("a transaction");
         let keys = ["access_token".to_owned()];
-        let opened = app.vault().open_for_call(&mut tx, app, config, &keys, renewal);
+        let opened = app
+            .vault()
+            .open_for_call(&mut tx, app, config, &keys, renewal);
         let opened = opened.await.expect("the vault opens");
         opened.map(|mut opened| opened.remove(0).value.to_string())
     }
@@ -212,7 +225,9 @@ impl Company {
     }
 
     async fn sweep(&self) {
-        oauth::renew::sweep_once(&self.ground.app).await.expect("a round");
+        oauth::renew::sweep_once(&self.ground.app)
+            .await
+            .expect("a round");
     }
 
     /// Whether any row of any table shows it.
@@ -247,7 +262,12 @@ async fn a_person_signs_in_and_the_token_is_a_credential(ground: Ground) {
     let company = Company::registered(ground, &provider).await;
     let begun = company.begin().await;
     let query = begun.url.split_once('?').expect("a query").1;
-    for part in ["code_challenge_method=S256", "access_type=offline", "prompt=consent", "state="] {
+    for part in [
+        "code_challenge_method=S256",
+        "access_type=offline",
+        "prompt=consent",
+        "state=",
+    ] {
         assert!(query.contains(part), "{query}");
     }
     let back = sign_in(&begun.url).await.expect("the browser comes back");
@@ -262,16 +282,27 @@ async fn a_person_signs_in_and_the_token_is_a_credential(ground: Ground) {
     assert_eq!(credential["version"], 1);
     assert!(credential["expires_at"].is_string());
     let token = company.token().await;
-    assert!(text(&credential["last_4"]).len() == 4 && token.ends_with(&text(&credential["last_4"])));
+    assert!(
+        text(&credential["last_4"]).len() == 4 && token.ends_with(&text(&credential["last_4"]))
+    );
     let state = between(&back, "state=");
     let authorization_code = between(&back, "code=");
-    for secret in [token.as_str(), CLIENT_SECRET, &state, &authorization_code, &page.code()] {
+    for secret in [
+        token.as_str(),
+        CLIENT_SECRET,
+        &state,
+        &authorization_code,
+        &page.code(),
+    ] {
         assert!(!company.tables_show(secret).await, "{secret} is in a table");
         if secret != page.code() {
             assert!(!page.html.contains(secret), "{}", page.html);
         }
     }
-    assert!(company.tables_show("access_token").await, "the search finds nothing");
+    assert!(
+        company.tables_show("access_token").await,
+        "the search finds nothing"
+    );
     let again = company.confirm(&begun.id, &page.code()).await;
     assert_eq!(again.status, StatusCode::CONFLICT);
 }
@@ -285,14 +316,23 @@ async fn a_form_can_be_drawn_of_what_a_skill_takes(ground: Ground) {
     let company = Company::found(ground, "127.0.0.1:9").await;
     let path = "/skills/gmail/credential-schema";
     let schema = company.ask(Method::GET, path, Value::Null).await.ok();
-    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
     assert_eq!(schema["required"], json!(["access_token"]));
     let token = &schema["properties"]["access_token"];
     assert_eq!(token["title"], "Google access token");
-    assert_eq!((&token["writeOnly"], &token["x-kind"]), (&json!(true), &json!("oauth_token")));
+    assert_eq!(
+        (&token["writeOnly"], &token["x-kind"]),
+        (&json!(true), &json!("oauth_token"))
+    );
     assert_eq!(token["examples"], json!(["ya29...."]));
     assert_eq!(token["x-scopes"], json!([SCOPE]));
-    assert_eq!(token["x-oauth"]["token_url"], "https://oauth2.googleapis.com/token");
+    assert_eq!(
+        token["x-oauth"]["token_url"],
+        "https://oauth2.googleapis.com/token"
+    );
     assert_eq!(schema["properties"]["client_id"]["x-oauth"], Value::Null);
     let absent = company.ask(Method::GET, "/skills/jira/credential-schema", Value::Null);
     assert_eq!(absent.await.status, StatusCode::NOT_FOUND);
@@ -302,15 +342,27 @@ async fn nobody_is_asked_whom_nobody_agreed_to(ground: Ground) {
     let provider = Provider::start().await;
     let company = Company::found(ground, &provider.host()).await;
     let start = json!({ "skill": "gmail", "key": "access_token" });
-    let unregistered = company.ask(Method::POST, "/skill-creds/oauth/start", start.clone()).await;
+    let unregistered = company
+        .ask(Method::POST, "/skill-creds/oauth/start", start.clone())
+        .await;
     assert_eq!(unregistered.json["code"], "oauth_client_missing");
     let client = "/skill-creds/oauth/client";
     let shown = company
-        .ask(Method::GET, &format!("{client}?skill=gmail&key=access_token"), Value::Null)
+        .ask(
+            Method::GET,
+            &format!("{client}?skill=gmail&key=access_token"),
+            Value::Null,
+        )
         .await
         .ok();
-    assert_eq!(shown["hosts"], json!(["accounts.google.com", "oauth2.googleapis.com"]));
-    assert_eq!(shown["redirect_uri"], format!("{PUBLIC_URL}/api/v1/skill-creds/oauth/callback"));
+    assert_eq!(
+        shown["hosts"],
+        json!(["accounts.google.com", "oauth2.googleapis.com"])
+    );
+    assert_eq!(
+        shown["redirect_uri"],
+        format!("{PUBLIC_URL}/api/v1/skill-creds/oauth/callback")
+    );
     let register = |issuer: &str, hosts: &[String]| {
         let body = company.registration(issuer, hosts);
         company.ask(Method::PUT, client, body)
@@ -319,19 +371,39 @@ async fn nobody_is_asked_whom_nobody_agreed_to(ground: Ground) {
     assert_eq!(other.json["code"], "hosts_not_agreed");
     assert_eq!(other.json["hosts"], json!([provider.host()]));
     // On this machine, and not listed by the operator; and by a name that is another's.
-    for issuer in ["http://127.0.0.1:1", "https://127.0.0.1:1", "https://169.254.169.254"] {
+    for issuer in [
+        "http://127.0.0.1:1",
+        "https://127.0.0.1:1",
+        "https://169.254.169.254",
+    ] {
         let refused = register(issuer, &[provider.host()]).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{issuer}");
-        assert!(text(&refused.json["detail"]).contains("private_network_hosts"), "{}", refused.json);
+        assert!(
+            text(&refused.json["detail"]).contains("private_network_hosts"),
+            "{}",
+            refused.json
+        );
     }
     let slash = register(&format!("{}/", provider.issuer), &[provider.host()]).await;
-    assert!(text(&slash.json["detail"]).contains("another name"), "{}", slash.json);
-    let still = company.ask(Method::POST, "/skill-creds/oauth/start", start).await;
+    assert!(
+        text(&slash.json["detail"]).contains("another name"),
+        "{}",
+        slash.json
+    );
+    let still = company
+        .ask(Method::POST, "/skill-creds/oauth/start", start)
+        .await;
     assert_eq!(still.json["code"], "oauth_client_missing");
     assert_eq!(provider.asked("token").await, 0);
     let pasted = json!({ "skill": "gmail", "key": "client_id" });
-    let pasted = company.ask(Method::POST, "/skill-creds/oauth/start", pasted).await;
-    assert!(text(&pasted.json["detail"]).contains("access_token"), "{}", pasted.json);
+    let pasted = company
+        .ask(Method::POST, "/skill-creds/oauth/start", pasted)
+        .await;
+    assert!(
+        text(&pasted.json["detail"]).contains("access_token"),
+        "{}",
+        pasted.json
+    );
 }
 
 async fn a_state_is_good_once_and_for_a_time(ground: Ground) {
@@ -345,7 +417,11 @@ async fn a_state_is_good_once_and_for_a_time(ground: Ground) {
     let back = sign_in(&begun.url).await.expect("the browser comes back");
     assert_eq!(company.come_back(&back).await.status, StatusCode::OK);
     unknown(&company.come_back(&back).await);
-    assert_eq!(provider.asked("token").await, 1, "the code was exchanged once");
+    assert_eq!(
+        provider.asked("token").await,
+        1,
+        "the code was exchanged once"
+    );
 
     let late = company.begin().await;
     let back = sign_in(&late.url).await.expect("the browser comes back");
@@ -353,18 +429,28 @@ async fn a_state_is_good_once_and_for_a_time(ground: Ground) {
         .sql("update oauth_grants set expires_at = now() - interval '1 s', due_at = now() - interval '1 s' where status = 'asked'")
         .await;
     unknown(&company.come_back(&back).await);
-    for query in ["", "code=x", "state=x&code=x", "state=&code=", "state=x&state=x&code=x"] {
+    for query in [
+        "",
+        "code=x",
+        "state=x&code=x",
+        "state=&code=",
+        "state=x&state=x&code=x",
+    ] {
         unknown(&company.come_back(query).await);
     }
     assert_eq!(provider.asked("token").await, 1);
     company.sweep().await;
-    let left = company.read("select string_agg(status, ',') from oauth_grants").await;
+    let left = company
+        .read("select string_agg(status, ',') from oauth_grants")
+        .await;
     assert_eq!(left, "granted", "what nobody came back for is gone");
     for _ in 1..oauth::OPEN_SIGN_INS_MAX {
         company.begin().await;
     }
     let asked = json!({ "skill": "gmail", "key": "access_token" });
-    let more = company.ask(Method::POST, "/skill-creds/oauth/start", asked).await;
+    let more = company
+        .ask(Method::POST, "/skill-creds/oauth/start", asked)
+        .await;
     assert_eq!(more.status, StatusCode::TOO_MANY_REQUESTS);
 }
 
@@ -383,12 +469,19 @@ async fn only_who_began_it_confirms_and_with_the_code_of_the_page(ground: Ground
     let path = "/skill-creds/oauth/confirm";
     let other = company.ground.post(path, &stranger, body.clone()).await;
     assert_eq!(other.status, StatusCode::NOT_FOUND);
-    let other = company.ground.post(path, &text(&colleague["secret"]), body).await;
+    let other = company
+        .ground
+        .post(path, &text(&colleague["secret"]), body)
+        .await;
     assert_eq!(other.json["code"], "not_your_sign_in");
     for left in (1..oauth::CONFIRMATIONS_MAX).rev() {
         let wrong = company.confirm(&begun.id, "0000-0000").await;
         assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(text(&wrong.json["detail"]).contains(&left.to_string()), "{}", wrong.json);
+        assert!(
+            text(&wrong.json["detail"]).contains(&left.to_string()),
+            "{}",
+            wrong.json
+        );
     }
     let last = company.confirm(&begun.id, "0000-0000").await;
     assert_eq!(last.json["code"], "sign_in_ended");
@@ -396,7 +489,11 @@ async fn only_who_began_it_confirms_and_with_the_code_of_the_page(ground: Ground
     assert_eq!(late.status, StatusCode::CONFLICT);
     company.sweep().await;
     assert_eq!(company.status().await, "ended");
-    assert_eq!(provider.asked("revocation").await, 1, "the tokens are revoked");
+    assert_eq!(
+        provider.asked("revocation").await,
+        1,
+        "the tokens are revoked"
+    );
 }
 
 async fn what_was_changed_on_the_way_comes_to_nothing(ground: Ground) {
@@ -409,14 +506,27 @@ async fn what_was_changed_on_the_way_comes_to_nothing(ground: Ground) {
     assert_eq!(sign_in(&elsewhere).await, None);
     // Without PKCE, or with a weaker method: the provider refuses, in its own words.
     let challenge = between(&begun.url, "code_challenge=");
-    let without = begun.url.replace(&format!("&code_challenge={challenge}&code_challenge_method=S256"), "");
-    let weaker = company.begin().await.url.replace("method=S256", "method=plain");
+    let without = begun.url.replace(
+        &format!("&code_challenge={challenge}&code_challenge_method=S256"),
+        "",
+    );
+    let weaker = company
+        .begin()
+        .await
+        .url
+        .replace("method=S256", "method=plain");
     for url in [without, weaker] {
         let back = sign_in(&url).await.expect("the browser comes back");
         let page = company.come_back(&back).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST);
         assert!(page.html.contains("invalid_request"), "{}", page.html);
-        assert_eq!(company.read("select count(*)::text from oauth_grants where status = 'ended'").await != "0", true);
+        assert_eq!(
+            company
+                .read("select count(*)::text from oauth_grants where status = 'ended'")
+                .await
+                != "0",
+            true
+        );
     }
     assert_eq!(provider.asked("token").await, 0);
     // The code of one sign-in in another: its verifier is not the right one.
@@ -441,10 +551,17 @@ async fn what_was_changed_on_the_way_comes_to_nothing(ground: Ground) {
     // What a provider says is text, and ends the sign-in.
     let fifth = company.begin().await;
     let state = between(&fifth.url, "state=");
-    let said = format!("state={state}&iss={iss}&error=access_denied&error_description=%3Cscript%3E+no");
+    let said =
+        format!("state={state}&iss={iss}&error=access_denied&error_description=%3Cscript%3E+no");
     let page = company.come_back(&said).await;
-    assert!(page.html.contains("access_denied: &lt;script&gt; no"), "{}", page.html);
-    let page = company.come_back(&format!("state={state}&iss={iss}&code=x")).await;
+    assert!(
+        page.html.contains("access_denied: &lt;script&gt; no"),
+        "{}",
+        page.html
+    );
+    let page = company
+        .come_back(&format!("state={state}&iss={iss}&code=x"))
+        .await;
     assert!(page.html.contains("not known"), "{}", page.html);
     assert_eq!(provider.asked("token").await, 1);
 }
@@ -497,13 +614,19 @@ async fn two_hosts_renew_once(ground: Ground) {
             }));
         }
         let app = app.clone();
-        asked.push(tokio::spawn(async move { oauth::renew::sweep_once(&app).await }));
+        asked.push(tokio::spawn(
+            async move { oauth::renew::sweep_once(&app).await },
+        ));
     }
     for asked in asked {
         asked.await.expect("it ends").expect("it is renewed");
     }
     assert_eq!(provider.asked("refresh").await, 1);
-    assert_eq!(provider.asked("token").await, 2, "one code, one refresh token");
+    assert_eq!(
+        provider.asked("token").await,
+        2,
+        "one code, one refresh token"
+    );
     let seen = [&company.ground.app, &other].map(|app| company.open(app, Renewal::First));
     for token in futures::future::join_all(seen).await {
         assert_ne!(token.expect("it can be used"), before);
@@ -514,11 +637,16 @@ async fn two_hosts_renew_once(ground: Ground) {
     provider.trouble(0, 1500).await;
     let slow = tokio::spawn(async move { oauth::renew_for_use(&slow, tenant, grant).await });
     crate::ground::until("the slow one has the grant", async || {
-        company.read("select (leased_until is not null)::text from oauth_grants").await == "true"
+        company
+            .read("select (leased_until is not null)::text from oauth_grants")
+            .await
+            == "true"
     })
     .await;
     company.sql("update oauth_grants set leased_until = null, fence = fence + 1, expires_at = now() + interval '1 h', error = 'mine'").await;
-    slow.await.expect("it ends").expect("somebody else renewed it");
+    slow.await
+        .expect("it ends")
+        .expect("somebody else renewed it");
     assert_eq!(company.read("select error from oauth_grants").await, "mine");
 }
 
@@ -532,18 +660,28 @@ async fn a_grant_that_ended_asks_a_person_to_sign_in_again(ground: Ground) {
     assert_eq!(provider.refresh(&held).await, StatusCode::OK);
     company.expires_soon(30).await;
     let problem = company.renew().await.expect_err("it has ended");
-    assert_eq!((problem.status(), problem.code()), (StatusCode::CONFLICT, "credential_to_be_renewed"));
+    assert_eq!(
+        (problem.status(), problem.code()),
+        (StatusCode::CONFLICT, "credential_to_be_renewed")
+    );
     assert!(problem.detail().contains("oauth/start"), "{problem}");
     assert_eq!(company.status().await, "to_renew");
     let opened = company.open(&company.ground.app, Renewal::First).await;
-    assert!(matches!(opened, Err(Unusable::SignInEnded(_))), "{opened:?}");
+    assert!(
+        matches!(opened, Err(Unusable::SignInEnded(_))),
+        "{opened:?}"
+    );
     let path = format!("/skill-creds/{}", text(&credential["id"]));
     let shown = company.ask(Method::GET, &path, Value::Null).await.ok();
     assert_eq!(shown["status"], "expired");
     let asked = provider.asked("token").await;
     company.renew().await.expect_err("it has ended");
     company.sweep().await;
-    assert_eq!(provider.asked("token").await, asked, "nobody asks again in vain");
+    assert_eq!(
+        provider.asked("token").await,
+        asked,
+        "nobody asks again in vain"
+    );
     assert_eq!(company.signed_in().await["version"], 2);
     company.token().await;
 }
@@ -551,7 +689,11 @@ async fn a_grant_that_ended_asks_a_person_to_sign_in_again(ground: Ground) {
 /// The refresh token that the gateway holds, opened as the gateway opens it.
 async fn held(company: &Company) -> String {
     let app = &company.ground.app;
-    let mut tx = app.db().tenant(company.tenant).await.expect("a transaction");
+    let mut tx = app
+        .db()
+        .tenant(company.tenant)
+        .await
+        .expect("a transaction");
     let grant = company.grant().await;
     let row = sqlx::query_as::<_, (uuid::Uuid, Vec<u8>, i32)>(
         "select data_key_id, sealed, sealed_version from oauth_grants where id = $1",
@@ -568,7 +710,11 @@ async fn held(company: &Company) -> String {
         data_key: row.0.into(),
         bytes: row.1,
     };
-    let opened = app.vault().open(&mut tx, &about, &sealed).await.expect("it opens");
+    let opened = app
+        .vault()
+        .open(&mut tx, &about, &sealed)
+        .await
+        .expect("it opens");
     let held: Value = serde_json::from_slice(&opened).expect("JSON");
     text(&held["refresh_token"])
 }
@@ -598,7 +744,11 @@ async fn a_provider_that_is_away_is_waited_for(ground: Ground) {
     let asked = provider.asked("revocation").await;
     assert_eq!(asked, 1);
     company.sweep().await;
-    assert_eq!(provider.asked("revocation").await, asked, "there is a pause");
+    assert_eq!(
+        provider.asked("revocation").await,
+        asked,
+        "there is a pause"
+    );
     provider.trouble(0, 0).await;
     company.all_is_due().await;
     company.sweep().await;
@@ -615,8 +765,13 @@ async fn what_is_revoked_here_is_revoked_there(ground: Ground) {
     company.ask(Method::DELETE, &path, Value::Null).await.ok();
     company.sweep().await;
     assert_eq!(provider.asked("revoked").await, 1);
-    assert_eq!(provider.refresh(&refresh_token).await, StatusCode::BAD_REQUEST);
-    let kept = company.read("select (sealed is null)::text from oauth_grants").await;
+    assert_eq!(
+        provider.refresh(&refresh_token).await,
+        StatusCode::BAD_REQUEST
+    );
+    let kept = company
+        .read("select (sealed is null)::text from oauth_grants")
+        .await;
     assert_eq!(kept, "true", "nothing is held any more");
     // A pasted one takes the place of one that was had by signing in.
     company.signed_in().await;
@@ -640,7 +795,9 @@ async fn what_nobody_confirms_is_revoked(ground: Ground) {
     let back = sign_in(&begun.url).await.expect("the browser comes back");
     let code = company.come_back(&back).await.code();
     company.all_is_due().await;
-    company.sql("update oauth_grants set expires_at = now()").await;
+    company
+        .sql("update oauth_grants set expires_at = now()")
+        .await;
     let late = company.confirm(&begun.id, &code).await;
     assert_eq!(late.status, StatusCode::CONFLICT);
     company.sweep().await;
@@ -650,7 +807,9 @@ async fn what_nobody_confirms_is_revoked(ground: Ground) {
 
 /// A provider that answers what it likes.
 async fn stranger() -> (String, Arc<Mutex<(u16, String)>>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let issuer = format!("http://{}", listener.local_addr().expect("an address"));
     let answer = Arc::new(Mutex::new((200, String::new())));
     let (told, name) = (answer.clone(), issuer.clone());
@@ -676,15 +835,22 @@ async fn hostile_answers_leave_nothing_behind(ground: Ground) {
     let host = issuer.trim_start_matches("http://").to_owned();
     let company = Company::found(ground, &host).await;
     let registration = company.registration(&issuer, &[host]);
-    company.ask(Method::PUT, "/skill-creds/oauth/client", registration).await.ok();
+    company
+        .ask(Method::PUT, "/skill-creds/oauth/client", registration)
+        .await
+        .ok();
     let good = json!({ "access_token": "x".repeat(30), "token_type": "Bearer" });
     let with = |name: &str, value: Value| {
         let mut body = good.clone();
         body[name] = value;
         body.to_string()
     };
-    let echo = |text: &str| json!({ "error": "invalid_client", "error_description": text }).to_string();
-    let hex: String = CLIENT_SECRET.bytes().map(|byte| format!("{byte:02X}")).collect();
+    let echo =
+        |text: &str| json!({ "error": "invalid_client", "error_description": text }).to_string();
+    let hex: String = CLIENT_SECRET
+        .bytes()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     for (status, body) in [
         (200, "<html>CANARY</html>".to_owned()),
         (200, " ".repeat(100 << 10) + &good.to_string()),
@@ -705,10 +871,16 @@ async fn hostile_answers_leave_nothing_behind(ground: Ground) {
         let begun = company.begin().await;
         let state = between(&begun.url, "state=");
         *answer.lock().expect("its answer") = (status, body.clone());
-        let page = company.come_back(&format!("state={state}&code=a-code")).await;
+        let page = company
+            .come_back(&format!("state={state}&code=a-code"))
+            .await;
         let shown = &body[..body.len().min(100)];
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{shown}");
-        assert!(!page.html.contains("CANARY") && !page.html.contains(&hex), "{}", page.html);
+        assert!(
+            !page.html.contains("CANARY") && !page.html.contains(&hex),
+            "{}",
+            page.html
+        );
         assert_eq!(company.status().await, "ended", "{shown}");
     }
     for secret in [CLIENT_SECRET, "CANARY"] {
@@ -720,7 +892,9 @@ async fn hostile_answers_leave_nothing_behind(ground: Ground) {
     let begun = company.begin().await;
     *answer.lock().expect("its answer") = (200, good.to_string());
     let state = between(&begun.url, "state=");
-    let page = company.come_back(&format!("state={state}&code=a-code")).await;
+    let page = company
+        .come_back(&format!("state={state}&code=a-code"))
+        .await;
     company.confirm(&begun.id, &page.code()).await.ok();
     assert_eq!(company.token().await, "x".repeat(30));
 }

@@ -31,7 +31,10 @@ pub struct Provider {
     _process: Child,
 }
 
-#[expect(clippy::disallowed_methods, reason = "a browser's client, and a story's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a browser's client, and a story's"
+)]
 fn client(cookies: bool) -> Client {
     Client::builder()
         .no_proxy()
@@ -108,7 +111,12 @@ impl Provider {
         ]);
         let request = self.http.post(format!("{}/token", self.issuer));
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        request.body(body).send().await.expect("it answers").status()
+        request
+            .body(body)
+            .send()
+            .await
+            .expect("it answers")
+            .status()
     }
 }
 
