@@ -15,7 +15,8 @@ const POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub fn callback() -> MethodRouter<App> {
-    get(arrive)
+    // A look at the headers must not use the state up.
+    get(arrive).head(async || StatusCode::METHOD_NOT_ALLOWED)
 }
 
 async fn arrive(State(app): State<App>, RawQuery(query): RawQuery) -> Response {

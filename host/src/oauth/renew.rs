@@ -58,6 +58,7 @@ pub async fn renew_for_use(app: &App, tenant: TenantId, id: GrantId) -> Result<(
 }
 
 async fn renew(app: &App, tenant: TenantId, id: GrantId, wanted: Wanted) -> Result<(), Problem> {
+    let mut waited_for = None;
     loop {
         let now = app.clock().now();
         let mut tx = app.db().tenant(tenant).await?;
@@ -75,8 +76,16 @@ async fn renew(app: &App, tenant: TenantId, id: GrantId, wanted: Wanted) -> Resu
                 return Ok(());
             }
             drop(tx);
+            waited_for.get_or_insert(row.failures);
             tokio::time::sleep(LOOK).await;
             continue;
+        }
+        if waited_for.is_some_and(|failures| row.failures > failures) {
+            // Whoever was waited for has just failed: asking again at once would only add to it.
+            return match row.expires_at.is_some_and(|at| at > now) {
+                true => Ok(()),
+                false => Err(away()),
+            };
         }
         let held = Held::open(app, &mut tx, &row).await?;
         if held.refresh_token.is_none() {
@@ -259,12 +268,16 @@ async fn release(tx: &mut TenantTx, row: &GrantRow) -> Result<(), Problem> {
     Ok(store::step(tx, row.id, step).await?)
 }
 
+fn away() -> Problem {
+    Problem::unavailable(
+        "The provider that renews the credential",
+        RETRY_AFTER_DEFAULT,
+    )
+}
+
 fn not_renewed(error: &TokenError) -> Problem {
     match error {
-        TokenError::Away(_) => Problem::unavailable(
-            "The provider that renews the credential",
-            RETRY_AFTER_DEFAULT,
-        ),
+        TokenError::Away(_) => away(),
         other => Problem::conflict(
             "credential_not_renewed",
             format!(

@@ -734,6 +734,13 @@ async fn a_provider_that_is_away_is_waited_for(ground: Ground) {
     assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(problem.retry_after().is_some());
     assert_eq!(company.status().await, "active");
+    // Many at once: one asks, and all are told.
+    let asked = provider.asked("token").await;
+    provider.trouble(503, 2000).await;
+    let told = futures::future::join_all((0..5).map(|_| company.renew())).await;
+    assert!(told.iter().all(Result::is_err));
+    assert_eq!(provider.asked("token").await, asked + 1);
+    provider.trouble(503, 0).await;
     // What is revoked meanwhile acts at once, and is told when somebody is there.
     let path = format!("/skill-creds/{}", text(&credential["id"]));
     company.ask(Method::DELETE, &path, Value::Null).await.ok();
