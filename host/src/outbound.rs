@@ -53,6 +53,8 @@ impl Outbound {
         reason = "the clients of the gateway's own requests"
     )]
     pub fn new(private_hosts: &[String]) -> reqwest::Result<Self> {
+        // One TLS provider for everything; a second call finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             Client::builder()
                 .no_proxy()
@@ -251,7 +253,6 @@ mod tests {
     use super::*;
 
     fn outbound() -> Outbound {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Outbound::new(&["127.0.0.1:9".to_owned(), "idp.internal".to_owned()]).unwrap()
     }
 

@@ -58,6 +58,8 @@ impl Answer {
 
 impl Api {
     pub fn new(base: &str, key: &str) -> Self {
+        // One TLS provider for everything; a second call finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         #[expect(clippy::disallowed_methods, reason = "the one client of the tests")]
         let http = reqwest::Client::builder()
             .no_proxy()

@@ -543,7 +543,6 @@ mod tests {
 
     #[test]
     fn what_an_issuer_says_of_itself_is_held_against_the_rules() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let outbound = Outbound::new(&[]).unwrap();
         let provider = Provider {
             issuer: None,
