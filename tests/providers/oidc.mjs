@@ -44,7 +44,7 @@ server.listen(0, "127.0.0.1", () => {
       token_endpoint_auth_method: "client_secret_post",
     }],
     scopes: ["openid", "offline_access", scope],
-    features: { revocation: { enabled: true, allowedPolicy: () => true }, devInteractions: { enabled: true } },
+    features: { revocation: { enabled: true }, devInteractions: { enabled: true } },
     issueRefreshToken: () => true,
     rotateRefreshToken: () => true,
     ttl: { AccessToken: 3600, RefreshToken: 86400, Session: 86400, Grant: 86400, Interaction: 600 },

@@ -520,13 +520,8 @@ async fn what_was_changed_on_the_way_comes_to_nothing(ground: Ground) {
         let page = company.come_back(&back).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST);
         assert!(page.html.contains("invalid_request"), "{}", page.html);
-        assert_eq!(
-            company
-                .read("select count(*)::text from oauth_grants where status = 'ended'")
-                .await
-                != "0",
-            true
-        );
+        let ended = "select count(*)::text from oauth_grants where status = 'ended'";
+        assert_ne!(company.read(ended).await, "0");
     }
     assert_eq!(provider.asked("token").await, 0);
     // The code of one sign-in in another: its verifier is not the right one.
