@@ -7,6 +7,7 @@ use crate::{
     id::{InstanceId, TenantId},
     instances::Gateways,
     marketplace::{self, revocations::Revocations},
+    outbound::Outbound,
     traces::live::Live,
     vault::{self, Vault},
 };
@@ -48,6 +49,7 @@ struct Inner {
     gateways: Gateways,
     live: Live,
     outbox_wake: Notify,
+    outbound: Outbound,
     manifests: Cache<String, Arc<Manifest>>,
     validators: Validators,
     journals: Journals,
@@ -92,6 +94,7 @@ impl App {
             gateways: Gateways::new(),
             live: Live::new(),
             outbox_wake: Notify::new(),
+            outbound: Outbound::new(&config.skills.private_network_hosts)?,
             manifests: Cache::new(CACHE_ENTRIES_MAX),
             validators: Cache::new(CACHE_ENTRIES_MAX),
             journals: Cache::new(CACHE_ENTRIES_MAX),
@@ -156,6 +159,10 @@ impl App {
     /// Wakes the outbox's relay, where it runs in this process.
     pub fn outbox_wake(&self) -> &Notify {
         &self.0.outbox_wake
+    }
+    /// For the gateway's own requests to outside services.
+    pub fn outbound(&self) -> &Outbound {
+        &self.0.outbound
     }
     pub fn manifests(&self) -> &Cache<String, Arc<Manifest>> {
         &self.0.manifests

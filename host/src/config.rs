@@ -115,6 +115,9 @@ settings! {
     HttpConfig {
         /// Address and port to listen on.
         listen: String = "127.0.0.1:8480".into(),
+        /// Where browsers reach the API, without a path's last slash: who signs in for a credential is sent back there.
+        /// While it is empty nobody can sign in.
+        public_url: String = String::new(),
         /// Requests served at once; further ones get 503 with Retry-After.
         requests_in_flight_max: u32 = 512,
         /// Seconds until a request is given up (live streams excepted).
@@ -316,6 +319,9 @@ impl Config {
                 format!("`{}` is not an address and port", self.http.listen),
             ));
         }
+        if let Some(problem) = wrong_public_url(&self.http.public_url) {
+            return Err(setting_error("http.public_url", problem));
+        }
         for (name, value) in [
             (
                 "http.requests_in_flight_max",
@@ -475,6 +481,29 @@ fn is_this_machine(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// Codes of sign-ins come back there: over https, or on this machine.
+fn wrong_public_url(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return None;
+    }
+    let Ok(url) = url::Url::parse(text) else {
+        return Some(format!("`{text}` is not a URL"));
+    };
+    let local = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && local) {
+        return Some(format!("`{text}` is not https"));
+    }
+    let more = url.query().is_some() || url.fragment().is_some() || text.ends_with('/');
+    let user = !url.username().is_empty() || url.password().is_some();
+    (more || user)
+        .then(|| format!("`{text}` has more than a host and a path, or ends with a slash"))
+}
+
 /// A variable of the environment; `None` where it is not set, or is no text.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 pub fn env_var(name: &str) -> Option<String> {
@@ -568,6 +597,7 @@ fn example_of(name: &str) -> String {
         "vault.key_file" => Some("\"/etc/tsunami/vault-keys\""),
         "marketplace.registries" => Some("[{ host = \"ghcr.io\" }]"),
         name if name.starts_with("plugins.tenants.") => Some("{ call_timeout_ms = 50 }"),
+        "http.public_url" => Some("\"https://gateway.example.com\""),
         "skills.private_network_hosts" => Some("[\"github.internal:443\"]"),
         _ => None,
     };
@@ -641,6 +671,28 @@ mod tests {
                 told.contains("marketplace.registries") && told.contains("ghcr.io"),
                 "{told}"
             );
+        }
+    }
+
+    #[test]
+    fn browsers_come_back_over_https_or_on_this_machine() {
+        let set = |url: &str| load(&[("TSUNAMI_HTTP__PUBLIC_URL", url)]);
+        for good in [
+            "https://gateway.example.com",
+            "https://example.com/gateway",
+            "http://127.0.0.1:8480",
+        ] {
+            assert!(set(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://gateway.example.com",
+            "https://gateway.example.com/",
+            "https://gateway.example.com?x",
+            "https://a:b@gateway.example.com",
+            "gateway",
+        ] {
+            let told = set(bad).unwrap_err().to_string();
+            assert!(told.contains("http.public_url"), "{told}");
         }
     }
 

@@ -78,7 +78,7 @@ ids! {
     TenantId, UserId, ApiKeyId, OperatorKeyId,
     AgentId, MemoryId,
     TaskId, MessageId, TraceId,
-    CredentialId, DataKeyId,
+    CredentialId, DataKeyId, GrantId, OauthClientId,
     PluginVersionId, InstallationId,
     PublisherId, PublisherKeyId, ReleaseId, RevocationId,
     InstanceId,

@@ -5,9 +5,9 @@
 //!
 //! - [`routes`], [`worker`], [`config`]: what can be asked, what can happen, what can be set;
 //! - the slices, a folder a noun of the product: [`tenants`], [`agents`], [`traces`], [`vault`],
-//!   [`plugins`], [`marketplace`], [`instances`], [`skills`], [`tasks`];
+//!   [`plugins`], [`marketplace`], [`oauth`], [`instances`], [`skills`], [`tasks`];
 //! - the ground that they stand on: [`app`], [`caller`], [`db`], [`problem`], [`id`], [`clock`],
-//!   [`page`], [`outbox`], [`telemetry`].
+//!   [`page`], [`outbox`], [`outbound`], [`telemetry`].
 
 pub mod app;
 pub mod caller;
@@ -18,6 +18,7 @@ pub mod db;
 mod drain;
 pub mod extract;
 pub mod id;
+pub mod outbound;
 pub mod outbox;
 pub mod page;
 pub mod problem;
@@ -30,6 +31,7 @@ pub mod worker;
 pub mod agents;
 pub mod instances;
 pub mod marketplace;
+pub mod oauth;
 pub mod plugins;
 pub mod policies;
 pub mod skills;

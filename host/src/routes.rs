@@ -5,7 +5,7 @@ use crate::{
     app::App,
     drain::drain_after,
     extract::{IDEMPOTENCY_KEY_CHARS_MAX, Json},
-    instances, marketplace, plugins, policies,
+    instances, marketplace, oauth, plugins, policies,
     problem::{Problem, ProblemBody, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
@@ -65,6 +65,8 @@ fn api() -> OpenApiRouter<App> {
         .merge(instances::http::routes())
         .merge(plugins::http::routes())
         .merge(marketplace::http::routes())
+        .merge(plugins::schema::routes())
+        .merge(oauth::http::routes())
         .merge(policies::http::routes())
         .merge(skills::http::routes())
         .merge(vault::http::routes());

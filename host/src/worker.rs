@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     instances::{self, activities::InstanceActivities, workflow::OpenClawProvisionWorkflow},
-    marketplace, outbox,
+    marketplace, oauth, outbox,
     problem::Problem,
     skills::{self, activities::SkillActivities, workflow::SkillCallWorkflow},
     tasks::{activities::TaskActivities, workflow::TaskExecutionWorkflow},
@@ -40,6 +40,7 @@ pub fn start(app: &App) -> Running {
     jobs.spawn(skills::activities::reclaim(app.clone()));
     jobs.spawn(marketplace::revocations::watch(app.clone()));
     jobs.spawn(marketplace::upgrades::go_round(app.clone()));
+    jobs.spawn(oauth::sweep(app.clone()));
     Running { worker, jobs }
 }
 

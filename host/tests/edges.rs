@@ -16,9 +16,17 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("policies", &["plugins"]),
     ("vault", &["plugins", "tenants"]),
     ("instances", &["vault", "tenants"]),
+    ("oauth", &["plugins", "vault"]),
     (
         "skills",
-        &["instances", "plugins", "policies", "traces", "vault"],
+        &[
+            "instances",
+            "oauth",
+            "plugins",
+            "policies",
+            "traces",
+            "vault",
+        ],
     ),
     ("tasks", &["agents", "skills", "tenants", "traces"]),
 ];

@@ -58,7 +58,7 @@ impl Answer {
 
 impl Api {
     pub fn new(base: &str, key: &str) -> Self {
-        // Nothing here speaks TLS, and the client wants to know all the same who would.
+        // One TLS provider for everything; a second call finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         #[expect(clippy::disallowed_methods, reason = "the one client of the tests")]
         let http = reqwest::Client::builder()

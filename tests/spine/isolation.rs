@@ -88,6 +88,10 @@ fn operations_of(document: &Value) -> Vec<Operation> {
     all
 }
 
+/// What Gmail's plugin names.
+const OAUTH_HOSTS: [&str; 2] = ["accounts.google.com", "oauth2.googleapis.com"];
+const OAUTH_CLIENT: &str = "123456789012-acme.apps.googleusercontent.com";
+
 /// A body that the operation would take. An operation that is not named here is a new one: add it.
 pub fn body_of(operation: &str) -> Value {
     match operation {
@@ -107,6 +111,11 @@ pub fn body_of(operation: &str) -> Value {
         "resolve_call" => json!({ "resolution": "done" }),
         "update_config" => json!({ "enabled": false }),
         "store_credential" => json!({ "skill": "slack", "key": "bot_token", "value": CANARY }),
+        "register_oauth_client" => {
+            json!({ "skill": "gmail", "key": "access_token", "client_id": OAUTH_CLIENT, "client_secret": CANARY, "hosts": OAUTH_HOSTS })
+        }
+        "start_sign_in" => json!({ "skill": "gmail", "key": "access_token" }),
+        "confirm_sign_in" => json!({ "sign_in_id": uuid::Uuid::nil(), "code": "0000-0000" }),
         "call_skill" => json!({ "params": { "channel": "#finance", "text": "not mine" } }),
         "create_policy" | "create_operator_policy" => json!({ "digest": "0".repeat(64) }),
         "update_policy" | "update_operator_policy" => json!({ "enabled": false }),
@@ -198,6 +207,21 @@ async fn belongings(world: &World) -> BTreeMap<&'static str, String> {
         .post("/marketplace/releases", &release)
         .await
         .ok();
+    acme.install("gmail").await;
+    let client = body_of("register_oauth_client");
+    let client = acme
+        .owner
+        .request(Method::PUT, "/skill-creds/oauth/client")
+        .json(&client);
+    Api::send(client).await.ok();
+    // A sign-in that somebody began: its id is no way in either, and its state is nowhere.
+    let start = body_of("start_sign_in");
+    let begun = acme.owner.post("/skill-creds/oauth/start", &start).await;
+    assert!(
+        begun.status.is_success() || begun.status == 429,
+        "{}",
+        begun.text
+    );
     let mut found = BTreeMap::new();
     for list in [
         "agent-tasks",
@@ -413,6 +437,13 @@ async fn ids_of_others(world: Arc<World>) {
             "",
             release,
         ),
+        place(
+            "confirm_sign_in",
+            "/sign_in_id",
+            "skill-creds",
+            "",
+            body_of("confirm_sign_in"),
+        ),
         place("list_tasks", "agent_id", "agents", "", Value::Null),
         place(
             "list_policy_decisions",
@@ -459,6 +490,20 @@ async fn ids_of_others(world: Arc<World>) {
             _ => assert!(theirs.status.is_client_error(), "{what:?} {}", theirs.text),
         }
     }
+    // A sign-in that somebody else began is as one of nobody.
+    let mut superuser = world.gateway.database("postgres").await;
+    let theirs: String =
+        sqlx::query_scalar("select id::text from oauth_grants where tenant_id::text = $1 limit 1")
+            .bind(&world.acme.id)
+            .fetch_one(&mut superuser)
+            .await
+            .expect("acme's sign-in");
+    let confirmation = json!({ "sign_in_id": theirs, "code": "0000-0000" });
+    let answer = intruder
+        .owner
+        .post("/skill-creds/oauth/confirm", &confirmation)
+        .await;
+    assert_eq!(answer.problem(404), "not_found");
     // A component is named by its digest, and is its owner's all the same.
     let policy = world.acme.owner.get("/policies").await.ok();
     let digest = json!({ "digest": policy["items"][0]["digest"] });

@@ -200,6 +200,12 @@ pub enum InstanceCommand {
 
 #[derive(Subcommand)]
 pub enum CredCommand {
+    /// What a skill takes, and how each is had.
+    Schema(super::sign_in::Schema),
+    /// Show or register the client of a credential that is had by signing in.
+    Client(super::sign_in::Client),
+    /// Sign in for a credential, in a browser.
+    SignIn(super::sign_in::SignIn),
     /// Store a credential; the value is read from standard input.
     Set {
         skill: String,
@@ -633,6 +639,9 @@ pub async fn wait_for_instance(api: &Api, id: &str, until: &[&str]) -> anyhow::R
 
 async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
     match command {
+        CredCommand::Schema(asked) => super::sign_in::schema(&asked, api).await,
+        CredCommand::Client(asked) => super::sign_in::client(&asked, api).await,
+        CredCommand::SignIn(asked) => super::sign_in::sign_in(&asked, api).await,
         CredCommand::Set { skill, key, output } => {
             eprintln!("value of {skill}/{key}, on standard input:");
             let mut value = String::new();

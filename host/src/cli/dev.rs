@@ -183,11 +183,14 @@ impl Stack {
         log: bool,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<Self> {
-        let site = Site::take(args, file)?;
+        let mut site = Site::take(args, file)?;
         if log {
             telemetry::start(&site.config.log)?;
         }
         let socket = serve::bind(&site.config.http.listen)?;
+        if site.config.http.public_url.is_empty() {
+            site.config.http.public_url = format!("http://{}", socket.local_addr()?);
+        }
         let mut app = None;
         let up = tokio::select! {
             up = Box::pin(site.bring_up(socket, &mut app)) => up,

@@ -9,6 +9,7 @@ mod kit;
 mod plugin;
 mod policy;
 mod serve;
+mod sign_in;
 
 use crate::{
     app,

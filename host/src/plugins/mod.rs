@@ -25,6 +25,7 @@ pub mod consent;
 pub mod http;
 pub mod installations;
 pub mod intake;
+pub mod schema;
 mod store;
 
 use crate::{
@@ -69,6 +70,47 @@ pub struct CredentialField {
     pub help: String,
     pub placeholder: String,
     pub scopes: Vec<String>,
+    /// Set where a person grants the token by signing in, rather than pasting it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OauthField>,
+}
+
+/// How a credential is had by signing in: OAuth 2.0, authorization code with PKCE. Whoever installs the plugin sees the
+/// hosts here; an administrator agrees to them when the client is registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OauthField {
+    pub authorize_url: String,
+    pub token_url: String,
+    /// RFC 7009.
+    pub revoke_url: Option<String>,
+    pub scopes: Vec<String>,
+    /// More parameters of the authorization request, each a name and a value.
+    pub authorize_params: Vec<(String, String)>,
+    /// Key of the credential that is the client's id.
+    pub client_id: String,
+    /// Key of the credential that is the client's secret; none for a public client.
+    pub client_secret: Option<String>,
+    /// `basic` or `body`.
+    pub client_authentication: String,
+}
+
+impl From<credentials::Oauth> for OauthField {
+    fn from(oauth: credentials::Oauth) -> Self {
+        let client_authentication = match oauth.client_authentication {
+            credentials::ClientAuthentication::Basic => "basic",
+            credentials::ClientAuthentication::Body => "body",
+        };
+        Self {
+            authorize_url: oauth.authorize_url,
+            token_url: oauth.token_url,
+            revoke_url: oauth.revoke_url,
+            scopes: oauth.scopes,
+            authorize_params: oauth.authorize_params,
+            client_id: oauth.client_id,
+            client_secret: oauth.client_secret,
+            client_authentication: client_authentication.to_owned(),
+        }
+    }
 }
 
 impl From<credentials::Field> for CredentialField {
@@ -88,6 +130,7 @@ impl From<credentials::Field> for CredentialField {
             help: field.help,
             placeholder: field.placeholder,
             scopes: field.scopes,
+            oauth: field.oauth.map(OauthField::from),
         }
     }
 }

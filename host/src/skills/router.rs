@@ -15,11 +15,12 @@ use crate::{
     db::{TenantTx, without_nul},
     id::{SkillCallId, SkillConfigId, TenantId},
     instances::{self, Reachable},
+    oauth,
     plugins::{self, Installed},
     policies::{self, Strictness, chain::Evaluated},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     traces::{self, NewStep, StepType, Subject},
-    vault::{self, Opened},
+    vault::{self, Opened, Renewal, Unusable},
 };
 use axum::http::StatusCode;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -110,7 +111,7 @@ impl Prepared {
 /// # Errors
 /// What stopped it. The call is as it was, and may be advanced again.
 pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
-    let advanced = go_on(app, tenant, id).await;
+    let advanced = go_on(app, tenant, id, Renewal::First).await;
     let pause = match &advanced {
         Ok(Outcome::Waiting { retry_after, .. }) => Some(*retry_after),
         Ok(_) => None,
@@ -140,7 +141,12 @@ async fn keep(
     Ok(())
 }
 
-async fn go_on(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Outcome, Problem> {
+async fn go_on(
+    app: &App,
+    tenant: TenantId,
+    id: SkillCallId,
+    renewal: Renewal,
+) -> Result<Outcome, Problem> {
     // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
     let mut tx = app.db().tenant_followed(tenant).await?;
     let row = store::lock_call(&mut tx, id)
@@ -163,9 +169,24 @@ async fn go_on(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Outcome, 
     let action = named(&prepared.installed, &decided.row)?;
     let opened = app
         .vault()
-        .open_for_call(&mut tx, app, prepared.config.id, &action.credentials)
-        .await?
-        .map_err(|unusable| Problem::conflict(unusable.code(), unusable.to_string()))?;
+        .open_for_call(
+            &mut tx,
+            app,
+            prepared.config.id,
+            &action.credentials,
+            renewal,
+        )
+        .await?;
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(Unusable::Due(grant)) if renewal == Renewal::First => {
+            // Nothing of the call is kept, nor locked, while the provider is asked: all is decided again after that.
+            drop(tx);
+            oauth::renew_for_use(app, tenant, grant).await?;
+            return Box::pin(go_on(app, tenant, id, Renewal::Tried)).await;
+        }
+        Err(unusable) => return Err(Problem::conflict(unusable.code(), unusable.to_string())),
+    };
     let row = begin(app, &mut tx, &decided.row, &prepared, &action, &opened).await?;
     tx.commit().await?;
     let mut run = Run::new(app, tenant, row, prepared.installed, action);
@@ -628,15 +649,13 @@ impl<'a> Run<'a> {
         if self.opened.is_some() {
             return Ok(None);
         }
-        let keys = &self.action.credentials;
-        let mut tx = self.app.db().tenant(self.tenant).await?;
-        let config = self.config()?;
-        let opened = self
-            .app
-            .vault()
-            .open_for_call(&mut tx, self.app, config, keys)
-            .await?;
-        tx.commit().await?;
+        let mut opened = self.opened_now(Renewal::First).await?;
+        if let Err(Unusable::Due(grant)) = opened {
+            if let Err(problem) = oauth::renew_for_use(self.app, self.tenant, grant).await {
+                return self.stopped_by(problem).await.map(Some);
+            }
+            opened = self.opened_now(Renewal::Tried).await?;
+        }
         match opened {
             Ok(opened) => self.opened = Some(opened),
             Err(unusable) => {
@@ -671,6 +690,18 @@ impl<'a> Run<'a> {
             Some(opened)
         };
         Ok(())
+    }
+
+    async fn opened_now(&self, renewal: Renewal) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
+        let keys = &self.action.credentials;
+        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let config = self.config()?;
+        let vault = self.app.vault();
+        let opened = vault
+            .open_for_call(&mut tx, self.app, config, keys, renewal)
+            .await?;
+        tx.commit().await?;
+        Ok(opened)
     }
 
     fn config(&self) -> Result<SkillConfigId, Problem> {

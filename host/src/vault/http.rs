@@ -1,6 +1,6 @@
 //! `/skill-creds`.
 
-use super::{CredentialType, SealedValue, VALUE_BYTES_MAX, credential_aad, last_4, store};
+use super::{CredentialType, NewValue, SealedValue, VALUE_BYTES_MAX, credential_aad, store};
 use crate::{
     app::App,
     caller::{Caller, Permission},
@@ -107,27 +107,18 @@ async fn store_credential(
         }
         Claim::New(id) => {
             let id = CredentialId(id);
-            let version = store::retire(&mut tx, config, &new.key).await? + 1;
-            let about = credential_aad(caller.tenant, id, version);
-            let sealed = app
-                .vault()
-                .seal(&mut tx, &about, new.value.as_bytes())
-                .await?;
-            let row = store::NewCredentialRow {
-                id,
+            let kept = NewValue {
                 config,
                 key: &new.key,
                 kind: match new.r#type {
                     Some(given) => given.as_str(),
                     None => &field.kind,
                 },
-                data_key: sealed.data_key,
-                encrypted: &sealed.bytes,
-                version,
-                last_4: &last_4(&new.value),
+                value: &new.value,
                 expires_at: new.expires_at,
+                grant: None,
             };
-            store::insert(&mut tx, row).await?;
+            app.vault().keep(&mut tx, id, &kept).await?;
             id
         }
     };
@@ -241,7 +232,8 @@ async fn revoke_credential(
     Ok(Json(credential))
 }
 
-async fn load(app: &App, tx: &mut TenantTx, id: CredentialId) -> Result<Credential, Problem> {
+/// A credential, as it is shown.
+pub async fn load(app: &App, tx: &mut TenantTx, id: CredentialId) -> Result<Credential, Problem> {
     let row = store::get(tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("credential"))?;

@@ -6,7 +6,8 @@
 //! wiped after.
 //!
 //! ## Life
-//! active -> expired (by `expires_at`) | revoked (by a person). Storing a value under a key that has one
+//! active -> expired (by `expires_at`, or because a sign-in can be renewed no more) | revoked (by a person). One that
+//! was had by signing in (`grant_id`) is renewed in its place, as another version ([`crate::oauth`]). Storing a value under a key that has one
 //! replaces it. Each takes effect on the next call: nothing of a credential is cached.
 //!
 //! ## Always true
@@ -29,7 +30,7 @@ use crate::{
     app::App,
     config::{KeyProviderKind, VaultConfig},
     db::TenantTx,
-    id::{CredentialId, DataKeyId, SkillConfigId, TenantId},
+    id::{CredentialId, DataKeyId, GrantId, SkillConfigId, TenantId},
     problem::Problem,
 };
 use moka::future::Cache;
@@ -103,6 +104,27 @@ pub struct SealedValue {
     pub bytes: Vec<u8>,
 }
 
+/// A value that comes to be a skill's credential.
+pub struct NewValue<'a> {
+    pub config: SkillConfigId,
+    pub key: &'a str,
+    pub kind: &'a str,
+    pub value: &'a str,
+    pub expires_at: Option<OffsetDateTime>,
+    /// The sign-in that it was had by.
+    pub grant: Option<GrantId>,
+}
+
+/// One that was had by signing in is renewed before it is used, where it expires within this.
+pub const RENEW_BEFORE_USE: time::Duration = time::Duration::seconds(60);
+
+/// Whether a credential that expires soon is to be renewed first, or was just tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    First,
+    Tried,
+}
+
 /// An opened credential.
 pub struct Opened {
     pub key: String,
@@ -123,14 +145,22 @@ pub enum Unusable {
     Missing(String),
     Revoked(String),
     Expired(String),
+    /// The sign-in behind it ended at the service.
+    SignInEnded(String),
+    /// It expires soon, or did, and can be renewed.
+    Due(GrantId),
 }
+
+/// The code of a credential that a person must sign in for again.
+pub const SIGN_IN_ENDED: &str = "credential_to_be_renewed";
 
 impl Unusable {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing(_) => "credential_missing",
             Self::Revoked(_) => "credential_revoked",
-            Self::Expired(_) => "credential_expired",
+            Self::Expired(_) | Self::Due(_) => "credential_expired",
+            Self::SignInEnded(_) => SIGN_IN_ENDED,
         }
     }
 }
@@ -150,7 +180,41 @@ impl std::fmt::Display for Unusable {
                 f,
                 "The credential `{key}` has expired. Store a new one with POST /api/v1/skill-creds."
             ),
+            Self::SignInEnded(key) => write!(
+                f,
+                "The sign-in behind the credential `{key}` has ended at the service. Sign in again: POST /api/v1/skill-creds/oauth/start."
+            ),
+            Self::Due(_) => write!(f, "A credential has expired, and is about to be renewed."),
         }
+    }
+}
+
+/// What a row is good for now.
+fn judge(
+    row: &store::CredentialRow,
+    now: OffsetDateTime,
+    renewal: Renewal,
+) -> Result<(), Unusable> {
+    let key = || row.credential_key.clone();
+    if row.status == "revoked" {
+        return Err(Unusable::Revoked(key()));
+    }
+    let Some(grant) = row.grant_id else {
+        return match row.status_at(now) {
+            "expired" => Err(Unusable::Expired(key())),
+            _ => Ok(()),
+        };
+    };
+    if row.status == "expired" {
+        return Err(Unusable::SignInEnded(key()));
+    }
+    let ahead = match renewal {
+        Renewal::First => RENEW_BEFORE_USE,
+        Renewal::Tried => time::Duration::ZERO,
+    };
+    match row.expires_at.is_some_and(|at| at - ahead <= now) {
+        true => Err(Unusable::Due(grant)),
+        false => Ok(()),
     }
 }
 
@@ -249,6 +313,56 @@ impl Vault {
         Ok(key)
     }
 
+    /// Seals a value as a skill's credential, in the place of the one that it had under this key.
+    pub async fn keep(
+        &self,
+        tx: &mut TenantTx,
+        id: CredentialId,
+        new: &NewValue<'_>,
+    ) -> Result<(), Problem> {
+        let version = store::retire(tx, new.config, new.key).await? + 1;
+        let about = credential_aad(tx.tenant(), id, version);
+        let sealed = self.seal(tx, &about, new.value.as_bytes()).await?;
+        let row = store::NewCredentialRow {
+            id,
+            config: new.config,
+            key: new.key,
+            kind: new.kind,
+            data_key: sealed.data_key,
+            encrypted: &sealed.bytes,
+            version,
+            last_4: &last_4(new.value),
+            expires_at: new.expires_at,
+            grant: new.grant,
+        };
+        Ok(store::insert(tx, row).await?)
+    }
+
+    /// Puts another value in the place of one that was renewed, as its next version; says whether the credential is
+    /// still in use.
+    pub async fn renew(
+        &self,
+        tx: &mut TenantTx,
+        id: CredentialId,
+        value: &str,
+        expires_at: Option<OffsetDateTime>,
+    ) -> Result<bool, Problem> {
+        let Some(row) = store::get(tx, id).await? else {
+            return Ok(false);
+        };
+        let version = row.version + 1;
+        let about = credential_aad(tx.tenant(), id, version);
+        let sealed = self.seal(tx, &about, value.as_bytes()).await?;
+        let renewed = store::Renewed {
+            data_key: sealed.data_key,
+            encrypted: &sealed.bytes,
+            version,
+            last_4: &last_4(value),
+            expires_at,
+        };
+        Ok(store::renew(tx, id, renewed).await?)
+    }
+
     /// Opens the credentials of a skill that a call names, and nothing else. The first that cannot be used
     /// fails the call.
     pub async fn open_for_call(
@@ -257,6 +371,7 @@ impl Vault {
         app: &App,
         config: SkillConfigId,
         keys: &[String],
+        renewal: Renewal,
     ) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
         if keys.is_empty() {
             return Ok(Ok(Vec::new()));
@@ -268,10 +383,8 @@ impl Vault {
             let Some(row) = rows.iter().find(|row| row.credential_key == *key) else {
                 return Ok(Err(Unusable::Missing(key.clone())));
             };
-            match row.status_at(now) {
-                "revoked" => return Ok(Err(Unusable::Revoked(key.clone()))),
-                "expired" => return Ok(Err(Unusable::Expired(key.clone()))),
-                _ => {}
+            if let Err(unusable) = judge(row, now, renewal) {
+                return Ok(Err(unusable));
             }
             opened.push(self.opened(tx, row).await?);
         }
@@ -352,15 +465,28 @@ pub async fn masks(
         .map(|key| {
             let shown = match rows.iter().find(|row| row.credential_key == *key) {
                 None => Err(Unusable::Missing(key.clone())),
-                Some(row) => match row.status_at(now) {
-                    "revoked" => Err(Unusable::Revoked(key.clone())),
-                    "expired" => Err(Unusable::Expired(key.clone())),
-                    _ => Ok(mask(key, &row.last_4)),
+                Some(row) => match judge(row, now, Renewal::First) {
+                    // It would be renewed first.
+                    Ok(()) | Err(Unusable::Due(_)) => Ok(mask(key, &row.last_4)),
+                    Err(unusable) => Err(unusable),
                 },
             };
             (key.clone(), shown)
         })
         .collect())
+}
+
+/// A credential that can be renewed no more.
+pub async fn expire(tx: &mut TenantTx, id: CredentialId) -> Result<(), sqlx::Error> {
+    store::expire(tx, id).await
+}
+
+/// The configuration that a skill's credentials belong to; none where its plugin is not installed.
+pub async fn config_of_skill(
+    tx: &mut TenantTx,
+    skill: &str,
+) -> Result<Option<SkillConfigId>, sqlx::Error> {
+    store::config_of_skill(tx, skill).await
 }
 
 /// The service did not accept a credential: noted, so that people see which one to renew.

@@ -1,6 +1,6 @@
 use crate::{
     db::TenantTx,
-    id::{CredentialId, DataKeyId, SkillConfigId},
+    id::{CredentialId, DataKeyId, GrantId, SkillConfigId},
     page::PageRequest,
 };
 use sqlx::Result;
@@ -23,6 +23,8 @@ pub struct CredentialRow {
     pub expires_at: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
+    /// Of the sign-in that it was had by.
+    pub grant_id: Option<GrantId>,
 }
 
 impl CredentialRow {
@@ -83,7 +85,7 @@ pub async fn latest(
         r#"select distinct on (credential_key)
                   id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
-                  last_used_at, created_at
+                  last_used_at, created_at, grant_id as "grant_id: GrantId"
            from skill_credentials where skill_config_id = $1 and credential_key = any($2)
            order by credential_key, (status = 'revoked'), id desc"#,
         config.uuid(),
@@ -138,14 +140,15 @@ pub struct NewCredentialRow<'a> {
     pub version: i32,
     pub last_4: &'a str,
     pub expires_at: Option<OffsetDateTime>,
+    pub grant: Option<GrantId>,
 }
 
 pub async fn insert(tx: &mut TenantTx, new: NewCredentialRow<'_>) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into skill_credentials
-             (id, tenant_id, skill_config_id, credential_key, credential_type, data_key_id, encrypted_value, version, last_4, status, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'active', $10)",
+             (id, tenant_id, skill_config_id, credential_key, credential_type, data_key_id, encrypted_value, version, last_4, status, expires_at, grant_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'active', $10, $11)",
         new.id.uuid(),
         tenant.uuid(),
         new.config.uuid(),
@@ -155,18 +158,23 @@ pub async fn insert(tx: &mut TenantTx, new: NewCredentialRow<'_>) -> Result<()> 
         new.encrypted,
         new.version,
         new.last_4,
-        new.expires_at
+        new.expires_at,
+        new.grant.map(GrantId::uuid)
     )
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
-/// Ends the credentials that a new one replaces; gives the highest version that there was.
+/// Ends the credentials that a new one replaces; gives the highest version that there was. Where one was had by
+/// signing in, that ends in the same statement: what is left of it, at the provider, is the sweep's.
 pub async fn retire(tx: &mut TenantTx, config: SkillConfigId, key: &str) -> Result<i32> {
     sqlx::query!(
-        "update skill_credentials set status = 'revoked', updated_at = now()
-         where skill_config_id = $1 and credential_key = $2 and status <> 'revoked'",
+        "with revoked as (
+             update skill_credentials set status = 'revoked', updated_at = now()
+             where skill_config_id = $1 and credential_key = $2 and status <> 'revoked' returning grant_id)
+         update oauth_grants set status = 'ending', due_at = now(), failures = 0, updated_at = now()
+         where id in (select grant_id from revoked) and status in ('active', 'to_renew')",
         config.uuid(),
         key
     )
@@ -187,7 +195,7 @@ pub async fn get(tx: &mut TenantTx, id: CredentialId) -> Result<Option<Credentia
         CredentialRow,
         r#"select id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
-                  last_used_at, created_at
+                  last_used_at, created_at, grant_id as "grant_id: GrantId"
            from skill_credentials where id = $1"#,
         id.uuid()
     )
@@ -200,7 +208,7 @@ pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<Credential
         CredentialRow,
         r#"select id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
-                  last_used_at, created_at
+                  last_used_at, created_at, grant_id as "grant_id: GrantId"
            from skill_credentials where ($1::uuid is null or id < $1) order by id desc limit $2"#,
         page.before,
         page.fetch()
@@ -210,9 +218,53 @@ pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<Credential
 }
 
 pub async fn revoke(tx: &mut TenantTx, id: CredentialId) -> Result<()> {
-    sqlx::query!("update skill_credentials set status = 'revoked', updated_at = now() where id = $1 and status <> 'revoked'", id.uuid())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query!(
+        "with revoked as (
+             update skill_credentials set status = 'revoked', updated_at = now()
+             where id = $1 and status <> 'revoked' returning grant_id)
+         update oauth_grants set status = 'ending', due_at = now(), failures = 0, updated_at = now()
+         where id in (select grant_id from revoked) and status in ('active', 'to_renew')",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub struct Renewed<'a> {
+    pub data_key: DataKeyId,
+    pub encrypted: &'a [u8],
+    pub version: i32,
+    pub last_4: &'a str,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// Another value in the place of one that was renewed; says whether it is still in use.
+pub async fn renew(tx: &mut TenantTx, id: CredentialId, renewed: Renewed<'_>) -> Result<bool> {
+    let done = sqlx::query!(
+        "update skill_credentials set data_key_id = $2, encrypted_value = $3, version = $4, last_4 = $5, expires_at = $6,
+                                      rejected_at = null, updated_at = now()
+         where id = $1 and status = 'active'",
+        id.uuid(),
+        renewed.data_key.uuid(),
+        renewed.encrypted,
+        renewed.version,
+        renewed.last_4,
+        renewed.expires_at
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// It can be renewed no more.
+pub async fn expire(tx: &mut TenantTx, id: CredentialId) -> Result<()> {
+    sqlx::query!(
+        "update skill_credentials set status = 'expired', updated_at = now() where id = $1 and status = 'active'",
+        id.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

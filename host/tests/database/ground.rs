@@ -171,6 +171,16 @@ fn stand_in_tools(folder: &Path) -> PathBuf {
     made
 }
 
+/// A plugin as `scripts/plugins` built it.
+pub fn component(name: &str) -> Vec<u8> {
+    let built =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/wasm32-wasip2/release");
+    let path = built.join(format!("{name}.wasm"));
+    fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; build it with scripts/plugins", path.display())
+    })
+}
+
 /// What one story is told on.
 pub struct Ground {
     pub app: App,
@@ -194,7 +204,32 @@ impl Answer {
     }
 }
 
+async fn answer(response: axum::response::Response) -> Answer {
+    let status = response.status();
+    let bytes = axum::body::to_bytes(response.into_body(), BODY_BYTES_MAX)
+        .await
+        .expect("a body");
+    Answer {
+        status,
+        json: serde_json::from_slice(&bytes).unwrap_or_default(),
+    }
+}
+
 impl Ground {
+    /// Another host over the same database, with other settings.
+    pub async fn host(&self, change: impl FnOnce(&mut Config)) -> App {
+        let mut config = self.app.config().clone();
+        change(&mut config);
+        App::new(config).await.expect("another host")
+    }
+
+    /// The same, in this one's place.
+    pub async fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        self.app = self.host(change).await;
+        self.router = routes::router(self.app.clone());
+        self
+    }
+
     pub fn url(&self, role: &str) -> &str {
         let found = self.urls.iter().find(|(name, _)| *name == role);
         &found.expect("a role").1
@@ -220,15 +255,7 @@ impl Ground {
                 Body::from(body.to_string())
             })
             .expect("a request");
-        let response = self.send(request).await;
-        let status = response.status();
-        let bytes = axum::body::to_bytes(response.into_body(), BODY_BYTES_MAX)
-            .await
-            .expect("a body");
-        Answer {
-            status,
-            json: serde_json::from_slice(&bytes).unwrap_or_default(),
-        }
+        answer(self.send(request).await).await
     }
 
     pub async fn send(&self, request: Request<Body>) -> axum::response::Response {
@@ -245,6 +272,16 @@ impl Ground {
 
     pub async fn post(&self, path: &str, key: &str, body: Value) -> Answer {
         self.ask(Method::POST, path, key, body).await
+    }
+
+    /// Installs a plugin.
+    pub async fn install(&self, name: &str, key: &str) -> Value {
+        let request = Request::post("/api/v1/plugins")
+            .header(header::AUTHORIZATION, format!("Bearer {key}"))
+            .header(header::CONTENT_TYPE, "application/wasm")
+            .body(Body::from(component(name)))
+            .expect("a request");
+        answer(self.send(request).await).await.ok()
     }
 
     /// A tenant: its id, and its first owner's key.

@@ -5,11 +5,13 @@
 mod ground;
 mod instances;
 mod live;
+mod oauth;
+mod provider;
 mod traces;
 
 use ground::{Ground, Server};
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, process::ExitCode, sync::Arc};
 
 type Stories = Vec<Trial>;
 
@@ -39,14 +41,24 @@ fn why(panic: Box<dyn std::any::Any + Send>) -> Failed {
     text.unwrap_or_else(|| "it panicked".to_owned()).into()
 }
 
-fn main() {
+fn main() -> ExitCode {
+    // The host compiles plugins in a process of its own, which is this program once more.
+    let mut named = std::env::args().skip(1);
+    if named.next().as_deref() == Some(tsunami::app::COMPILE_COMMAND) {
+        return tsunami_plugin_host::compile_worker(named);
+    }
     let arguments = Arguments::from_args();
     let server = Arc::new(Server::new());
     let mut stories = Vec::new();
-    for of in [instances::stories, live::stories, traces::stories] {
+    for of in [
+        instances::stories,
+        live::stories,
+        oauth::stories,
+        traces::stories,
+    ] {
         of(&mut stories, &server);
     }
     let conclusion = libtest_mimic::run(&arguments, stories);
     server.stop();
-    conclusion.exit();
+    conclusion.exit_code()
 }

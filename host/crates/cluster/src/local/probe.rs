@@ -19,6 +19,8 @@ struct Answer {
 
 impl Probe {
     pub fn new(port: u16) -> Result<Self, ClusterError> {
+        // One TLS provider for everything; a second call finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         #[expect(
             clippy::disallowed_methods,
             reason = "probes its own child processes on loopback, and nothing else"
