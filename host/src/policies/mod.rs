@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    Plugin, check_policy,
+    IntakeError, Plugin,
     policy::{Actor, Decision, Instance, Request},
     types::{Risk, ScopeValue},
 };
