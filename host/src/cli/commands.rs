@@ -221,6 +221,8 @@ pub enum PluginCommand {
     New(super::kit::New),
     /// Check whether a component keeps the contract, and what to mend.
     Check(super::kit::Check),
+    /// Play a plugin's recorded calls, and show what goes otherwise.
+    Test(super::kit::Test),
     /// Install a plugin from its file.
     Install {
         file: PathBuf,
@@ -689,6 +691,7 @@ async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
     match command {
         PluginCommand::New(new) => super::kit::new(&new),
         PluginCommand::Check(check) => super::kit::check_file(&check),
+        PluginCommand::Test(test) => super::kit::test(&test),
         PluginCommand::Install { file, output } => {
             let bytes =
                 std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -128,6 +128,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Api(commands::ApiCommand::Plugin(commands::PluginCommand::Check(check))) => {
             kit::check_file(&check)
         }
+        Command::Api(commands::ApiCommand::Plugin(commands::PluginCommand::Test(test))) => {
+            kit::test(&test)
+        }
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
             let key = env_var("TSUNAMI_API_KEY").ok_or_else(|| anyhow::anyhow!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})"))?;

@@ -38,14 +38,20 @@ impl Language {
     /// Where the component of a plugin of this name is built, in a project as `plugin new` writes it.
     pub fn component_named(self, name: &str) -> String {
         match self {
-            Self::Rust => format!("target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")),
+            Self::Rust => format!(
+                "target/wasm32-wasip2/release/{}.wasm",
+                name.replace('-', "_")
+            ),
             Self::Javascript | Self::Python => format!("build/{name}.wasm"),
         }
     }
 
     fn of(folder: &Path) -> Option<Self> {
         let marked = |(mark, _): &&(&str, Self)| folder.join(mark).is_file();
-        Self::MARKS.iter().find(marked).map(|(_, language)| *language)
+        Self::MARKS
+            .iter()
+            .find(marked)
+            .map(|(_, language)| *language)
     }
 }
 
@@ -149,7 +155,10 @@ impl Project {
             package["manifest_path"].as_str().map(Path::new) == Some(manifest.as_path())
         });
         let Some(name) = package.and_then(|package| package["name"].as_str()) else {
-            bail!("{} is no package; name the folder of the plugin's own", manifest.display());
+            bail!(
+                "{} is no package; name the folder of the plugin's own",
+                manifest.display()
+            );
         };
         let file = format!("wasm32-wasip2/release/{}.wasm", name.replace('-', "_"));
         Ok(Path::new(target).join(file))
