@@ -223,6 +223,8 @@ pub enum PluginCommand {
     Check(super::kit::Check),
     /// Play a plugin's recorded calls, and show what goes otherwise.
     Test(super::kit::Test),
+    /// Build, check and install a plugin with each change of its sources, and call it.
+    Dev(super::kit::Dev),
     /// Install a plugin from its file.
     Install {
         file: PathBuf,
@@ -692,6 +694,7 @@ async fn plugin(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
         PluginCommand::New(new) => super::kit::new(&new),
         PluginCommand::Check(check) => super::kit::check_file(&check),
         PluginCommand::Test(test) => super::kit::test(&test),
+        PluginCommand::Dev(dev) => super::kit::dev(&dev, api).await,
         PluginCommand::Install { file, output } => {
             let bytes =
                 std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
