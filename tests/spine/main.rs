@@ -9,6 +9,7 @@ mod hostile;
 mod instance_killed;
 mod isolation;
 mod killed;
+mod kit;
 mod main_job;
 mod once;
 mod outages;
@@ -123,6 +124,7 @@ fn main() {
         approvals::stories,
         once::stories,
         policies::stories,
+        kit::stories,
         bad_input::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,
