@@ -1,7 +1,7 @@
 //! Exchanges that an author recorded: what a call asks for, the replies that it gets, and what it comes to.
 
 use crate::{
-    adapter::{STEPS_MAX, invocation, shown},
+    adapter::{STEPS_MAX, invocation},
     report::Findings,
 };
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use tsunami_plugin_host::{
     Plugin,
     adapter::{Body, Failure, Manifest, Method, Reply, Request, Step},
+    types::Part,
 };
 
 /// A call, its replies, and its end; one JSON file.
@@ -410,7 +411,7 @@ impl Expected {
 }
 
 fn url_of(request: &Request) -> String {
-    let mut url = shown(&request.url).replace("%7B", "{").replace("%7D", "}");
+    let mut url = shown(&request.url);
     for (index, field) in request.query.iter().enumerate() {
         let joiner = if index == 0 && !url.contains('?') {
             '?'
@@ -422,6 +423,17 @@ fn url_of(request: &Request) -> String {
         url.push_str(&format!("{joiner}{}={value}", field.name));
     }
     url
+}
+
+/// A text with its credentials as `{key}`.
+fn shown(parts: &[Part]) -> String {
+    let text = |part: &Part| match part {
+        Part::Text(text) => text.clone(),
+        Part::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Part::Credential(key) => format!("{{{key}}}"),
+        Part::Basic(_) => "{basic}".to_owned(),
+    };
+    parts.iter().map(text).collect()
 }
 
 fn method_name(method: Method) -> &'static str {
@@ -438,6 +450,12 @@ fn method_name(method: Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_is_shown_by_its_key() {
+        let parts = [Part::Text("Bearer ".into()), Part::Credential("key".into())];
+        assert_eq!(shown(&parts), "Bearer {key}");
+    }
 
     fn wanted(value: Value) -> Wanted {
         serde_json::from_value(value).expect("it is a request")

@@ -18,6 +18,8 @@ use tsunami_plugin_host::{Compiler, Limits, LoadError, Plugin, PluginHost, Tenan
 
 /// Of one call under the check: more than a gateway gives, for a developer's machine may be busy.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of one compilation, by the clock on the wall, for the same reason.
+const COMPILE_PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(clap::Args)]
 pub struct Check {
@@ -64,7 +66,7 @@ pub fn load(component: &[u8]) -> anyhow::Result<Result<Arc<Plugin>, LoadError>> 
     let mut limits = Limits::default();
     limits.small.call_timeout = CALL_TIMEOUT;
     limits.large.call_timeout = CALL_TIMEOUT;
-    let compiler = Compiler::this_program([COMPILE_COMMAND])?;
+    let compiler = Compiler::this_program([COMPILE_COMMAND])?.patient(COMPILE_PATIENCE);
     let host = PluginHost::new(limits, compiler, None)
         .map_err(|e| anyhow::anyhow!("the plugin sandbox cannot be set up: {e}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
