@@ -10,6 +10,7 @@ mod hostile;
 mod instance_killed;
 mod isolation;
 mod killed;
+mod kit;
 mod main_job;
 mod marketplace;
 mod once;
@@ -126,6 +127,7 @@ fn main() {
         approvals::stories,
         once::stories,
         policies::stories,
+        kit::stories,
         bad_input::stories,
         marketplace::stories,
         // After the others: what they left behind is searched too.

@@ -134,6 +134,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             file,
             output,
         })) => plugin::keygen(&file, &output),
+        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Test(test))) => {
+            kit::test(&test)
+        }
         Command::Api(command) => {
             let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
             let key = env_var("TSUNAMI_API_KEY").ok_or_else(|| anyhow::anyhow!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})"))?;

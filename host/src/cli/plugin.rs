@@ -28,6 +28,10 @@ pub enum PluginCommand {
     New(super::kit::New),
     /// Check whether a component keeps the contract, and what to mend.
     Check(super::kit::Check),
+    /// Play a plugin's recorded calls, and show what goes otherwise.
+    Test(super::kit::Test),
+    /// Build, check and install a plugin with each change of its sources, and call it.
+    Dev(super::kit::Dev),
     /// Find plugins that can be installed.
     Search {
         /// Words, or their beginnings.

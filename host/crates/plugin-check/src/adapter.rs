@@ -12,7 +12,7 @@ use tsunami_plugin_host::{
 use url::Url;
 
 /// Requests that one call may come to before the check gives up on it.
-const STEPS_MAX: usize = 32;
+pub(crate) const STEPS_MAX: usize = 32;
 /// The time of all calls: 2026-01-01T00:00:00Z.
 const NOW_MS: u64 = 1_767_225_600_000;
 const KEY: &str = "0190a000-0000-7000-8000-000000000000";

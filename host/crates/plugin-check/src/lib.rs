@@ -5,7 +5,7 @@ mod golden;
 mod policy;
 mod report;
 
-pub use golden::{Exchange, Expected, Golden, Wanted};
+pub use golden::{Difference, End, Exchange, Expected, Golden, GoldenReply, Played, Wanted, play};
 pub use report::{Facts, Finding, Report, Severity};
 
 use report::Findings;

@@ -11,6 +11,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -25,6 +26,7 @@ const WORDS_BYTES_MAX: u64 = 4096;
 pub struct Compiler {
     program: PathBuf,
     arguments: Vec<OsString>,
+    time_max: Duration,
 }
 
 /// Machine code that this gateway compiled, or kept under its own mark. Nothing else is ever loaded.
@@ -49,7 +51,14 @@ impl Compiler {
         Ok(Self {
             program,
             arguments: arguments.into_iter().map(Into::into).collect(),
+            time_max: COMPILE_TIME_MAX,
         })
+    }
+
+    /// Has it wait longer by the clock on the wall: a child yields to everything else on a machine that is busy.
+    #[must_use]
+    pub fn patient(self, time_max: Duration) -> Self {
+        Self { time_max, ..self }
     }
 
     pub(crate) async fn compile(
@@ -58,10 +67,10 @@ impl Compiler {
         limits: &ClassLimits,
     ) -> Result<Artifact, LoadError> {
         let answered = self.ask(bytes, limits);
-        match tokio::time::timeout(COMPILE_TIME_MAX, answered).await {
+        match tokio::time::timeout(self.time_max, answered).await {
             Ok(answer) => answer,
             Err(_) => Err(CompileError::Time {
-                seconds: COMPILE_TIME_MAX.as_secs(),
+                seconds: self.time_max.as_secs(),
             }
             .into()),
         }

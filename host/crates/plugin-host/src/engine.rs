@@ -265,7 +265,9 @@ fn config(pool: Option<&ClassLimits>) -> Config {
         .wasm_component_model(true)
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
-        .wasm_multi_memory(false);
+        // What copies between two components within one, as JavaScript's and Python's tools put WASI's place holders
+        // beside the interpreter, sees the memories of both. A module of its own still has one: see the pool.
+        .wasm_multi_memory(true);
     config.max_wasm_stack(STACK_BYTES_MAX).memory_init_cow(true);
     let Some(limits) = pool else {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);

@@ -1,0 +1,197 @@
+//! The loop in which a plugin is written: each change of its sources is built, checked, installed and called.
+
+use crate::{Stories, Theatre, World, shared};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+use tempfile::TempDir;
+use tsunami_tests::{company::text, eventually, gateway::program, repository};
+
+pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
+    shared(
+        stories,
+        theatre,
+        "each_change_of_a_plugin_is_built_installed_and_called",
+        developed,
+    );
+}
+
+/// `tsunami plugin dev` in a project of its own.
+struct Developer {
+    folder: TempDir,
+    dev: Option<Child>,
+}
+
+impl Developer {
+    const NAME: &str = "written-now";
+
+    /// Begins a project, and builds it once: what it stands on takes minutes the first time.
+    fn begin() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let developer = Self { folder, dev: None };
+        let place = developer.folder.path();
+        done(
+            tsunami()
+                .args(["plugin", "new", Self::NAME])
+                .current_dir(place),
+        );
+        let lock = repository().join("plugins/Cargo.lock");
+        fs::copy(lock, developer.project().join("Cargo.lock"))
+            .expect("the versions that are tested");
+        let build = ["build", "--release", "--quiet"];
+        done(shared_target(Command::new("cargo").args(build)).current_dir(developer.project()));
+        developer
+    }
+
+    fn project(&self) -> PathBuf {
+        self.folder.path().join(Self::NAME)
+    }
+
+    fn start(&mut self, world: &World) {
+        let output = fs::File::create(self.output()).expect("a file");
+        let errors = output.try_clone().expect("a file");
+        let mut command = tsunami();
+        command
+            .args([
+                "plugin",
+                "dev",
+                "--call",
+                "get_item",
+                "--params",
+                r#"{"name":"first"}"#,
+            ])
+            .env("TSUNAMI_URL", world.gateway.url())
+            .env("TSUNAMI_API_KEY", &world.acme.owner.key)
+            .current_dir(self.project())
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        self.dev = Some(shared_target(&mut command).spawn().expect("it starts"));
+    }
+
+    fn output(&self) -> PathBuf {
+        self.folder.path().join("output")
+    }
+
+    /// What the loop has said, once it has ended this many rounds.
+    async fn rounds(&mut self, rounds: usize) -> String {
+        let output = self.output();
+        let dev = self.dev.as_mut().expect("it runs");
+        eventually(&format!("round {rounds} has ended"), || {
+            let said = fs::read_to_string(&output).unwrap_or_default();
+            if let Ok(Some(status)) = dev.try_wait() {
+                panic!("the loop ended ({status}):\n{said}");
+            }
+            let ended = said.matches("waiting for a change").count() >= rounds;
+            async move { ended.then_some(said) }
+        })
+        .await
+    }
+
+    fn change(&self, from: &str, to: &str) {
+        let path = self.project().join("src/lib.rs");
+        let before = fs::read_to_string(&path).expect("its source");
+        assert!(before.contains(from), "{before}");
+        fs::write(&path, before.replace(from, to)).expect("its source");
+    }
+}
+
+impl Drop for Developer {
+    fn drop(&mut self) {
+        if let Some(dev) = &mut self.dev {
+            let pid = i32::try_from(dev.id()).expect("a pid");
+            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+            let _ = dev.wait();
+        }
+    }
+}
+
+fn tsunami() -> Command {
+    Command::new(program())
+}
+
+/// Where `scripts/kit` builds, so that what all plugins stand on is there.
+fn shared_target(command: &mut Command) -> &mut Command {
+    let target: &Path = &repository().join("plugins/target/kit");
+    command
+        .env("CARGO_TARGET_DIR", target)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+}
+
+fn done(command: &mut Command) {
+    let ended = command.stdin(Stdio::null()).output().expect("it starts");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{command:?}: {errors}");
+}
+
+async fn developed(world: Arc<World>) {
+    let mut developer = tokio::task::spawn_blocking(Developer::begin)
+        .await
+        .expect("a project");
+    developer.start(&world);
+
+    let said = developer.rounds(1).await;
+    assert!(said.contains("installed written-now 0.1.0"), "{said}");
+    assert!(said.contains("dry run of written-now.get_item"), "{said}");
+    let first = installed(&world).await;
+    assert_eq!(first["actions"][0]["summary"], "One item by its name.");
+
+    developer.change("One item by its name.", "The item of this name.");
+    let said = developer.rounds(2).await;
+    assert!(said.contains("changed: src/lib.rs"), "{said}");
+    assert!(said.contains("action get_item: summary"), "{said}");
+    let second = installed(&world).await;
+    assert_eq!(second["actions"][0]["summary"], "The item of this name.");
+    assert_ne!(second["digest"], first["digest"]);
+
+    developer.change("pub fn skill()", "pub fn skill(");
+    let said = developer.rounds(3).await;
+    assert!(said.contains("failed: the build ended with"), "{said}");
+    assert_eq!(installed(&world).await["digest"], second["digest"]);
+
+    // It builds, and does not keep the contract: the request goes where the manifest does not say.
+    developer.change("pub fn skill(", "pub fn skill()");
+    developer.change(
+        r#".host("api.example.com")"#,
+        r#".host("elsewhere.example.com")"#,
+    );
+    let said = developer.rounds(4).await;
+    assert!(
+        said.contains("which the manifest does not declare"),
+        "{said}"
+    );
+    assert!(
+        said.contains("does not conform, and is not installed"),
+        "{said}"
+    );
+    assert_eq!(installed(&world).await["digest"], second["digest"]);
+
+    developer.change(
+        r#".host("elsewhere.example.com")"#,
+        r#".host("api.example.com")"#,
+    );
+    let said = developer.rounds(5).await;
+    assert!(
+        said.contains("the component is the same; nothing to install"),
+        "{said}"
+    );
+
+    let path = format!("/plugins/{}", text(&second["id"]));
+    world.acme.owner.delete(&path).await.ok();
+}
+
+/// The skill as the company has it now.
+async fn installed(world: &World) -> serde_json::Value {
+    let plugins = world.acme.owner.get("/plugins?limit=200").await.ok();
+    let mut found = plugins["items"].as_array().into_iter().flatten();
+    let found = found.find(|p| p["skill"] == Developer::NAME && p["removed_at"].is_null());
+    found.expect("it is installed").clone()
+}
