@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each slice may use besides the ground.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("tenants", &[]),
     ("traces", &[]),
     ("agents", &["tenants"]),

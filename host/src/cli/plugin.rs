@@ -218,6 +218,8 @@ pub async fn run(command: PluginCommand, api: &Api) -> anyhow::Result<()> {
     match command {
         PluginCommand::New(new) => super::kit::new(&new),
         PluginCommand::Check(check) => super::kit::check_file(&check),
+        PluginCommand::Test(test) => super::kit::test(&test),
+        PluginCommand::Dev(dev) => super::kit::dev(&dev, api).await,
         PluginCommand::Search {
             words,
             category,
