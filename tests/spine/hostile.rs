@@ -339,40 +339,55 @@ async fn two_builds(world: Arc<World>) {
         "xoxb-161803398874-globexglobex",
     )
     .await;
+    let acme = with_build(&world.acme, "acme").await;
+    let globex = with_build(&globex, "globex").await;
+    assert_ne!(acme.digest, globex.digest, "it is one build");
     let over = Instant::now() + Duration::from_secs(seconds);
-    let tenants = [("acme", world.acme.clone()), ("globex", globex)];
-    let calls = tenants.map(|(tenant, company)| async move {
-        let (mark, bytes) = build_of(tenant);
-        let installed = company.owner.upload("/plugins", bytes).await.ok();
-        let digest = installed["digest"].clone();
-        let token = format!("the token of {tenant}");
-        company.store_credential("hostile", "token", &token).await;
-        let callers = (0..CALLERS).map(|_| {
-            let (company, mark) = (company.clone(), mark.clone());
-            async move {
-                let mut calls = 0;
-                while Instant::now() < over {
-                    let call = json!({ "params": {} });
-                    let done = company.owner.post("/skills/hostile/fine", &call).await;
-                    let done = done.ok();
-                    assert_eq!(done["output"]["build"], mark, "{done}");
-                    calls += 1;
-                }
-                calls
+    let (one, other) = futures::join!(acme.calls_until(over), globex.calls_until(over));
+    eprintln!("{seconds} s: {one} calls of one build, {other} of the other");
+    assert!(one > 10 && other > 10, "{one} and {other} calls");
+}
+
+/// A tenant that has a build of its own.
+struct Builder {
+    company: Company,
+    mark: String,
+    digest: Value,
+}
+
+async fn with_build(company: &Company, tenant: &str) -> Builder {
+    let (mark, bytes) = build_of(tenant);
+    let installed = company.owner.upload("/plugins", bytes).await.ok();
+    let token = format!("the token of {tenant}");
+    company.store_credential("hostile", "token", &token).await;
+    Builder {
+        company: company.clone(),
+        mark,
+        digest: installed["digest"].clone(),
+    }
+}
+
+impl Builder {
+    /// Calls its build, several times at once; gives how often.
+    async fn calls_until(&self, over: Instant) -> usize {
+        let owner = &self.company.owner;
+        let callers = (0..CALLERS).map(|_| async move {
+            let mut calls = 0;
+            while Instant::now() < over {
+                let call = json!({ "params": {} });
+                let done = owner.post("/skills/hostile/fine", &call).await.ok();
+                assert_eq!(done["output"]["build"], self.mark, "{done}");
+                calls += 1;
             }
+            calls
         });
         let calls: usize = futures::future::join_all(callers).await.into_iter().sum();
-        let page = company.owner.get("/skill-calls?limit=200").await.ok();
+        let page = owner.get("/skill-calls?limit=200").await.ok();
         let page = page["items"].as_array().cloned().unwrap_or_default();
-        let latest: Vec<_> = page.iter().take(calls).collect();
-        assert!(latest.iter().all(|call| call["plugin_digest"] == digest));
-        (calls, digest)
-    });
-    let [acme, globex] = calls;
-    let ((acme, one), (globex, other)) = futures::join!(acme, globex);
-    eprintln!("{seconds} s: {acme} calls of one build, {globex} of the other");
-    assert_ne!(one, other, "it is one build");
-    assert!(acme > 10 && globex > 10, "{acme} and {globex} calls");
+        let mut latest = page.iter().take(calls);
+        assert!(latest.all(|call| call["plugin_digest"] == self.digest));
+        calls
+    }
 }
 
 async fn no_plugin(world: Arc<World>) {

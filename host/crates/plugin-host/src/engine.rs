@@ -61,9 +61,12 @@ impl PluginHost {
     ) -> wasmtime::Result<Self> {
         let (small, large) = (Pool::new(&limits.small)?, Pool::new(&limits.large)?);
         start_ticking(&small.engine, &large.engine);
+        // Nothing weighs so little that more would fit in than there may be.
+        let least = limits.loaded_bytes_max / u64::from(limits.loaded_max.max(1));
+        let least = u32::try_from(least).unwrap_or(u32::MAX);
         let loaded = Cache::builder()
             .max_capacity(limits.loaded_bytes_max)
-            .weigher(|_, plugin: &Arc<Plugin>| plugin.weight())
+            .weigher(move |_, plugin: &Arc<Plugin>| plugin.weight().max(least))
             .build();
         Ok(Self(Arc::new(Inner {
             small,

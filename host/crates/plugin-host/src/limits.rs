@@ -32,6 +32,8 @@ pub struct Limits {
     pub compilations: TurnLimits,
     /// Compiled components kept in memory, in bytes of their code; the least used are loaded again when needed.
     pub loaded_bytes_max: u64,
+    /// The same by their number: each holds a descriptor, of which a process has few.
+    pub loaded_max: u32,
 }
 
 /// The same for one class of components.
@@ -127,6 +129,7 @@ impl Default for Limits {
             calls: TurnLimits::of_calls(processors),
             compilations: TurnLimits::of_compilations(processors),
             loaded_bytes_max: 1 << 30,
+            loaded_max: 512,
         }
     }
 }

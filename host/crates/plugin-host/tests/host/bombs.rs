@@ -131,7 +131,7 @@ pub fn many_actions(manifest: &mut Manifest) {
     }
     action.examples.clear();
     action.scopes.clear();
-    manifest.actions = vec![action; 10_000];
+    manifest.actions = vec![action; 2000];
 }
 
 /// As many schemas as a manifest may have, which together are as large as an answer may be.

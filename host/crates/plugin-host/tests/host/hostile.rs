@@ -281,15 +281,15 @@ fn attempts() -> Vec<Attempt> {
             &["grows to more than", "exports none of"],
         ),
         // What it says of itself.
-        said("10,000 actions", bombs::many_actions, "must be 1 to 64"),
+        said("2,000 actions", bombs::many_actions, "must be 1 to 64"),
         said(
-            "100,000 hosts",
-            |m| m.hosts = vec![String::new(); 100_000],
+            "20,000 hosts",
+            |m| m.hosts = vec![String::new(); 20_000],
             "must be at most 16",
         ),
         said(
-            "100,000 categories",
-            |m| m.about.categories = vec![String::new(); 100_000],
+            "20,000 categories",
+            |m| m.about.categories = vec![String::new(); 20_000],
             "must be 1 to 8",
         ),
         said(
