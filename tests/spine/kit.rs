@@ -1,6 +1,6 @@
 //! The loop in which a plugin is written: each change of its sources is built, checked, installed and called.
 
-use crate::{Stories, Theatre, World, shared};
+use crate::{Stories, Theatre, own};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -12,10 +12,15 @@ use std::{
     sync::Arc,
 };
 use tempfile::TempDir;
-use tsunami_tests::{company::text, eventually, gateway::program, repository};
+use tsunami_tests::{
+    company::Company,
+    eventually,
+    gateway::{Gateway, program},
+    repository,
+};
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
-    shared(
+    own(
         stories,
         theatre,
         "each_change_of_a_plugin_is_built_installed_and_called",
@@ -54,7 +59,7 @@ impl Developer {
         self.folder.path().join(Self::NAME)
     }
 
-    fn start(&mut self, world: &World) {
+    fn start(&mut self, gateway: &Gateway, company: &Company) {
         let output = fs::File::create(self.output()).expect("a file");
         let errors = output.try_clone().expect("a file");
         let mut command = tsunami();
@@ -67,8 +72,8 @@ impl Developer {
                 "--params",
                 r#"{"name":"first"}"#,
             ])
-            .env("TSUNAMI_URL", world.gateway.url())
-            .env("TSUNAMI_API_KEY", &world.acme.owner.key)
+            .env("TSUNAMI_URL", gateway.url())
+            .env("TSUNAMI_API_KEY", &company.owner.key)
             .current_dir(self.project())
             .stdin(Stdio::null())
             .stdout(output)
@@ -132,30 +137,33 @@ fn done(command: &mut Command) {
     assert!(ended.status.success(), "{command:?}: {errors}");
 }
 
-async fn developed(world: Arc<World>) {
+/// A dry run needs no instance, so the gateway has none.
+async fn developed() {
     let mut developer = tokio::task::spawn_blocking(Developer::begin)
         .await
         .expect("a project");
-    developer.start(&world);
+    let gateway = Gateway::start().await;
+    let company = Company::found(&gateway, "writers").await;
+    developer.start(&gateway, &company);
 
     let said = developer.rounds(1).await;
     assert!(said.contains("installed written-now 0.1.0"), "{said}");
     assert!(said.contains("dry run of written-now.get_item"), "{said}");
-    let first = installed(&world).await;
+    let first = installed(&company).await;
     assert_eq!(first["actions"][0]["summary"], "One item by its name.");
 
     developer.change("One item by its name.", "The item of this name.");
     let said = developer.rounds(2).await;
     assert!(said.contains("changed: src/lib.rs"), "{said}");
     assert!(said.contains("action get_item: summary"), "{said}");
-    let second = installed(&world).await;
+    let second = installed(&company).await;
     assert_eq!(second["actions"][0]["summary"], "The item of this name.");
     assert_ne!(second["digest"], first["digest"]);
 
     developer.change("pub fn skill()", "pub fn skill(");
     let said = developer.rounds(3).await;
     assert!(said.contains("failed: the build ended with"), "{said}");
-    assert_eq!(installed(&world).await["digest"], second["digest"]);
+    assert_eq!(installed(&company).await["digest"], second["digest"]);
 
     // It builds, and does not keep the contract: the request goes where the manifest does not say.
     developer.change("pub fn skill(", "pub fn skill()");
@@ -172,7 +180,7 @@ async fn developed(world: Arc<World>) {
         said.contains("does not conform, and is not installed"),
         "{said}"
     );
-    assert_eq!(installed(&world).await["digest"], second["digest"]);
+    assert_eq!(installed(&company).await["digest"], second["digest"]);
 
     developer.change(
         r#".host("elsewhere.example.com")"#,
@@ -183,14 +191,11 @@ async fn developed(world: Arc<World>) {
         said.contains("the component is the same; nothing to install"),
         "{said}"
     );
-
-    let path = format!("/plugins/{}", text(&second["id"]));
-    world.acme.owner.delete(&path).await.ok();
 }
 
 /// The skill as the company has it now.
-async fn installed(world: &World) -> serde_json::Value {
-    let plugins = world.acme.owner.get("/plugins?limit=200").await.ok();
+async fn installed(company: &Company) -> serde_json::Value {
+    let plugins = company.owner.get("/plugins?limit=200").await.ok();
     let mut found = plugins["items"].as_array().into_iter().flatten();
     let found = found.find(|p| p["skill"] == Developer::NAME && p["removed_at"].is_null());
     found.expect("it is installed").clone()
