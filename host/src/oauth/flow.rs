@@ -159,7 +159,7 @@ pub(super) fn of_field(field: &OauthField) -> Provider {
 
 fn random_text() -> Zeroizing<String> {
     let bytes = Zeroizing::new(random_bytes::<RANDOM_BYTES>());
-    Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&*bytes))
+    Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
 /// Where a person signs in. What a plugin adds never takes the place of what is ours.

@@ -66,6 +66,7 @@ impl Server {
             .expect("a folder");
         // Where root runs the tests, PostgreSQL is another user.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        KeyFile::create_if_missing(&folder.path().join("vault-keys")).expect("keys");
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             runtime: Runtime::new().expect("a runtime"),
@@ -140,9 +141,11 @@ pub fn tools() -> PathBuf {
 }
 
 fn config(folder: &Path, url: &impl Fn(&str) -> String) -> Config {
-    let keys = folder.join("vault-keys");
-    KeyFile::create_if_missing(&keys).expect("keys");
+    // One file of keys for all stories, and so one cache of compiled plugins: each is compiled once.
+    let shared = folder.parent().expect("the server's folder");
+    let keys = shared.join("vault-keys");
     let mut config = Config::default();
+    config.plugins.cache_dir = shared.join("plugin-cache");
     config.database.url = Secret::new(url("tsunami_app"));
     config.database.system_url = Secret::new(url("tsunami_system"));
     config.database.connections_max = 8;
