@@ -7,7 +7,7 @@ use crate::{
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,7 +51,7 @@ fn compilers() -> Vec<PathBuf> {
     found
 }
 
-fn descriptors(process: &PathBuf) -> Vec<String> {
+fn descriptors(process: &Path) -> Vec<String> {
     let entries = fs::read_dir(process.join("fd")).into_iter().flatten();
     let mut names: Vec<_> = entries
         .flatten()
