@@ -1,4 +1,4 @@
-//! Writes docs/plugins/reference.md from the contract: `cargo run --example reference -- wit/v0.1`.
+//! Writes docs/plugins/reference.md from the contract: `cargo run -p tsunami-plugin-reference -- wit/v0.1`.
 
 use std::{fmt::Write, path::PathBuf, process::ExitCode};
 use wit_parser::{
