@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn what_the_bridge_holds_for_private_is_private_here() {
         let bridge = include_str!("../../plugins/openclaw-bridge/addresses.js");
-        let listed = bridge.matches("\", ").count();
+        let listed = bridge.matches("\n  [\"").count();
         assert_eq!(listed, NOT_PUBLIC_V4.len() + NOT_PUBLIC_V6.len());
         for (network, prefix) in NOT_PUBLIC_V4 {
             assert!(bridge.contains(&format!("[\"{network}\", {prefix}]")));

@@ -240,7 +240,7 @@ async fn loaded(app: &App, tx: &mut TenantTx, origin: &Origin) -> Result<Arc<Plu
     let plugin = plugins::load(app, tx.tenant(), bytes)
         .await
         .map_err(|e| e.to_string())?;
-    if &plugin.digest() != digest {
+    if plugin.digest() != digest {
         return Err("its component is not the one that was brought".into());
     }
     Ok(plugin)

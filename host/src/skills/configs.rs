@@ -216,7 +216,7 @@ mod tests {
 
     fn action() -> Action {
         let action = json!({
-            "name": "post", "title": "Post", "summary": "Posts.", "risk": "write", "params_schema": "{}", "output_schema": "{}",
+            "name": "post", "title": "Post", "summary": "Posts.", "risk": "Write", "params_schema": "{}", "output_schema": "{}",
             "examples": [], "credentials": [], "idempotent": false, "pagination": null,
             "scopes": [{ "name": "channels", "pointer": "/channel" }],
         });

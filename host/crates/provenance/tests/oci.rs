@@ -73,7 +73,8 @@ async fn only_the_layout_that_wkg_writes_is_taken() {
     let registry = DockerRegistry::start().await;
     let component = testing::component(b"x");
     let from = registries(&registry);
-    let changes: [(&str, fn(&mut OciImageManifest)); 3] = [
+    type Change = fn(&mut OciImageManifest);
+    let changes: [(&str, Change); 3] = [
         ("two layers", |manifest| {
             manifest.layers.push(manifest.layers[0].clone())
         }),

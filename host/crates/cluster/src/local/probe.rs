@@ -25,8 +25,6 @@ impl Probe {
             clippy::disallowed_methods,
             reason = "probes its own child processes on loopback, and nothing else"
         )]
-        // Nothing here speaks TLS, and the client wants to know all the same who would.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(PROBE_TIMEOUT)
