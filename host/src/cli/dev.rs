@@ -188,8 +188,8 @@ impl Stack {
             telemetry::start(&site.config.log)?;
         }
         let socket = serve::bind(&site.config.http.listen)?;
-        if site.config.http.public_url.is_empty() {
-            site.config.http.public_url = format!("http://{}", socket.local_addr()?);
+        if let Some(url) = local_url(socket.local_addr()?) {
+            provide(&mut site.provided, "http", [("public_url", url)]);
         }
         let mut app = None;
         let up = tokio::select! {
@@ -290,6 +290,15 @@ fn provided(args: &DevArgs, data_dir: &Path) -> Table {
     let filter = "warn,tsunami=info".to_owned();
     provide(&mut table, "log", [("filter", filter)]);
     table
+}
+
+/// Where a browser of this machine finds it; nothing where it listens on another address alone.
+fn local_url(mut address: SocketAddr) -> Option<String> {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let is_local = address.ip().is_loopback();
+    is_local.then(|| format!("http://{address}"))
 }
 
 fn provide<const N: usize>(table: &mut Table, section: &str, entries: [(&str, String); N]) {
