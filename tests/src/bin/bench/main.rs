@@ -21,6 +21,7 @@ use clap::{Parser, ValueEnum};
 use report::Report;
 use site::Site;
 use std::{path::PathBuf, process::ExitCode};
+use tsunami::app::COMPILE_COMMAND;
 
 #[derive(Parser)]
 #[command(
@@ -76,6 +77,11 @@ const QUICK: Size = Size {
 };
 
 fn main() -> ExitCode {
+    // The host compiles plugins in processes of its own program, which is this one here.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(COMPILE_COMMAND) {
+        return tsunami_plugin_host::compile_worker(arguments);
+    }
     let args = Args::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
