@@ -439,7 +439,7 @@ async fn begin(
     {
         let room = store::room_for_use(
             tx,
-            prepared.config.id,
+            &prepared.config,
             limit.max_actions,
             Duration::from_secs(limit.per_seconds),
         )

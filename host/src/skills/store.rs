@@ -90,14 +90,13 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
 /// once look one after the other. Gives how long until the next use, where there is none now.
 pub async fn room_for_use(
     tx: &mut TenantTx,
-    config: SkillConfigId,
+    config: &ConfigRow,
     max: i64,
     per: Duration,
 ) -> Result<std::result::Result<(), Duration>> {
-    let config = config.uuid();
     sqlx::query!(
         "select 1 as one from skill_configs where id = $1 for update",
-        config
+        config.id.uuid()
     )
     .fetch_one(&mut **tx)
     .await?;
@@ -106,9 +105,9 @@ pub async fn room_for_use(
     let window = sqlx::query!(
         r#"select count(*) as "used!", extract(epoch from min(at) + make_interval(secs => $2) - clock_timestamp())::float8 as frees
            from (select rate_counted_at as at from skill_calls
-                 where skill_config_id = $1 and rate_counted_at > statement_timestamp() - make_interval(secs => $2)
+                 where skill_name = $1 and rate_counted_at > statement_timestamp() - make_interval(secs => $2)
                  order by rate_counted_at desc limit $3) used"#,
-        config,
+        config.skill_name,
         per.as_secs_f64(),
         max
     )
