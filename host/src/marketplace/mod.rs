@@ -43,7 +43,10 @@ use crate::{
     config::{MarketplaceConfig, RegistryConfig},
     db::{SystemTx, TenantTx},
     id::TenantId,
-    plugins,
+    plugins::{
+        self,
+        intake::{self, Described},
+    },
     problem::Problem,
 };
 use anyhow::Context;
@@ -94,6 +97,14 @@ impl PartyTx {
             Party::Tenant(caller) => Self::Tenant(app.db().tenant(caller.tenant).await?),
             Party::Operator(_) => Self::Operator(app.db().system().await?),
         })
+    }
+
+    /// Stores a component that the party brings; of a tenant it is remembered that it did.
+    async fn keep(&mut self, described: &Described, bytes: &[u8]) -> Result<(), Problem> {
+        match self {
+            Self::Tenant(tx) => intake::bring(tx, described, bytes).await.map(|_| ()),
+            Self::Operator(tx) => intake::keep(tx, described, bytes).await,
+        }
     }
 
     async fn commit(self) -> Result<(), sqlx::Error> {

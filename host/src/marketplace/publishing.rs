@@ -83,24 +83,14 @@ pub async fn publish(
     let publisher = own_publisher(&mut tx, party, &submission.publisher).await?;
     let described = match (described, &pulled) {
         (Some(described), Some(pulled)) => {
-            match &mut tx {
-                PartyTx::Tenant(tx) => {
-                    intake::bring(tx, &described, &pulled.component).await?;
-                }
-                PartyTx::Operator(tx) => intake::keep(tx, &described, &pulled.component).await?,
-            }
+            tx.keep(&described, &pulled.component).await?;
             described
         }
         _ => intake::find(&mut tx, &submission.digest)
             .await?
             .ok_or_else(|| not_brought(&submission.digest))?,
     };
-    if app.revocations().is_revoked(&described.digest) {
-        return Err(Problem::conflict(
-            "plugin_revoked",
-            "The operator has revoked this component; it is not published.",
-        ));
-    }
+    app.revocations().refuse_revoked(&described.digest)?;
     let version = release_version(&described)?;
     if let Some(there) = store::release_named(
         &mut tx,

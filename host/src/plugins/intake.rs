@@ -4,9 +4,11 @@ use super::{CredentialField, Origin, busy, call, load, not_described, store};
 use crate::{
     app::App,
     db::TenantTx,
+    extract::read_body,
     id::TenantId,
     problem::{Problem, Violation},
 };
+use axum::{body::Bytes, extract::Request};
 use sqlx::PgConnection;
 use std::sync::Arc;
 use tsunami_plugin_host::{
@@ -94,6 +96,21 @@ pub async fn describe(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Descr
         policy,
         size_bytes: bytes.len(),
     })
+}
+
+/// The component that is a request's body, and what it says of itself.
+///
+/// # Errors
+/// Those of [`describe`]; 413 where it is larger than `plugins.component_bytes_max`.
+pub async fn read_described(
+    app: &App,
+    tenant: TenantId,
+    request: Request,
+) -> Result<(Bytes, Described), Problem> {
+    let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
+    let bytes = read_body(request, max).await?;
+    let described = describe(app, tenant, &bytes).await?;
+    Ok((bytes, described))
 }
 
 fn kind_names(kinds: Kinds) -> Vec<String> {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     app::App,
     caller::{Caller, Operator, Permission},
-    extract::{IfMatch, Json, Path, Query, etag, read_body},
+    extract::{IfMatch, Json, Path, Query, etag},
     id::{PolicyDecisionId, PolicyId, SkillCallId, TenantId},
     page::{Page, PageRequest},
     plugins::{
@@ -179,9 +179,7 @@ async fn described_body(
     tenant: TenantId,
     request: Request,
 ) -> Result<(Bytes, Described), Problem> {
-    let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
-    let bytes = read_body(request, max).await?;
-    let described = intake::describe(app, tenant, &bytes).await?;
+    let (bytes, described) = intake::read_described(app, tenant, request).await?;
     if described.policy.is_none() {
         return Err(Problem::unprocessable(
             "invalid_policy",

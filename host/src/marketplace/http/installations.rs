@@ -4,7 +4,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission},
     db::TenantTx,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, read_body},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
     id::{InstallationId, ReleaseId},
     marketplace::installations::{self, Person},
     plugins::{
@@ -98,9 +98,7 @@ async fn install_file(
     key: Option<&str>,
     request: Request,
 ) -> Result<InstallationId, Problem> {
-    let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
-    let bytes = read_body(request, max).await?;
-    let described = intake::describe(app, caller.tenant, &bytes).await?;
+    let (bytes, described) = intake::read_described(app, caller.tenant, request).await?;
     let skill = &described.adapter()?.skill;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let sha256 = Sha256::digest(&bytes).into();

@@ -4,7 +4,7 @@ use super::{must_own, visible_release};
 use crate::{
     app::App,
     caller::{Party, Permission},
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, read_body},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
     id::{PublisherId, PublisherKeyId, ReleaseId, TenantId},
     marketplace::{
         PartyTx, installations, publishing,
@@ -108,16 +108,9 @@ async fn bring_component(
     request: Request,
 ) -> Result<Json<Component>, Problem> {
     party.require(Permission::Manage)?;
-    let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
-    let bytes = read_body(request, max).await?;
-    let described = intake::describe(&app, turn(&party), &bytes).await?;
+    let (bytes, described) = intake::read_described(&app, turn(&party), request).await?;
     let mut tx = PartyTx::begin(&app, &party).await?;
-    match &mut tx {
-        PartyTx::Tenant(tx) => {
-            intake::bring(tx, &described, &bytes).await?;
-        }
-        PartyTx::Operator(tx) => intake::keep(tx, &described, &bytes).await?,
-    }
+    tx.keep(&described, &bytes).await?;
     tx.commit().await?;
     Ok(Json(Component::from(&described)))
 }
