@@ -7,6 +7,7 @@ use crate::{
     id::SkillCallId,
     problem::Problem,
 };
+use serde_json::Value;
 use std::collections::HashMap;
 use tsunami_plugin_host::policy::{Request, Usage};
 
@@ -17,6 +18,13 @@ pub struct Evaluated {
     pub answers: Vec<Answer>,
     /// What the policies were given, without their settings.
     pub input: Request,
+}
+
+impl Evaluated {
+    /// The input, as it is kept.
+    pub fn input_json(&self) -> Result<Value, Problem> {
+        serde_json::to_value(&self.input).map_err(|e| Problem::internal(&e))
+    }
 }
 
 /// Asks every policy that is switched on for the skill, the operator's first. Nothing is written.
@@ -73,18 +81,27 @@ fn input_of(facts: Facts, usage: Option<store::UsageRow>) -> Request {
     }
 }
 
-/// Writes down what was said of the call, and what it was said of. An answer that is the same as the last one of its
-/// policy adds nothing.
+/// Writes down what was said of a call that does not begin, and what it was said of.
 pub async fn record(
     tx: &mut TenantTx,
     call: SkillCallId,
     evaluated: &Evaluated,
 ) -> Result<(), Problem> {
-    let input = serde_json::to_value(&evaluated.input).map_err(|e| Problem::internal(&e))?;
+    let input = evaluated.input_json()?;
     store::note_verdict(tx, call, &input, &evaluated.verdict.shown).await?;
+    record_answers(tx, call, evaluated).await
+}
+
+/// Writes down what each policy said of a call. An answer that is the same as the last one of its policy adds nothing.
+pub async fn record_answers(
+    tx: &mut TenantTx,
+    call: SkillCallId,
+    evaluated: &Evaluated,
+) -> Result<(), Problem> {
     if evaluated.answers.is_empty() {
         return Ok(());
     }
+    let input = evaluated.input_json()?;
     let earlier: HashMap<_, _> = store::last_answers(tx, call).await?.into_iter().collect();
     for answer in &evaluated.answers {
         let said = serde_json::to_value(&answer.decision).map_err(|e| Problem::internal(&e))?;

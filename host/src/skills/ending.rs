@@ -32,14 +32,16 @@ impl Run<'_> {
     pub(super) async fn unknown(&mut self, cause: CallFailure) -> Result<Outcome, Problem> {
         let cause = cause.cleaned();
         let failure = unknown(&self.row, &cause);
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let Some(mut tx) = self.writing().await? else {
+            return self.overtaken().await;
+        };
         if !store::outcome_unknown(&mut tx, self.row.turn(), &failure).await? {
             drop(tx);
             return self.overtaken().await;
         }
         let details = json!({ "status": "outcome_unknown", "error": failure, "cause": cause });
         self.trace(&mut tx, details).await?;
-        tx.commit().await?;
+        self.written(tx).await?;
         Ok(Outcome::OutcomeUnknown {
             message: failure.message,
         })
@@ -115,21 +117,20 @@ pub(super) fn was_refused(row: &CallRow) -> bool {
     ended && row.started_at.is_none() && refused.is_some()
 }
 
-/// Ends a call that was made over the API and refused before it began: an auditor finds it in its trace.
-pub async fn refuse(
+/// Ends a call that was refused before it began, as it was written down in this transaction: an auditor finds it in its
+/// trace.
+pub(super) async fn refuse(
     app: &App,
-    tenant: TenantId,
-    id: SkillCallId,
+    mut tx: TenantTx,
+    row: &CallRow,
     problem: &Problem,
 ) -> Result<(), Problem> {
-    let mut tx = app.db().tenant(tenant).await?;
-    let row = store::lock_call(&mut tx, id).await?;
-    if let Some(row) = row.filter(|row| row.status() == CallStatus::Queued) {
+    if row.status() == CallStatus::Queued {
         let failure = CallFailure {
             refused_with: Some(problem.status().as_u16()),
             ..CallFailure::from(problem)
         };
-        refused(app, &mut tx, &row, CallStatus::Rejected, &failure).await?;
+        refused(app, &mut tx, row, CallStatus::Rejected, &failure).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -6,7 +6,7 @@ use super::{
     approvals::{self, Decision, Resolution, Which},
     configs::{self, RateLimit},
     dry_run::{DryRun, dry_run},
-    ending, router, store,
+    router, store,
 };
 use crate::{
     app::App,
@@ -149,38 +149,25 @@ async fn call_skill(
         let shown: DryRun = dry_run(&app, caller.tenant, &request).await?;
         return Ok(Json(shown).into_response());
     }
-    let mut tx = app.db().tenant_followed(caller.tenant).await?;
-    let row = router::submit(&mut tx, &request).await?;
-    tx.commit().await?;
     // It goes on though the client hangs up: what is sent must be noted.
-    let run = tokio::spawn(make(app.clone(), caller.tenant, row.id));
+    let run = tokio::spawn(make(app.clone(), caller.tenant, request));
     let advanced = run.await.map_err(|e| Problem::internal(&e))??;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let call = SkillCall::from(
-        store::call(&mut tx, row.id)
+        store::call(&mut tx, advanced.call)
             .await?
             .ok_or_else(|| Problem::not_found("skill call"))?,
     );
     answer(call, &advanced.outcome)
 }
 
-/// Takes a call as far as it goes, and sees to it that somebody goes on where it has to wait. What was refused before
-/// it began ends with that.
-async fn make(app: App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
-    match router::advance(&app, tenant, id).await {
-        Ok(advanced) => {
-            if let Outcome::Waiting { .. } = advanced.outcome {
-                take_further(&app, tenant, id).await?;
-            }
-            Ok(advanced)
-        }
-        Err(problem) => {
-            if let Err(unnoted) = ending::refuse(&app, tenant, id, &problem).await {
-                tracing::warn!(call = %id, %unnoted, "that a call was refused is not noted yet");
-            }
-            Err(problem.with("call_id", id))
-        }
+/// Makes a call, and sees to it that somebody goes on where it has to wait.
+async fn make(app: App, tenant: TenantId, request: CallRequest) -> Result<Advanced, Problem> {
+    let advanced = router::make(&app, tenant, &request).await?;
+    if let Outcome::Waiting { .. } = advanced.outcome {
+        take_further(&app, tenant, advanced.call).await?;
     }
+    Ok(advanced)
 }
 
 /// A person came with a key of their own; anything else is a program.

@@ -46,9 +46,7 @@ impl Run<'_> {
         let deadline = Duration::from_secs(seconds.into()) + RECALL_GRACE;
         let error = match self.client()?.recall(&request, deadline).await {
             // Masked when it was written down, by who knew the credentials.
-            Ok(reply) => {
-                return self.keep_reply(open.seq, &reply.reply, &[]).await.map(Some);
-            }
+            Ok(reply) => return Ok(Some(self.take_reply(open.seq, &reply.reply, &[]))),
             Err(error) => error,
         };
         match (error.advice(), &error) {
@@ -80,9 +78,11 @@ impl Run<'_> {
     }
 
     async fn send_anew(&mut self, open: &RequestRow) -> Result<Option<Sent>, Problem> {
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let Some(mut tx) = self.writing().await? else {
+            return self.overtaken().await.map(Sent::Stop).map(Some);
+        };
         let ours = store::send_anew(&mut tx, self.row.turn(), open.seq).await?;
-        tx.commit().await?;
+        self.written(tx).await?;
         if !ours {
             return self.overtaken().await.map(Sent::Stop).map(Some);
         }

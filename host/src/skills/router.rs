@@ -56,14 +56,17 @@ pub const POLICY_DENIED: &str = "policy_denied";
 /// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
-/// Writes a call down, or finds the one that bears the same key. [`Db::tenant_followed`](crate::db::Db::tenant_followed)
-/// will do for it: nothing comes of a call before [`advance`] has committed.
+/// Writes a call down, or finds the one that bears the same key.
 ///
 /// # Errors
 /// 422 where the key came before with another call.
-pub async fn submit(tx: &mut TenantTx, request: &CallRequest) -> Result<CallRow, Problem> {
+pub async fn submit(
+    tx: &mut TenantTx,
+    id: SkillCallId,
+    request: &CallRequest,
+) -> Result<CallRow, Problem> {
     let sha256 = request.sha256();
-    let mut row = store::submit(tx, SkillCallId::fresh(), request, &sha256, LEASE).await?;
+    let mut row = store::submit(tx, id, request, &sha256, LEASE).await?;
     if row.request_sha256 != sha256 {
         return Err(Problem::unprocessable(
             "idempotency_key_reused",
@@ -106,26 +109,63 @@ impl Prepared {
     }
 }
 
-/// Takes a call as far as it goes.
+/// Where a call is taken up.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// It was written down before.
+    Written(SkillCallId),
+    /// It is written down in the transaction in which it begins, as this.
+    New(SkillCallId, &'a CallRequest),
+}
+
+/// Makes a call, and takes it as far as it goes. Where it is stopped before it begins it is written down with what
+/// stopped it, so that an auditor finds it in its trace.
+///
+/// # Errors
+/// 422 where the key came before with another call; what stopped the call, with its `call_id`.
+pub async fn make(app: &App, tenant: TenantId, request: &CallRequest) -> Result<Advanced, Problem> {
+    let id = SkillCallId::fresh();
+    let problem = match go_on(app, tenant, Start::New(id, request), Renewal::First).await {
+        Ok(advanced) => {
+            if let Outcome::Waiting { retry_after, .. } = &advanced.outcome {
+                keep_noting(app, tenant, advanced.call, *retry_after).await;
+            }
+            return Ok(advanced);
+        }
+        Err(problem) => problem,
+    };
+    let mut tx = app.db().tenant_followed(tenant).await?;
+    let row = submit(&mut tx, id, request).await?;
+    if let Err(unnoted) = ending::refuse(app, tx, &row, &problem).await {
+        tracing::warn!(call = %row.id, %unnoted, "that a call was refused is not noted");
+    }
+    Err(problem.with("call_id", row.id))
+}
+
+/// Takes a call that was written down as far as it goes.
 ///
 /// # Errors
 /// What stopped it. The call is as it was, and may be advanced again.
 pub async fn advance(app: &App, tenant: TenantId, id: SkillCallId) -> Result<Advanced, Problem> {
-    let advanced = go_on(app, tenant, id, Renewal::First).await;
+    let advanced = go_on(app, tenant, Start::Written(id), Renewal::First).await;
     let pause = match &advanced {
-        Ok(Outcome::Waiting { retry_after, .. }) => Some(*retry_after),
+        Ok(Advanced {
+            outcome: Outcome::Waiting { retry_after, .. },
+            ..
+        }) => Some(*retry_after),
         Ok(_) => None,
         Err(problem) => problem.retry_after(),
     };
-    if let Some(pause) = pause
-        && let Err(problem) = keep(app, tenant, id, pause).await
-    {
+    if let Some(pause) = pause {
+        keep_noting(app, tenant, id, pause).await;
+    }
+    advanced
+}
+
+async fn keep_noting(app: &App, tenant: TenantId, id: SkillCallId, pause: Duration) {
+    if let Err(problem) = keep(app, tenant, id, pause).await {
         tracing::info!(call = %id, %problem, "the lease of a call that waits was not extended");
     }
-    Ok(Advanced {
-        call: id,
-        outcome: advanced?,
-    })
 }
 
 /// Whoever was told to wait comes back; until then nobody else need take the call up.
@@ -144,26 +184,31 @@ async fn keep(
 async fn go_on(
     app: &App,
     tenant: TenantId,
-    id: SkillCallId,
+    start: Start<'_>,
     renewal: Renewal,
-) -> Result<Outcome, Problem> {
+) -> Result<Advanced, Problem> {
     // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
     let mut tx = app.db().tenant_followed(tenant).await?;
-    let row = store::lock_call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
+    let row = match start {
+        Start::New(id, request) => submit(&mut tx, id, request).await?,
+        Start::Written(id) => store::lock_call(&mut tx, id)
+            .await?
+            .ok_or_else(|| Problem::not_found("skill call"))?,
+    };
+    let call = row.id;
+    let ended = |outcome| Advanced { call, outcome };
     if let Some(outcome) = settled(&row) {
-        return Ok(outcome);
+        return Ok(ended(outcome));
     }
     if row.status() == CallStatus::Running {
-        return resume(app, tx, row).await;
+        return resume(app, tx, row).await.map(ended);
     }
     let prepared = prepare(app, &mut tx, &row).await?;
     let decided = decided(app, &mut tx, row, &prepared).await?;
     if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
         tx.commit_to_disk().await?;
         app.outbox_wake().notify_one();
-        return Ok(outcome);
+        return Ok(ended(outcome));
     }
     // Step 5: the credentials that the action names, and nothing else.
     let action = named(&prepared.installed, &decided.row)?;
@@ -183,16 +228,16 @@ async fn go_on(
             // Nothing of the call is kept, nor locked, while the provider is asked: all is decided again after that.
             drop(tx);
             oauth::renew_for_use(app, tenant, grant).await?;
-            return Box::pin(go_on(app, tenant, id, Renewal::Tried)).await;
+            return Box::pin(go_on(app, tenant, start, Renewal::Tried)).await;
         }
         Err(unusable) => return Err(Problem::conflict(unusable.code(), unusable.to_string())),
     };
-    let row = begin(app, &mut tx, &decided.row, &prepared, &action, &opened).await?;
+    let row = begin(app, &mut tx, &decided, &prepared, &action, &opened).await?;
     tx.commit().await?;
     let mut run = Run::new(app, tenant, row, prepared.installed, action);
     run.instance = Some(prepared.instance);
     run.opened = Some(opened);
-    run.carry_out(Vec::new()).await
+    run.carry_out(Vec::new()).await.map(ended)
 }
 
 /// Takes up a call that was begun. What sending needs is looked at only where something is still to be sent.
@@ -341,7 +386,7 @@ pub(super) fn facts(
     }
 }
 
-/// Step 3, the policies: asks the chain, and writes down what it said.
+/// Step 3, the policies: asks the chain.
 async fn decided(
     app: &App,
     tx: &mut TenantTx,
@@ -360,7 +405,6 @@ async fn decided(
         Some(&prepared.instance),
     );
     let evaluated = policies::evaluate(app, tx, facts).await?;
-    policies::chain::record(tx, row.id, &evaluated).await?;
     let row = CallRow {
         policy_verdict: Some(evaluated.verdict.shown.clone()),
         ..row
@@ -378,6 +422,7 @@ async fn gate(
     let (row, config) = (&decided.row, &prepared.config);
     let verdict = &decided.evaluated.verdict;
     if verdict.strictness == Strictness::Deny {
+        policies::chain::record(tx, row.id, &decided.evaluated).await?;
         return denied(tx, row, &verdict.denials).await.map(Some);
     }
     let configured = config.requires_approval || config.approval_actions.contains(&row.action);
@@ -386,17 +431,19 @@ async fn gate(
     if !configured && !was_asked && verdict.strictness == Strictness::Allow {
         return Ok(None);
     }
-    match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
-        approvals::Taken::Granted => Ok(None),
+    let outcome = match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
+        approvals::Taken::Granted => return Ok(None),
         approvals::Taken::Waiting {
             approval,
             expires_at,
-        } => Ok(Some(Outcome::AwaitingApproval {
+        } => Outcome::AwaitingApproval {
             approval,
             expires_at,
-        })),
-        approvals::Taken::Refused(failure) => Ok(Some(Outcome::Failed(failure))),
-    }
+        },
+        approvals::Taken::Refused(failure) => Outcome::Failed(failure),
+    };
+    policies::chain::record(tx, row.id, &decided.evaluated).await?;
+    Ok(Some(outcome))
 }
 
 /// A policy said no: the call ends, with its reason.
@@ -425,15 +472,17 @@ async fn denied(tx: &mut TenantTx, row: &CallRow, reasons: &[String]) -> Result<
     Ok(Outcome::Failed(failure))
 }
 
-/// The call is on its way: the rate limit is counted, and what it runs with is written down.
+/// The call is on its way: the rate limit is counted, and what it runs with is written down, with what the policies
+/// said.
 async fn begin(
     app: &App,
     tx: &mut TenantTx,
-    row: &CallRow,
+    decided: &Decided,
     prepared: &Prepared,
     action: &Action,
     opened: &[Opened],
 ) -> Result<CallRow, Problem> {
+    let Decided { row, evaluated } = decided;
     if row.rate_counted_at.is_none()
         && let Some(limit) = configs::rate_limit(&prepared.config)
     {
@@ -454,6 +503,7 @@ async fn begin(
         }
     }
     approvals::use_up(app, tx, row).await?;
+    policies::chain::record_answers(tx, row.id, evaluated).await?;
     let masks = opened.iter().map(|c| c.mask.clone()).collect::<Vec<_>>();
     let begin = store::Begin {
         config: prepared.config.id,
@@ -462,6 +512,8 @@ async fn begin(
         settings: &prepared.config.settings,
         credentials_used: json!(masks),
         idempotent: action.idempotent,
+        policy_input: &evaluated.input_json()?,
+        policy_verdict: &evaluated.verdict.shown,
         lease: LEASE,
     };
     Ok(store::begin(tx, row.id, begin).await?)
@@ -483,6 +535,9 @@ pub(super) struct Run<'a> {
     pub is_open: bool,
     /// A request that may change something was answered.
     pub has_acted: bool,
+    /// The reply that came last, until the next write keeps it. If it is lost before that, the instance's journal gives
+    /// it again.
+    unkept: Option<(i32, Value)>,
     began: Instant,
     log: Vec<LogLine>,
     /// In this attempt, the one under way included.
@@ -514,13 +569,25 @@ impl<'a> Run<'a> {
             kept_back: None,
             is_open: false,
             has_acted: false,
+            unkept: None,
             began: Instant::now(),
             log: Vec::new(),
             requests_made: 0,
         }
     }
 
-    async fn carry_out(&mut self, mut known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
+    async fn carry_out(&mut self, known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
+        let outcome = self.take_steps(known).await;
+        // Nothing was written after the last reply: the call waits for something.
+        if self.unkept.is_some()
+            && let Some(tx) = self.writing().await?
+        {
+            self.written(tx).await?;
+        }
+        outcome
+    }
+
+    async fn take_steps(&mut self, mut known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
         let invocation = Arc::new(adapter::Invocation {
             action: self.row.action.clone(),
             params: self.row.params.to_string(),
@@ -757,9 +824,11 @@ impl<'a> Run<'a> {
         };
         // Before anything leaves: whoever comes after us finds that it may have.
         let (turn, digest) = (self.row.turn(), &rendered.digest);
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let Some(mut tx) = self.writing().await? else {
+            return self.overtaken().await.map(Sent::Stop);
+        };
         let noted = store::sending(&mut tx, turn, seq, digest, &journal, LEASE).await?;
-        tx.commit().await?;
+        self.written(tx).await?;
         if !noted {
             return self.overtaken().await.map(Sent::Stop);
         }
@@ -836,7 +905,7 @@ impl<'a> Run<'a> {
         loop {
             execute.sent_ago = first_sent.elapsed();
             let error = match self.client()?.execute(&execute).await {
-                Ok(reply) => return self.keep_reply(seq, &reply.reply, &secrets).await,
+                Ok(reply) => return Ok(self.take_reply(seq, &reply.reply, &secrets)),
                 Err(error) => error,
             };
             match (error.advice(), &error) {
@@ -899,12 +968,12 @@ impl<'a> Run<'a> {
             .ok_or_else(|| Problem::internal(&"a request was to leave without an instance"))
     }
 
-    pub(super) async fn keep_reply(
+    pub(super) fn take_reply(
         &mut self,
         seq: i32,
         reply: &HttpReply,
         secrets: &[Zeroizing<String>],
-    ) -> Result<Sent, Problem> {
+    ) -> Sent {
         let text =
             |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
         let headers: Vec<_> = reply
@@ -922,15 +991,27 @@ impl<'a> Run<'a> {
             Ok(text) => kept["body_base64"] = json!(BASE64_STANDARD.encode(text)),
             Err(bytes) => kept["body_base64"] = json!(BASE64_STANDARD.encode(bytes.into_bytes())),
         }
-        // If this is lost, the instance's journal gives the reply again.
-        let mut tx = self.app.db().tenant_followed(self.tenant).await?;
-        let ours = store::replied(&mut tx, self.row.turn(), seq, &kept, LEASE).await?;
-        tx.commit().await?;
-        if !ours {
-            return self.overtaken().await.map(Sent::Stop);
-        }
+        self.unkept = Some((seq, kept.clone()));
         self.is_open = false;
-        Ok(Sent::Reply(kept))
+        Sent::Reply(kept)
+    }
+
+    /// A transaction in which the reply that came last is kept, whatever else is written in it; [`Run::written`] ends
+    /// it. `None` where another process has gone on with the call.
+    pub(super) async fn writing(&mut self) -> Result<Option<TenantTx>, Problem> {
+        let mut tx = self.app.db().tenant(self.tenant).await?;
+        if let Some((seq, reply)) = &self.unkept
+            && !store::replied(&mut tx, self.row.turn(), *seq, reply).await?
+        {
+            return Ok(None);
+        }
+        Ok(Some(tx))
+    }
+
+    pub(super) async fn written(&mut self, tx: TenantTx) -> Result<(), Problem> {
+        tx.commit().await?;
+        self.unkept = None;
+        Ok(())
     }
 
     async fn succeed(&mut self, outcome: &adapter::Outcome) -> Result<Outcome, Problem> {
@@ -980,14 +1061,16 @@ impl<'a> Run<'a> {
         Ok(Outcome::Failed(failure))
     }
 
-    async fn finish(&self, end: End<'_>, shown: Value) -> Result<bool, Problem> {
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+    async fn finish(&mut self, end: End<'_>, shown: Value) -> Result<bool, Problem> {
+        let Some(mut tx) = self.writing().await? else {
+            return Ok(false);
+        };
         let running = Stands::Running(self.row.turn());
         let done = store::finish(&mut tx, self.row.id, running, end).await?;
         if done {
             self.trace(&mut tx, shown).await?;
         }
-        tx.commit().await?;
+        self.written(tx).await?;
         Ok(done)
     }
 
@@ -1058,6 +1141,8 @@ impl<'a> Run<'a> {
         if attempt >= attempts_max || !is_waited_for || !nothing_happened {
             return Ok(None);
         }
+        // What came back before goes with the attempt.
+        self.unkept = None;
         let mut tx = self.app.db().tenant(self.tenant).await?;
         if !store::next_attempt(&mut tx, self.row.turn()).await? {
             drop(tx);

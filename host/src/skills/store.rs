@@ -193,7 +193,7 @@ macro_rules! call_query {
     };
 }
 
-/// Writes a new call, or finds the one that bears the same key.
+/// Writes a new call, or finds the one that bears the same key. Nobody else changes it until the transaction ends.
 pub async fn submit(
     tx: &mut TenantTx,
     id: SkillCallId,
@@ -231,7 +231,7 @@ pub async fn submit(
     if let Some(row) = inserted {
         return Ok(row);
     }
-    call_query!("idempotency_key = $1", request.idempotency_key)
+    call_query!("idempotency_key = $1 for update", request.idempotency_key)
         .fetch_one(&mut **tx)
         .await
 }
@@ -266,6 +266,8 @@ pub struct Begin<'a> {
     pub settings: &'a Value,
     pub credentials_used: Value,
     pub idempotent: bool,
+    pub policy_input: &'a Value,
+    pub policy_verdict: &'a Value,
     pub lease: Duration,
 }
 
@@ -274,7 +276,7 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
     call_query!(
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
                 started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7),
-                idempotent = $8
+                idempotent = $8, policy_input = $9, policy_verdict = $10
          where id = $1 returning " => "",
         id.uuid(),
         begin.config.uuid(),
@@ -283,7 +285,9 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
         begin.settings,
         begin.credentials_used,
         begin.lease.as_secs_f64(),
-        begin.idempotent
+        begin.idempotent,
+        begin.policy_input,
+        begin.policy_verdict
     )
     .fetch_one(&mut **tx)
     .await
@@ -508,7 +512,8 @@ pub async fn may_have_sent(tx: &mut TenantTx, call: SkillCallId) -> Result<bool>
     .await
 }
 
-/// Notes that a request is about to leave, and that the call is being worked on.
+/// Notes that a request is about to leave, and that the call is being worked on: its lease is extended where half of it
+/// is gone, as each change of it changes all indexes of the call.
 pub async fn sending(
     tx: &mut TenantTx,
     turn: Turn,
@@ -520,8 +525,10 @@ pub async fn sending(
     let tenant = tx.tenant();
     let noted = sqlx::query!(
         "with ours as (
+             select id from skill_calls where id = $2 and attempts = $3 and status = 'running' for no key update),
+           held as (
              update skill_calls set leased_until = now() + make_interval(secs => $7)
-             where id = $2 and attempts = $3 and status = 'running' returning id)
+             where id in (select id from ours) and leased_until < now() + make_interval(secs => $7::float8 / 2))
          insert into skill_call_requests (tenant_id, call_id, attempt, seq, digest, journal_id, status)
          select $1, id, $3, $4, $5, $6, 'sending' from ours
          on conflict do nothing",
@@ -539,17 +546,10 @@ pub async fn sending(
 }
 
 /// Keeps a reply; one that was kept before stays.
-pub async fn replied(
-    tx: &mut TenantTx,
-    turn: Turn,
-    seq: i32,
-    reply: &Value,
-    lease: Duration,
-) -> Result<bool> {
+pub async fn replied(tx: &mut TenantTx, turn: Turn, seq: i32, reply: &Value) -> Result<bool> {
     let ours = sqlx::query!(
         "with ours as (
-             update skill_calls set leased_until = now() + make_interval(secs => $5)
-             where id = $1 and attempts = $2 and status = 'running' returning id),
+             select id from skill_calls where id = $1 and attempts = $2 and status = 'running' for no key update),
          kept as (
              update skill_call_requests set status = 'finished', reply = $4, finished_at = now()
              where call_id in (select id from ours) and seq = $3 and status <> 'finished')
@@ -557,8 +557,7 @@ pub async fn replied(
         turn.call.uuid(),
         turn.attempts,
         seq,
-        reply,
-        lease.as_secs_f64()
+        reply
     )
     .fetch_optional(&mut **tx)
     .await?;

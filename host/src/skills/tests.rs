@@ -44,11 +44,7 @@ async fn a_process_that_was_overtaken_changes_nothing() {
             .await
             .unwrap()
     );
-    assert!(
-        !store::replied(&mut tx, stalled, 0, &reply, LEASE)
-            .await
-            .unwrap()
-    );
+    assert!(!store::replied(&mut tx, stalled, 0, &reply).await.unwrap());
     assert!(
         !store::outcome_unknown(&mut tx, stalled, &failure)
             .await
@@ -68,11 +64,7 @@ async fn a_process_that_was_overtaken_changes_nothing() {
     assert_eq!(requests.len(), 1);
     assert_eq!((requests[0].attempt, &requests[0].reply), (Some(1), &None));
 
-    assert!(
-        store::replied(&mut tx, successor, 0, &reply, LEASE)
-            .await
-            .unwrap()
-    );
+    assert!(store::replied(&mut tx, successor, 0, &reply).await.unwrap());
     assert!(
         store::finish(&mut tx, call, Stands::Running(successor), badly)
             .await

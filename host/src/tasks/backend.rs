@@ -55,7 +55,7 @@ pub async fn submit(
                 },
                 origin,
             };
-            Ok(router::submit(tx, &call).await?.id)
+            Ok(router::submit(tx, SkillCallId::fresh(), &call).await?.id)
         }
     }
 }

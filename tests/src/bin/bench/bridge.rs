@@ -217,11 +217,8 @@ async fn through_router(site: &Site) -> anyhow::Result<()> {
         origin: Origin::Direct,
     };
     let refused = |problem| anyhow::anyhow!("the router refuses: {problem}");
-    let mut tx = site.app.db().tenant_followed(site.tenant).await?;
-    let row = router::submit(&mut tx, &request).await.map_err(refused)?;
-    tx.commit().await?;
-    let advanced = router::advance(&site.app, site.tenant, row.id).await;
-    match advanced.map_err(refused)?.outcome {
+    let made = router::make(&site.app, site.tenant, &request).await;
+    match made.map_err(refused)?.outcome {
         Outcome::Succeeded { .. } => Ok(()),
         other => bail!("the call did not succeed: {other:?}"),
     }
