@@ -8,6 +8,7 @@ use crate::{
     instances::Gateways,
     marketplace::{self, revocations::Revocations},
     outbound::Outbound,
+    skills::standing::Standings,
     traces::live::Live,
     vault::{self, Vault},
 };
@@ -50,6 +51,7 @@ struct Inner {
     live: Live,
     outbox_wake: Notify,
     outbound: Outbound,
+    standings: Standings,
     manifests: Cache<String, Arc<Manifest>>,
     validators: Validators,
     journals: Journals,
@@ -95,6 +97,7 @@ impl App {
             live: Live::new(),
             outbox_wake: Notify::new(),
             outbound: Outbound::new(&config.skills.private_network_hosts)?,
+            standings: Standings::default(),
             manifests: Cache::new(CACHE_ENTRIES_MAX),
             validators: Cache::new(CACHE_ENTRIES_MAX),
             journals: Cache::new(CACHE_ENTRIES_MAX),
@@ -136,6 +139,10 @@ impl App {
                 .calls_running_max
                 .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX)),
         }
+    }
+    /// What skills' calls are decided by.
+    pub fn standings(&self) -> &Standings {
+        &self.0.standings
     }
     /// Which plugins are not run any more.
     pub fn revocations(&self) -> &Revocations {

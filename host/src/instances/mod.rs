@@ -126,6 +126,11 @@ impl Gateways {
         )
     }
 
+    async fn at_hand(&self, row: &InstanceRow) -> Option<Client> {
+        let url = row.internal_url.clone()?;
+        self.0.get(&(row.id, url)).await
+    }
+
     /// The connection to an instance, made where there is none.
     async fn client(
         &self,
@@ -185,22 +190,37 @@ pub struct Reachable {
 ///
 /// # Errors
 /// 409 where the tenant has none, or it was stopped; 503 while it is being made or has failed.
-pub async fn for_call(app: &App, tx: &mut TenantTx) -> Result<Reachable, Problem> {
-    let row = store::live(tx).await?.ok_or_else(|| {
+pub async fn reach(
+    app: &App,
+    tenant: TenantId,
+    row: Option<&InstanceRow>,
+) -> Result<Reachable, Problem> {
+    let row = row.ok_or_else(|| {
         Problem::conflict(
             "no_instance",
             "Your organization has no OpenClaw instance. Deploy one with POST /api/v1/instances.",
         )
     })?;
     if row.status != "running" {
-        return Err(not_running(&row));
+        return Err(not_running(row));
     }
-    let client = app.gateways().client(app, tx, &row).await?;
+    let client = match app.gateways().at_hand(row).await {
+        Some(client) => client,
+        None => {
+            let mut tx = app.db().tenant(tenant).await?;
+            app.gateways().client(app, &mut tx, row).await?
+        }
+    };
     Ok(Reachable {
         id: row.id,
-        name: row.name,
+        name: row.name.clone(),
         client,
     })
+}
+
+/// The tenant's instance: the one that is not destroyed.
+pub async fn live(tx: &mut TenantTx) -> Result<Option<InstanceRow>, sqlx::Error> {
+    store::live(tx).await
 }
 
 fn not_running(row: &InstanceRow) -> Problem {

@@ -114,6 +114,12 @@ impl Revocations {
         self.check(origin)
     }
 
+    /// Whether [`Revocations::check`] says all of it: there is nothing to read or to verify first.
+    pub fn knows(&self, origin: &Origin) -> bool {
+        let verified = |release| self.0.verified.contains_key(&release);
+        self.age().is_some() && origin.release.is_none_or(verified)
+    }
+
     /// The same, by what is known here already: between two steps of a call.
     ///
     /// # Errors

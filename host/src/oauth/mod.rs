@@ -41,7 +41,7 @@ use crate::{
     id::{GrantId, TenantId},
     plugins::{self, OauthField},
     problem::Problem,
-    vault::{Renewal, SealedValue},
+    vault::{Renewal, SealedValue, Vault},
 };
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -216,10 +216,8 @@ async fn opened(
     key: &str,
 ) -> Result<Zeroizing<String>, Problem> {
     let keys = [key.to_owned()];
-    let opened = app
-        .vault()
-        .open_for_call(tx, app, config, &keys, Renewal::Tried)
-        .await?;
+    let closed = app.vault().closed(tx, config).await?;
+    let opened = Vault::open_for_call(app, tx.tenant(), &closed, &keys, Renewal::Tried)?;
     let opened = opened.map_err(|unusable| {
         Problem::conflict(
             "oauth_client_missing",

@@ -207,6 +207,36 @@ pub async fn installed(
     }
 }
 
+/// What is installed for a skill.
+pub async fn installed_origin(
+    tx: &mut TenantTx,
+    skill: &str,
+) -> Result<Option<Origin>, sqlx::Error> {
+    store::installed(tx, skill).await
+}
+
+/// A plugin that the tenant has, loaded, unless it is not run any more. A transaction is opened only where something of
+/// it is not at hand.
+pub async fn ready(app: &App, tenant: TenantId, origin: &Origin) -> Result<Installed, Problem> {
+    if app.revocations().knows(origin)
+        && let Some(installed) = at_hand(app, origin).await
+    {
+        app.revocations().check(origin)?;
+        return Ok(installed);
+    }
+    let mut tx = app.db().tenant(tenant).await?;
+    admitted(app, &mut tx, origin.clone()).await
+}
+
+async fn at_hand(app: &App, origin: &Origin) -> Option<Installed> {
+    let digest = origin.digest.as_str();
+    Some(Installed {
+        manifest: app.manifests().get(digest).await?,
+        plugin: app.plugin_host().loaded(digest).await?,
+        origin: origin.clone(),
+    })
+}
+
 /// The plugin with this digest, loaded: what a call that is under way began with.
 pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Installed, Problem> {
     match store::origin(tx, digest).await? {
@@ -220,16 +250,10 @@ pub async fn pinned(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Instal
 /// Loaded, unless it is not run any more.
 async fn admitted(app: &App, tx: &mut TenantTx, origin: Origin) -> Result<Installed, Problem> {
     app.revocations().admit(tx, &origin).await?;
-    let digest = origin.digest.as_str();
-    if let Some(manifest) = app.manifests().get(digest).await
-        && let Some(plugin) = app.plugin_host().loaded(digest).await
-    {
-        return Ok(Installed {
-            plugin,
-            manifest,
-            origin,
-        });
+    if let Some(installed) = at_hand(app, &origin).await {
+        return Ok(installed);
     }
+    let digest = origin.digest.as_str();
     let bytes = store::component(tx, digest)
         .await?
         .ok_or_else(|| Problem::internal(&"an installed plugin's component is not there"))?;

@@ -4,7 +4,7 @@ use super::{Answer, Facts, Link, Verdict, ask, loaded, store};
 use crate::{
     app::App,
     db::{TenantTx, without_nul},
-    id::SkillCallId,
+    id::{SkillCallId, TenantId},
     problem::Problem,
 };
 use serde_json::Value;
@@ -27,16 +27,23 @@ impl Evaluated {
     }
 }
 
-/// Asks every policy that is switched on for the skill, the operator's first. Nothing is written.
-pub async fn evaluate(app: &App, tx: &mut TenantTx, facts: Facts) -> Result<Evaluated, Problem> {
-    let links = store::chain(tx, &facts.skill).await?;
+/// Asks every policy of the chain. Nothing is written, and no connection held while they think.
+pub async fn evaluate(
+    app: &App,
+    tenant: TenantId,
+    links: &[Link],
+    facts: Facts,
+) -> Result<Evaluated, Problem> {
     let usage = match links.is_empty() {
         // Nobody reads it; a replay looks it up as it was then.
         true => None,
-        false => Some(store::usage(tx, &facts.skill, facts.window_seconds).await?),
+        false => {
+            let mut tx = app.db().tenant(tenant).await?;
+            Some(store::usage(&mut tx, &facts.skill, facts.window_seconds).await?)
+        }
     };
     let input = input_of(facts, usage);
-    let answers = answers(app, tx, links, &input).await;
+    let answers = answers(app, tenant, links, &input).await;
     Ok(Evaluated {
         verdict: Verdict::of(&answers),
         answers,
@@ -47,14 +54,14 @@ pub async fn evaluate(app: &App, tx: &mut TenantTx, facts: Facts) -> Result<Eval
 /// Asks these policies about that input.
 pub(super) async fn answers(
     app: &App,
-    tx: &mut TenantTx,
-    links: Vec<Link>,
+    tenant: TenantId,
+    links: &[Link],
     input: &Request,
 ) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(links.len());
     for link in links {
-        let plugin = loaded(app, tx, &link.origin).await;
-        answers.push(ask(app, tx.tenant(), plugin, link, input).await);
+        let plugin = loaded(app, tenant, &link.origin).await;
+        answers.push(ask(app, tenant, plugin, link.clone(), input).await);
     }
     answers
 }

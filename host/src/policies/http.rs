@@ -521,7 +521,8 @@ async fn replay_policy(
         since: body.since,
         calls_max: body.calls_max,
     };
-    replay::replay(&app, &mut tx, &trial).await.map(Json)
+    drop(tx);
+    replay::replay(&app, caller.tenant, &trial).await.map(Json)
 }
 
 /// An answer of a policy, as it was given.

@@ -225,19 +225,30 @@ fn shown(answer: &Answer) -> Value {
     })
 }
 
-/// The component of a policy, loaded, unless it is not run any more.
-async fn loaded(app: &App, tx: &mut TenantTx, origin: &Origin) -> Result<Arc<Plugin>, String> {
-    let admitted = app.revocations().admit(tx, origin).await;
-    admitted.map_err(|e| e.to_string())?;
+/// The policies that are on for a skill, the operator's first.
+pub async fn chain_of(tx: &mut TenantTx, skill: &str) -> Result<Vec<Link>, sqlx::Error> {
+    store::chain(tx, skill).await
+}
+
+/// The component of a policy, loaded, unless it is not run any more. A transaction is opened only where something of it
+/// is not at hand.
+async fn loaded(app: &App, tenant: TenantId, origin: &Origin) -> Result<Arc<Plugin>, String> {
     let digest = &origin.digest;
-    if let Some(plugin) = app.plugin_host().loaded(digest).await {
-        return Ok(plugin);
+    if app.revocations().knows(origin)
+        && let Some(plugin) = app.plugin_host().loaded(digest).await
+    {
+        let checked = app.revocations().check(origin);
+        return checked.map(|()| plugin).map_err(|e| e.to_string());
     }
-    let bytes = intake::bytes(tx, digest)
+    let mut tx = app.db().tenant(tenant).await.map_err(|e| e.to_string())?;
+    let admitted = app.revocations().admit(&mut tx, origin).await;
+    admitted.map_err(|e| e.to_string())?;
+    let bytes = intake::bytes(&mut tx, digest)
         .await
         .map_err(|e| e.to_string())?
         .ok_or("its component is not there")?;
-    let plugin = plugins::load(app, tx.tenant(), bytes)
+    drop(tx);
+    let plugin = plugins::load(app, tenant, bytes)
         .await
         .map_err(|e| e.to_string())?;
     if plugin.digest() != digest {

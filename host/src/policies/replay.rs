@@ -1,7 +1,13 @@
 //! A policy over calls that were made: which decisions would have been others, before it is switched on.
 
 use super::{Answer, Link, Source, Strictness, chain, store};
-use crate::{app::App, db::TenantTx, id::SkillCallId, plugins::Origin, problem::Problem};
+use crate::{
+    app::App,
+    db::TenantTx,
+    id::{SkillCallId, TenantId},
+    plugins::Origin,
+    problem::Problem,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -66,34 +72,44 @@ struct Recorded {
     name: String,
     source: Source,
     decision: Strictness,
-    input: Value,
 }
 
 /// Runs a policy over recorded calls, in the place of the tenant's policy of the same name, where there was one.
-pub async fn replay(app: &App, tx: &mut TenantTx, trial: &Trial) -> Result<ReplayReport, Problem> {
+///
+/// One call after the other is read, and no connection held while the policy thinks: neither memory nor the pool is
+/// taken by a tenant with many or large calls.
+pub async fn replay(app: &App, tenant: TenantId, trial: &Trial) -> Result<ReplayReport, Problem> {
     let began = Instant::now();
-    let rows = store::decided_since(tx, trial.since, &trial.skills, trial.calls_max + 1).await?;
+    let mut tx = app.db().tenant(tenant).await?;
+    let calls = store::decided_since(&mut tx, trial.since, &trial.skills, trial.calls_max + 1);
+    let calls = calls.await?;
+    drop(tx);
     let limit = usize::try_from(trial.calls_max).unwrap_or(usize::MAX);
     let mut report = ReplayReport {
         calls: 0,
         unchanged: 0,
         changed: 0,
-        truncated: rows.len() > limit,
+        truncated: calls.len() > limit,
         allowed: 0,
         asked: 0,
         denied: 0,
         changes: Vec::new(),
     };
-    for row in rows.into_iter().take(limit) {
+    for call in calls.into_iter().take(limit) {
         if began.elapsed() > TIME_MAX {
             report.truncated = true;
             break;
         }
+        let mut tx = app.db().tenant(tenant).await?;
+        let Some(row) = store::decided(&mut tx, call).await? else {
+            continue;
+        };
         let recorded: Vec<Recorded> =
             serde_json::from_value(row.decisions).map_err(|e| Problem::internal(&e))?;
-        let input = input_then(tx, row.input, &recorded, row.created_at).await?;
+        let input = input_then(&mut tx, row.input, &recorded, row.created_at).await?;
+        drop(tx);
         let (skill, action) = (input.skill.clone(), input.action.clone());
-        let answer = decide(app, tx, trial, &input).await;
+        let answer = decide(app, tenant, trial, &input).await;
         let is_replaced = |r: &&Recorded| r.source == Source::Tenant && r.name == trial.name;
         let before = strictest(recorded.iter());
         let after = strictest(recorded.iter().filter(|r| !is_replaced(r))).max(answer.strictness());
@@ -105,7 +121,7 @@ pub async fn replay(app: &App, tx: &mut TenantTx, trial: &Trial) -> Result<Repla
         report.changed += 1;
         if report.changes.len() < CHANGES_SHOWN_MAX {
             report.changes.push(ReplayChange {
-                call_id: row.call,
+                call_id: call,
                 skill,
                 action,
                 called_at: row.created_at,
@@ -144,8 +160,7 @@ async fn input_then(
     recorded: &[Recorded],
     at: OffsetDateTime,
 ) -> Result<Request, Problem> {
-    let given = recorded.first().map_or(input, |r| r.input.clone());
-    let mut request: Request = serde_json::from_value(given).map_err(|e| Problem::internal(&e))?;
+    let mut request: Request = serde_json::from_value(input).map_err(|e| Problem::internal(&e))?;
     if recorded.is_empty() {
         let usage = store::usage_at(tx, &request.skill, WINDOW_SECONDS, Some(at)).await?;
         let amount = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
@@ -156,7 +171,7 @@ async fn input_then(
     Ok(request)
 }
 
-async fn decide(app: &App, tx: &mut TenantTx, trial: &Trial, input: &Request) -> Answer {
+async fn decide(app: &App, tenant: TenantId, trial: &Trial, input: &Request) -> Answer {
     let link = Link {
         source: Source::Tenant,
         id: Uuid::nil(),
@@ -164,6 +179,6 @@ async fn decide(app: &App, tx: &mut TenantTx, trial: &Trial, input: &Request) ->
         origin: trial.origin.clone(),
         settings: trial.settings.clone(),
     };
-    let mut answers = chain::answers(app, tx, vec![link], input).await;
+    let mut answers = chain::answers(app, tenant, &[link], input).await;
     answers.remove(0)
 }

@@ -301,7 +301,6 @@ pub async fn insert_operator(tx: &mut SystemTx, row: &PolicyRow) -> Result<()> {
 
 /// A call that was decided, as it was decided.
 pub struct DecidedRow {
-    pub call: SkillCallId,
     pub input: Value,
     pub created_at: OffsetDateTime,
     /// Answers of the policies that there were then.
@@ -314,19 +313,30 @@ pub async fn decided_since(
     since: OffsetDateTime,
     skills: &[String],
     limit: i64,
-) -> Result<Vec<DecidedRow>> {
-    sqlx::query_as!(
-        DecidedRow,
-        r#"select c.id as "call: SkillCallId", c.policy_input as "input!", c.created_at,
-                  coalesce((select jsonb_agg(jsonb_build_object('name', d.name, 'source', d.source, 'decision', d.decision, 'input', d.input))
-                            from (select distinct on (policy_id) * from policy_decisions where call_id = c.id order by policy_id, id desc) d), '[]') as "decisions!"
-           from skill_calls c
-           where c.policy_input is not null and c.created_at >= $1 and ($2::text[] = '{}' or c.skill_name = any ($2))
-           order by c.created_at desc limit $3"#,
+) -> Result<Vec<SkillCallId>> {
+    sqlx::query_scalar!(
+        r#"select id as "id: SkillCallId" from skill_calls
+           where policy_input is not null and created_at >= $1 and ($2::text[] = '{}' or skill_name = any ($2))
+           order by created_at desc limit $3"#,
         since,
         skills,
         limit
     )
     .fetch_all(&mut **tx)
+    .await
+}
+
+/// What the policies were given of a call, and what each last said.
+pub async fn decided(tx: &mut TenantTx, call: SkillCallId) -> Result<Option<DecidedRow>> {
+    sqlx::query_as!(
+        DecidedRow,
+        r#"select c.policy_input as "input!", c.created_at,
+                  coalesce((select jsonb_agg(jsonb_build_object('name', d.name, 'source', d.source, 'decision', d.decision))
+                            from (select distinct on (policy_id) name, source, decision from policy_decisions
+                                  where call_id = c.id order by policy_id, id desc) d), '[]') as "decisions!"
+           from skill_calls c where c.id = $1 and c.policy_input is not null"#,
+        call.uuid()
+    )
+    .fetch_optional(&mut **tx)
     .await
 }

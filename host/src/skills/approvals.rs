@@ -36,7 +36,7 @@ fn fingerprint(row: &CallRow, prepared: &Prepared) -> [u8; 32] {
         row.skill_name,
         row.action,
         row.params,
-        prepared.config.settings,
+        prepared.skill.config.settings,
         prepared.instance.id,
         prepared.installed.plugin.digest(),
     ]);
@@ -111,7 +111,7 @@ async fn ask(
     prepared: &Prepared,
     asks: &Asks,
 ) -> Result<Taken, Problem> {
-    let (id, config) = (ApprovalId::fresh(), &prepared.config);
+    let (id, config) = (ApprovalId::fresh(), &prepared.skill.config);
     let expires_at = app.clock().now() + Duration::seconds(config.approval_ttl_seconds.into());
     let request = json!({
         "skill": row.skill_name, "action": row.action, "params": row.params, "settings": config.settings,

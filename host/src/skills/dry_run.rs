@@ -3,7 +3,7 @@
 use super::{
     CallRequest, configs,
     render::{self, Place},
-    router, store,
+    router,
 };
 use crate::{app::App, id::TenantId, instances, plugins, policies, problem::Problem, vault};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct DryRun {
 
 pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<DryRun, Problem> {
     let mut tx = app.db().tenant(tenant).await?;
+    let standings = app.standings();
+    let standing = standings.now(app.vault(), &mut tx, &call.skill).await?;
+    drop(tx);
     let mut out = DryRun {
         would_run: false,
         problems: Vec::new(),
@@ -49,7 +52,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         llm_model: None,
         estimated_cost_micro_usd: 0,
     };
-    let instance = match instances::for_call(app, &mut tx).await {
+    let instance = match instances::reach(app, tenant, standing.instance.as_ref()).await {
         Ok(instance) => Some(instance),
         Err(problem) => {
             out.stopped_by(&problem);
@@ -57,13 +60,11 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         }
     };
     out.instance = instance.as_ref().map(|instance| instance.name.clone());
-    let (config, installed) = (
-        store::config(&mut tx, &call.skill).await?,
-        plugins::installed(app, &mut tx, &call.skill).await?,
-    );
-    let (Some(config), Some(installed)) = (config, installed) else {
+    let Some(skill) = &standing.skill else {
         return Err(Problem::not_found("skill that is installed"));
     };
+    let config = &skill.config;
+    let installed = plugins::ready(app, tenant, &skill.plugin).await?;
     let manifest = &installed.manifest;
     let action = manifest
         .actions
@@ -73,20 +74,21 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
     out.plugin_digest = Some(installed.plugin.digest().to_owned());
     out.requires_approval =
         config.requires_approval || config.approval_actions.contains(&action.name);
-    if let Err(problem) = configs::check_call(app, &config, &installed, action, &call.params).await
-    {
+    if let Err(problem) = configs::check_call(app, config, &installed, action, &call.params).await {
         out.stopped_by(&problem);
         return Ok(out);
     }
     let facts = router::facts(
         app,
-        &config,
+        config,
         action,
         &call.params,
         Some(call.who.clone()),
         instance.as_ref(),
     );
-    let verdict = policies::evaluate(app, &mut tx, facts).await?.verdict;
+    let verdict = policies::evaluate(app, tenant, &standing.chain, facts)
+        .await?
+        .verdict;
     out.requires_approval |= !verdict.asks.reasons.is_empty();
     for reason in &verdict.denials {
         out.problems
@@ -95,7 +97,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
     out.approval_reasons = verdict.asks.reasons;
     out.policies = verdict.shown;
     let mut references = Vec::new();
-    for (key, shown) in vault::masks(&mut tx, app, config.id, &action.credentials).await? {
+    for (key, shown) in vault::masks(app, &skill.credentials, &action.credentials) {
         match shown {
             Ok(mask) => out.credentials.push(mask),
             Err(unusable) => {
@@ -115,7 +117,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         idempotency_key: "dry-run".into(),
         now: app.clock().now_unix_ms(),
     };
-    let asked = plugins::call(app, tx.tenant(), &installed.plugin, move |plugin| {
+    let asked = plugins::call(app, tenant, &installed.plugin, move |plugin| {
         plugin.next(&invocation, &[])
     });
     match asked.await.flatten().map(|called| called.value) {

@@ -41,6 +41,7 @@ pub mod http;
 mod recall;
 mod render;
 pub mod router;
+pub mod standing;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -6,21 +6,24 @@
 
 use super::{
     Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind, approvals,
-    configs, ending,
+    configs,
+    configs::RateLimit,
+    ending,
     render::{self, Place, Rendered},
-    store::{self, CallRow, ConfigRow, End, Stands},
+    standing::{Skill, Standing},
+    store::{self, CallRow, ConfigRow, End, Stands, Submitted},
 };
 use crate::{
     app::App,
     db::{TenantTx, without_nul},
-    id::{SkillCallId, SkillConfigId, TenantId},
+    id::{GrantId, SkillCallId, SkillConfigId, TenantId},
     instances::{self, Reachable},
     oauth,
     plugins::{self, Installed},
     policies::{self, Strictness, chain::Evaluated},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     traces::{self, NewStep, StepType, Subject},
-    vault::{self, Opened, Renewal, Unusable},
+    vault::{self, Closed, Opened, Renewal, Unusable, Vault},
 };
 use axum::http::StatusCode;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -43,6 +46,8 @@ use zeroize::Zeroizing;
 
 /// How long a process may work on a call before another takes it up.
 pub(super) const LEASE: Duration = Duration::from_secs(120);
+/// How often a call is decided, where what it is decided by changes meanwhile.
+const DECIDED_MAX: u32 = 5;
 /// Attempts at a plugin that runs out of time.
 const PLUGIN_ATTEMPTS: u32 = 3;
 /// Attempts at reaching the instance before the call waits.
@@ -56,28 +61,31 @@ pub const POLICY_DENIED: &str = "policy_denied";
 /// A plugin's output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
-/// Writes a call down, or finds the one that bears the same key.
+/// Writes a call down, or finds the one that bears the same key. Nobody else changes it until the transaction ends.
 ///
 /// # Errors
 /// 422 where the key came before with another call.
-pub async fn submit(
+pub(crate) async fn submit(
+    app: &App,
     tx: &mut TenantTx,
     id: SkillCallId,
     request: &CallRequest,
-) -> Result<CallRow, Problem> {
-    let sha256 = request.sha256();
-    let mut row = store::submit(tx, id, request, &sha256, LEASE).await?;
-    if row.request_sha256 != sha256 {
+) -> Result<Submitted, Problem> {
+    let draft = store::draft(id, request, app.clock().now());
+    let submitted = store::submit(tx, draft, LEASE).await?;
+    let row = &submitted.row;
+    if row.request_sha256 != request.sha256() {
         return Err(Problem::unprocessable(
             "idempotency_key_reused",
             "This Idempotency-Key came before with another call. Use a new key for a new call.",
         ));
     }
-    if ending::was_refused(&row) {
+    if ending::was_refused(row) {
         store::revive(tx, row.id, LEASE).await?;
-        row = find(tx, row.id).await?;
+        let row = find(tx, row.id).await?;
+        return Ok(Submitted { row, stamps: None });
     }
-    Ok(row)
+    Ok(submitted)
 }
 
 async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
@@ -86,15 +94,9 @@ async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
         .ok_or_else(|| Problem::not_found("skill call"))
 }
 
-/// A call, and what the policies said of it.
-struct Decided {
-    row: CallRow,
-    evaluated: Evaluated,
-}
-
 /// What a call needs, checked.
 pub(super) struct Prepared {
-    pub config: ConfigRow,
+    pub skill: Arc<Skill>,
     pub installed: Installed,
     pub instance: Reachable,
 }
@@ -135,7 +137,12 @@ pub async fn make(app: &App, tenant: TenantId, request: &CallRequest) -> Result<
         Err(problem) => problem,
     };
     let mut tx = app.db().tenant_followed(tenant).await?;
-    let row = submit(&mut tx, id, request).await?;
+    let Submitted { row, .. } = submit(app, &mut tx, id, request).await?;
+    if row.status() != CallStatus::Queued {
+        // It was made before: what stops a new one does not concern it.
+        drop(tx);
+        return advance(app, tenant, row.id).await;
+    }
     if let Err(unnoted) = ending::refuse(app, tx, &row, &problem).await {
         tracing::warn!(call = %row.id, %unnoted, "that a call was refused is not noted");
     }
@@ -184,77 +191,227 @@ async fn keep(
 async fn go_on(
     app: &App,
     tenant: TenantId,
-    start: Start<'_>,
-    renewal: Renewal,
+    mut start: Start<'_>,
+    mut renewal: Renewal,
 ) -> Result<Advanced, Problem> {
-    // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
-    let mut tx = app.db().tenant_followed(tenant).await?;
-    let row = match start {
-        Start::New(id, request) => submit(&mut tx, id, request).await?,
-        Start::Written(id) => store::lock_call(&mut tx, id)
-            .await?
-            .ok_or_else(|| Problem::not_found("skill call"))?,
+    let mut last = match start {
+        Start::New(_, request) => app.standings().last(tenant, &request.skill).await,
+        Start::Written(_) => None,
     };
-    let call = row.id;
-    let ended = |outcome| Advanced { call, outcome };
+    for _ in 0..DECIDED_MAX {
+        let decided = match take_up(app, tenant, start, last.take()).await? {
+            TakenUp::ToDecide(row, standing) => decide(app, tenant, row, standing).await?,
+            TakenUp::Running(row) => return resume(app, tenant, row).await,
+            TakenUp::Ended(advanced) => return Ok(advanced),
+        };
+        match settle(app, tenant, start, decided, renewal).await? {
+            Settled::Begun(mut run) => {
+                let outcome = run.carry_out(Vec::new()).await?;
+                let call = run.row.id;
+                return Ok(Advanced { call, outcome });
+            }
+            Settled::Ended(advanced) => return Ok(advanced),
+            Settled::Due(grant) => {
+                oauth::renew_for_use(app, tenant, grant).await?;
+                renewal = Renewal::Tried;
+            }
+            Settled::Written(id) => start = Start::Written(id),
+            Settled::Changed => {}
+        }
+    }
+    Err(Problem::unavailable(
+        "The skill, which is being changed again and again,",
+        RETRY_AFTER_DEFAULT,
+    ))
+}
+
+/// Where a call stands that is taken up.
+enum TakenUp {
+    ToDecide(CallRow, Arc<Standing>),
+    Running(CallRow),
+    Ended(Advanced),
+}
+
+/// Reads what a call is decided by, and the call where it was written down. The transaction is over before anything is
+/// asked of a plugin: whatever time one takes, it holds no connection. Where `last` is given nothing is read.
+async fn take_up(
+    app: &App,
+    tenant: TenantId,
+    start: Start<'_>,
+    last: Option<Arc<Standing>>,
+) -> Result<TakenUp, Problem> {
+    let draft = |id, request| store::draft(id, request, app.clock().now());
+    if let (Start::New(id, request), Some(standing)) = (start, last) {
+        return Ok(TakenUp::ToDecide(draft(id, request), standing));
+    }
+    let mut tx = app.db().tenant(tenant).await?;
+    let row = match start {
+        Start::New(id, request) => draft(id, request),
+        Start::Written(id) => find(&mut tx, id).await?,
+    };
     if let Some(outcome) = settled(&row) {
-        return Ok(ended(outcome));
+        let call = row.id;
+        return Ok(TakenUp::Ended(Advanced { call, outcome }));
     }
     if row.status() == CallStatus::Running {
-        return resume(app, tx, row).await.map(ended);
+        return Ok(TakenUp::Running(row));
     }
-    let prepared = prepare(app, &mut tx, &row).await?;
-    let decided = decided(app, &mut tx, row, &prepared).await?;
-    if let Some(outcome) = gate(app, &mut tx, &decided, &prepared).await? {
+    let standings = app.standings();
+    let standing = standings.now(app.vault(), &mut tx, &row.skill_name).await?;
+    Ok(TakenUp::ToDecide(row, standing))
+}
+
+/// A call, and what was decided of it as things stood. Nothing of that is written down yet.
+struct Decided {
+    stamps: String,
+    prepared: Prepared,
+    evaluated: Evaluated,
+}
+
+/// Steps 1 to 3: the instance, what the tenant set, and the policies.
+async fn decide(
+    app: &App,
+    tenant: TenantId,
+    row: CallRow,
+    standing: Arc<Standing>,
+) -> Result<Decided, Problem> {
+    let prepared = prepare(app, tenant, &row, &standing).await?;
+    let action = prepared
+        .action(&row.action)
+        .ok_or_else(|| unknown_action(&prepared, &row))?;
+    let facts = facts(
+        app,
+        &prepared.skill.config,
+        action,
+        &row.params,
+        who(&row),
+        Some(&prepared.instance),
+    );
+    let evaluated = policies::evaluate(app, tenant, &standing.chain, facts).await?;
+    Ok(Decided {
+        stamps: standing.stamps.clone(),
+        prepared,
+        evaluated,
+    })
+}
+
+/// What came of writing down what was decided.
+enum Settled<'a> {
+    Begun(Box<Run<'a>>),
+    Ended(Advanced),
+    /// A credential is to be renewed first.
+    Due(GrantId),
+    /// The call was written down before, or is running: it is taken up as that.
+    Written(SkillCallId),
+    /// Something that it was decided by has changed meanwhile.
+    Changed,
+}
+
+/// Writes the call down with what was decided of it, if that still holds: a new one whole, another under its lock.
+async fn settle<'a>(
+    app: &'a App,
+    tenant: TenantId,
+    start: Start<'_>,
+    decided: Decided,
+    renewal: Renewal,
+) -> Result<Settled<'a>, Problem> {
+    // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
+    let mut tx = app.db().tenant_followed(tenant).await?;
+    let (row, stamps) = match start {
+        Start::New(id, request) => {
+            let Submitted { row, stamps } = submit(app, &mut tx, id, request).await?;
+            let Some(stamps) = stamps else {
+                tx.commit().await?;
+                return Ok(Settled::Written(row.id));
+            };
+            (row, stamps)
+        }
+        Start::Written(id) => {
+            let row = store::lock_call(&mut tx, id).await?;
+            let row = row.ok_or_else(|| Problem::not_found("skill call"))?;
+            if !matches!(
+                row.status(),
+                CallStatus::Queued | CallStatus::AwaitingApproval
+            ) {
+                return Ok(Settled::Written(row.id));
+            }
+            (row, store::stamps(&mut tx).await?)
+        }
+    };
+    if stamps != decided.stamps {
+        return Ok(Settled::Changed);
+    }
+    let row = CallRow {
+        policy_verdict: Some(decided.evaluated.verdict.shown.clone()),
+        ..row
+    };
+    if let Some(outcome) = gate(app, &mut tx, &row, &decided).await? {
         tx.commit_to_disk().await?;
         app.outbox_wake().notify_one();
-        return Ok(ended(outcome));
+        let call = row.id;
+        return Ok(Settled::Ended(Advanced { call, outcome }));
     }
+    let action = named(&decided.prepared.installed, &row)?;
     // Step 5: the credentials that the action names, and nothing else.
-    let action = named(&prepared.installed, &decided.row)?;
-    let opened = app
-        .vault()
-        .open_for_call(
-            &mut tx,
-            app,
-            prepared.config.id,
-            &action.credentials,
-            renewal,
-        )
-        .await?;
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(Unusable::Due(grant)) if renewal == Renewal::First => {
-            // Nothing of the call is kept, nor locked, while the provider is asked: all is decided again after that.
-            drop(tx);
-            oauth::renew_for_use(app, tenant, grant).await?;
-            return Box::pin(go_on(app, tenant, start, Renewal::Tried)).await;
-        }
+    let closed = &decided.prepared.skill.credentials;
+    let credentials = match Credentials::open(app, tenant, closed, &action, renewal)? {
+        Ok(credentials) => credentials,
+        // Nothing of the call is kept, nor locked, while the provider is asked: all is decided again after that.
+        Err(Unusable::Due(grant)) if renewal == Renewal::First => return Ok(Settled::Due(grant)),
         Err(unusable) => return Err(Problem::conflict(unusable.code(), unusable.to_string())),
     };
-    let row = begin(app, &mut tx, &decided, &prepared, &action, &opened).await?;
+    vault::note_use(&mut tx, app, closed, &action.credentials).await?;
+    let row = begin(app, &mut tx, &row, &decided, &action, &credentials.named).await?;
     tx.commit().await?;
-    let mut run = Run::new(app, tenant, row, prepared.installed, action);
-    run.instance = Some(prepared.instance);
-    run.opened = Some(opened);
-    run.carry_out(Vec::new()).await.map(ended)
+    let Prepared {
+        installed,
+        instance,
+        ..
+    } = decided.prepared;
+    let mut run = Run::new(app, tenant, row, installed, action);
+    run.instance = Some(instance);
+    run.credentials = Some(credentials);
+    Ok(Settled::Begun(Box::new(run)))
+}
+
+/// The opened credentials of a call.
+pub(super) struct Credentials {
+    /// Those that its action names.
+    named: Vec<Opened>,
+    /// Of other actions of the skill: what replies are searched for, besides.
+    kept_back: Vec<Opened>,
+}
+
+impl Credentials {
+    fn open(
+        app: &App,
+        tenant: TenantId,
+        closed: &Closed,
+        action: &Action,
+        renewal: Renewal,
+    ) -> Result<Result<Self, Unusable>, Problem> {
+        let named = Vault::open_for_call(app, tenant, closed, &action.credentials, renewal)?;
+        let kept_back = Vault::open_to_mask(tenant, closed, &action.credentials)?;
+        Ok(named.map(|named| Self { named, kept_back }))
+    }
 }
 
 /// Takes up a call that was begun. What sending needs is looked at only where something is still to be sent.
-async fn resume(app: &App, mut tx: TenantTx, row: CallRow) -> Result<Outcome, Problem> {
-    let tenant = tx.tenant();
+async fn resume(app: &App, tenant: TenantId, row: CallRow) -> Result<Advanced, Problem> {
     let digest = row
         .plugin_digest
         .as_deref()
         .ok_or_else(|| Problem::internal(&"a call began without a plugin"))?;
+    let mut tx = app.db().tenant(tenant).await?;
     let installed = plugins::pinned(app, &mut tx, digest).await?;
     let action = named(&installed, &row)?;
     let requests = store::requests(&mut tx, row.id).await?;
     store::extend_lease(&mut tx, row.id, LEASE).await?;
     tx.commit().await?;
-    Run::new(app, tenant, row, installed, action)
-        .carry_out(requests)
-        .await
+    let call = row.id;
+    let mut run = Run::new(app, tenant, row, installed, action);
+    let outcome = run.carry_out(requests).await?;
+    Ok(Advanced { call, outcome })
 }
 
 /// The call's action, as the plugin describes it.
@@ -289,23 +446,26 @@ pub(super) fn settled(row: &CallRow) -> Option<Outcome> {
 }
 
 /// Steps 1 and 2: the instance, and what the tenant set for the skill.
-async fn prepare(app: &App, tx: &mut TenantTx, row: &CallRow) -> Result<Prepared, Problem> {
-    let instance = instances::for_call(app, tx).await?;
-    let config = store::config(tx, &row.skill_name).await?;
-    let installed = plugins::installed(app, tx, &row.skill_name).await?;
-    let (Some(config), Some(installed)) = (config, installed) else {
-        return Err(Problem::new(
+async fn prepare(
+    app: &App,
+    tenant: TenantId,
+    row: &CallRow,
+    standing: &Standing,
+) -> Result<Prepared, Problem> {
+    let instance = instances::reach(app, tenant, standing.instance.as_ref()).await?;
+    let skill = standing.skill.clone().ok_or_else(|| {
+        Problem::new(
             StatusCode::NOT_FOUND,
             "skill_not_installed",
             format!(
                 "The skill `{}` is not installed. Install its plugin with POST /api/v1/plugins.",
                 row.skill_name
             ),
-        ));
-    };
+        )
+    })?;
     let prepared = Prepared {
-        config,
-        installed,
+        installed: plugins::ready(app, tenant, &skill.plugin).await?,
+        skill,
         instance,
     };
     let action = prepared
@@ -313,7 +473,7 @@ async fn prepare(app: &App, tx: &mut TenantTx, row: &CallRow) -> Result<Prepared
         .ok_or_else(|| unknown_action(&prepared, row))?;
     configs::check_call(
         app,
-        &prepared.config,
+        &prepared.skill.config,
         &prepared.installed,
         action,
         &row.params,
@@ -386,40 +546,15 @@ pub(super) fn facts(
     }
 }
 
-/// Step 3, the policies: asks the chain.
-async fn decided(
-    app: &App,
-    tx: &mut TenantTx,
-    row: CallRow,
-    prepared: &Prepared,
-) -> Result<Decided, Problem> {
-    let action = prepared
-        .action(&row.action)
-        .ok_or_else(|| unknown_action(prepared, &row))?;
-    let facts = facts(
-        app,
-        &prepared.config,
-        action,
-        &row.params,
-        who(&row),
-        Some(&prepared.instance),
-    );
-    let evaluated = policies::evaluate(app, tx, facts).await?;
-    let row = CallRow {
-        policy_verdict: Some(evaluated.verdict.shown.clone()),
-        ..row
-    };
-    Ok(Decided { row, evaluated })
-}
-
 /// Step 3, people: whether one must agree first. Also where an approval is taken up, once, if it is still for this.
 async fn gate(
     app: &App,
     tx: &mut TenantTx,
+    row: &CallRow,
     decided: &Decided,
-    prepared: &Prepared,
 ) -> Result<Option<Outcome>, Problem> {
-    let (row, config) = (&decided.row, &prepared.config);
+    let prepared = &decided.prepared;
+    let config = &prepared.skill.config;
     let verdict = &decided.evaluated.verdict;
     if verdict.strictness == Strictness::Deny {
         policies::chain::record(tx, row.id, &decided.evaluated).await?;
@@ -477,27 +612,29 @@ async fn denied(tx: &mut TenantTx, row: &CallRow, reasons: &[String]) -> Result<
 async fn begin(
     app: &App,
     tx: &mut TenantTx,
+    row: &CallRow,
     decided: &Decided,
-    prepared: &Prepared,
     action: &Action,
     opened: &[Opened],
 ) -> Result<CallRow, Problem> {
-    let Decided { row, evaluated } = decided;
+    let Decided {
+        prepared,
+        evaluated,
+        ..
+    } = decided;
+    let config = &prepared.skill.config;
     if row.rate_counted_at.is_none()
-        && let Some(limit) = configs::rate_limit(&prepared.config)
+        && let Some(RateLimit {
+            max_actions,
+            per_seconds,
+        }) = configs::rate_limit(config)
     {
-        let room = store::room_for_use(
-            tx,
-            &prepared.config,
-            limit.max_actions,
-            Duration::from_secs(limit.per_seconds),
-        )
-        .await?;
-        if let Err(wait) = room {
+        let per = Duration::from_secs(per_seconds);
+        if let Some(wait) = store::wait_for_use(tx, config, max_actions, per).await? {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
-                format!("The skill `{}` was used {} times within {} s, which is its limit. Wait, or raise it in the skill's configuration.", row.skill_name, limit.max_actions, limit.per_seconds),
+                format!("The skill `{}` was used {max_actions} times within {per_seconds} s, which is its limit. Wait, or raise it in the skill's configuration.", row.skill_name),
             )
             .with_retry_after(wait));
         }
@@ -506,10 +643,10 @@ async fn begin(
     policies::chain::record_answers(tx, row.id, evaluated).await?;
     let masks = opened.iter().map(|c| c.mask.clone()).collect::<Vec<_>>();
     let begin = store::Begin {
-        config: prepared.config.id,
+        config: config.id,
         instance: prepared.instance.id,
         digest: prepared.installed.plugin.digest(),
-        settings: &prepared.config.settings,
+        settings: &config.settings,
         credentials_used: json!(masks),
         idempotent: action.idempotent,
         policy_input: &evaluated.input_json()?,
@@ -528,9 +665,7 @@ pub(super) struct Run<'a> {
     pub action: Action,
     /// What sending needs: there once it was needed.
     pub instance: Option<Reachable>,
-    pub opened: Option<Vec<Opened>>,
-    /// Of other actions of the skill: what replies are searched for, besides.
-    kept_back: Option<Vec<Opened>>,
+    credentials: Option<Credentials>,
     /// A request that may change something may have left, and no reply to it is here.
     pub is_open: bool,
     /// A request that may change something was answered.
@@ -565,8 +700,7 @@ impl<'a> Run<'a> {
             installed,
             action,
             instance: None,
-            opened: None,
-            kept_back: None,
+            credentials: None,
             is_open: false,
             has_acted: false,
             unkept: None,
@@ -702,29 +836,29 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let mut tx = self.app.db().tenant(self.tenant).await?;
-        let found = instances::for_call(self.app, &mut tx).await;
-        tx.commit().await?;
-        match found {
+        let row = instances::live(&mut tx).await?;
+        drop(tx);
+        match instances::reach(self.app, self.tenant, row.as_ref()).await {
             Ok(instance) => self.instance = Some(instance),
             Err(problem) => return self.stopped_by(problem).await.map(Some),
         }
         Ok(None)
     }
 
-    /// The credentials that the action names, where the call does not have them yet.
+    /// The credentials, where the call does not have them yet.
     async fn open(&mut self) -> Result<Option<Outcome>, Problem> {
-        if self.opened.is_some() {
+        if self.credentials.is_some() {
             return Ok(None);
         }
-        let mut opened = self.opened_now(Renewal::First).await?;
+        let mut opened = self.open_now(Renewal::First).await?;
         if let Err(Unusable::Due(grant)) = opened {
             if let Err(problem) = oauth::renew_for_use(self.app, self.tenant, grant).await {
                 return self.stopped_by(problem).await.map(Some);
             }
-            opened = self.opened_now(Renewal::Tried).await?;
+            opened = self.open_now(Renewal::Tried).await?;
         }
         match opened {
-            Ok(opened) => self.opened = Some(opened),
+            Ok(credentials) => self.credentials = Some(credentials),
             Err(unusable) => {
                 let failure = CallFailure::new(unusable.code(), unusable.to_string());
                 return self.end(failure).await.map(Some);
@@ -733,40 +867,14 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
-    /// What other actions of the skill put into requests, so that no reply shows it to this one.
-    async fn open_kept_back(&mut self) -> Result<(), Problem> {
-        if self.kept_back.is_some() {
-            return Ok(());
+    async fn open_now(&self, renewal: Renewal) -> Result<Result<Credentials, Unusable>, Problem> {
+        let (app, action) = (self.app, &self.action);
+        let mut tx = app.db().tenant(self.tenant).await?;
+        let closed = app.vault().closed(&mut tx, self.config()?).await?;
+        let opened = Credentials::open(app, self.tenant, &closed, action, renewal)?;
+        if opened.is_ok() {
+            vault::note_use(&mut tx, app, &closed, &action.credentials).await?;
         }
-        let all = self.installed.manifest.actions.iter();
-        let mut keys: Vec<_> = all.flat_map(|action| action.credentials.clone()).collect();
-        keys.retain(|key| !self.action.credentials.contains(key));
-        keys.sort();
-        keys.dedup();
-        self.kept_back = if keys.is_empty() {
-            Some(Vec::new())
-        } else {
-            let mut tx = self.app.db().tenant(self.tenant).await?;
-            let config = self.config()?;
-            let opened = self
-                .app
-                .vault()
-                .open_to_mask(&mut tx, config, &keys)
-                .await?;
-            tx.commit().await?;
-            Some(opened)
-        };
-        Ok(())
-    }
-
-    async fn opened_now(&self, renewal: Renewal) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
-        let keys = &self.action.credentials;
-        let mut tx = self.app.db().tenant(self.tenant).await?;
-        let config = self.config()?;
-        let vault = self.app.vault();
-        let opened = vault
-            .open_for_call(&mut tx, self.app, config, keys, renewal)
-            .await?;
         tx.commit().await?;
         Ok(opened)
     }
@@ -795,14 +903,13 @@ impl<'a> Run<'a> {
         if let Some(stopped) = self.open().await? {
             return Ok(Sent::Stop(stopped));
         }
-        self.open_kept_back().await?;
         let settings = self.row.settings.clone().unwrap_or_else(|| json!({}));
         let place = Place {
             manifest: &self.installed.manifest,
             settings: &settings,
             private_hosts: &self.app.config().skills.private_network_hosts,
-            credentials: self.opened.as_deref().unwrap_or_default(),
-            kept_back: self.kept_back.as_deref().unwrap_or_default(),
+            credentials: self.credentials.as_ref().map_or(&[], |c| &c.named),
+            kept_back: self.credentials.as_ref().map_or(&[], |c| &c.kept_back),
         };
         let rendered = match render::render(request, &place) {
             Ok(rendered) => rendered,
@@ -822,6 +929,10 @@ impl<'a> Run<'a> {
                 RETRY_AFTER_DEFAULT,
             )));
         };
+        // It may have been long since the plugin was asked.
+        if let Err(problem) = self.app.revocations().check(&self.installed.origin) {
+            return self.stopped_by(problem).await.map(Sent::Stop);
+        }
         // Before anything leaves: whoever comes after us finds that it may have.
         let (turn, digest) = (self.row.turn(), &rendered.digest);
         let Some(mut tx) = self.writing().await? else {

@@ -86,39 +86,30 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
     Ok(updated.rows_affected() == 1)
 }
 
-/// Whether there is room for one use more of the skill; [`begin`] counts it. The lock of the skill's row makes two at
-/// once look one after the other. Gives how long until the next use, where there is none now.
-pub async fn room_for_use(
+/// How long until there is room for one use more of the skill, which [`begin`] counts; `None` where there is room now.
+pub async fn wait_for_use(
     tx: &mut TenantTx,
     config: &ConfigRow,
     max: i64,
     per: Duration,
-) -> Result<std::result::Result<(), Duration>> {
-    sqlx::query!(
-        "select 1 as one from skill_configs where id = $1 for update",
-        config.id.uuid()
-    )
-    .fetch_one(&mut **tx)
-    .await?;
-    // Not `clock_timestamp()`: it may be another one for each row, so no index is used by it. This statement begins when
-    // the lock is held.
-    let window = sqlx::query!(
-        r#"select count(*) as "used!", extract(epoch from min(at) + make_interval(secs => $2) - clock_timestamp())::float8 as frees
-           from (select rate_counted_at as at from skill_calls
-                 where skill_name = $1 and rate_counted_at > statement_timestamp() - make_interval(secs => $2)
-                 order by rate_counted_at desc limit $3) used"#,
+) -> Result<Option<Duration>> {
+    let seconds = sqlx::query_scalar!(
+        "select wait_for_use($1, $2, $3, $4)",
+        config.id.uuid(),
         config.skill_name,
-        per.as_secs_f64(),
-        max
+        max,
+        per.as_secs_f64()
     )
     .fetch_one(&mut **tx)
     .await?;
-    if window.used >= max {
-        return Ok(Err(Duration::from_secs_f64(
-            window.frees.unwrap_or(1.0).max(0.1),
-        )));
-    }
-    Ok(Ok(()))
+    Ok(seconds.map(Duration::from_secs_f64))
+}
+
+/// What changes when something changes that the tenant's calls are decided by.
+pub async fn stamps(tx: &mut TenantTx) -> Result<String> {
+    sqlx::query_scalar!(r#"select current_stamps() as "stamps!""#)
+        .fetch_one(&mut **tx)
+        .await
 }
 
 pub struct CallRow {
@@ -193,47 +184,94 @@ macro_rules! call_query {
     };
 }
 
-/// Writes a new call, or finds the one that bears the same key. Nobody else changes it until the transaction ends.
-pub async fn submit(
-    tx: &mut TenantTx,
-    id: SkillCallId,
-    request: &CallRequest,
-    sha256: &[u8; 32],
-    lease: Duration,
-) -> Result<CallRow> {
-    let tenant = tx.tenant();
-    let (task, step, agent) = match request.origin {
+/// A call that was submitted.
+pub struct Submitted {
+    pub row: CallRow,
+    /// See [`stamps`]; of the moment at which a new call was written.
+    pub stamps: Option<String>,
+}
+
+/// A call as it is before it is written down.
+pub fn draft(id: SkillCallId, request: &CallRequest, now: OffsetDateTime) -> CallRow {
+    let (task_id, task_step, agent_id) = match request.origin {
         Origin::Direct => (None, None, None),
-        Origin::Task { task, step, agent } => {
-            (Some(task.uuid()), Some(step), agent.map(AgentId::uuid))
-        }
+        Origin::Task { task, step, agent } => (Some(task), Some(step), agent),
     };
-    let inserted = call_query!(
-        "insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, actor_context, leased_until)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13)) on conflict on constraint skill_calls_idempotency do nothing
-         returning " => "",
-        id.uuid(),
+    CallRow {
+        id,
+        task_id,
+        task_step,
+        agent_id,
+        actor: request.actor.clone(),
+        idempotency_key: request.idempotency_key.clone(),
+        request_sha256: request.sha256().to_vec(),
+        skill_name: request.skill.clone(),
+        action: request.action.clone(),
+        params: request.params.clone(),
+        status: CallStatus::Queued.as_str().to_owned(),
+        skill_config_id: None,
+        instance_id: None,
+        plugin_digest: None,
+        settings: None,
+        approval_id: None,
+        actor_context: serde_json::to_value(&request.who).ok(),
+        policy_verdict: None,
+        detached: false,
+        attempts: 0,
+        refusals: 0,
+        idempotent: None,
+        rate_counted_at: None,
+        credentials_used: Value::Array(Vec::new()),
+        output: None,
+        summary: None,
+        error: None,
+        started_at: None,
+        finished_at: None,
+        created_at: now,
+    }
+}
+
+/// Writes a new call, or finds the one that bears the same key. Nobody else changes it until the transaction ends.
+pub async fn submit(tx: &mut TenantTx, draft: CallRow, lease: Duration) -> Result<Submitted> {
+    let tenant = tx.tenant();
+    let inserted = sqlx::query!(
+        r#"insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params,
+                                    status, actor_context, leased_until)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13))
+           on conflict on constraint skill_calls_idempotency do nothing
+           returning params, created_at, current_stamps() as "stamps!""#,
+        draft.id.uuid(),
         tenant.uuid(),
-        task,
-        step,
-        agent,
-        request.actor,
-        request.idempotency_key,
-        sha256.as_slice(),
-        request.skill,
-        request.action,
-        request.params,
-        serde_json::to_value(&request.who).ok(),
+        draft.task_id.map(TaskId::uuid),
+        draft.task_step,
+        draft.agent_id.map(AgentId::uuid),
+        draft.actor,
+        draft.idempotency_key,
+        draft.request_sha256,
+        draft.skill_name,
+        draft.action,
+        draft.params,
+        draft.actor_context,
         lease.as_secs_f64()
     )
     .fetch_optional(&mut **tx)
     .await?;
-    if let Some(row) = inserted {
-        return Ok(row);
+    if let Some(written) = inserted {
+        // As jsonb has them: what is asked of the plugin must be the same whenever the call is taken up.
+        let row = CallRow {
+            params: written.params,
+            created_at: written.created_at,
+            ..draft
+        };
+        return Ok(Submitted {
+            row,
+            stamps: Some(written.stamps),
+        });
     }
-    call_query!("idempotency_key = $1 for update", request.idempotency_key)
+    let row = call_query!("idempotency_key = $1 for update", draft.idempotency_key)
         .fetch_one(&mut **tx)
-        .await
+        .await?;
+    Ok(Submitted { row, stamps: None })
 }
 
 pub async fn call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>> {

@@ -314,7 +314,7 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         planned,
     };
     // With the status, which locks the task: one that ends at the same time finds the call, or we find that it has ended.
-    let call = backend::submit(&mut tx, agent.backend, &request).await?;
+    let call = backend::submit(app, &mut tx, agent.backend, &request).await?;
     tx.commit().await?;
     let outcome = match backend::advance(app, tenant, call).await {
         Ok(outcome) => outcome,

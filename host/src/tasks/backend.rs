@@ -27,6 +27,7 @@ pub struct StepRequest<'a> {
 
 /// The call that a step is, written down.
 pub async fn submit(
+    app: &App,
     tx: &mut TenantTx,
     backend: Backend,
     request: &StepRequest<'_>,
@@ -55,7 +56,8 @@ pub async fn submit(
                 },
                 origin,
             };
-            Ok(router::submit(tx, SkillCallId::fresh(), &call).await?.id)
+            let submitted = router::submit(app, tx, SkillCallId::fresh(), &call).await?;
+            Ok(submitted.row.id)
         }
     }
 }

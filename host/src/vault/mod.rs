@@ -8,7 +8,8 @@
 //! ## Life
 //! active -> expired (by `expires_at`, or because a sign-in can be renewed no more) | revoked (by a person). One that
 //! was had by signing in (`grant_id`) is renewed in its place, as another version ([`crate::oauth`]). Storing a value under a key that has one
-//! replaces it. Each takes effect on the next call: nothing of a credential is cached.
+//! replaces it. Each takes effect on the next call: no opened value is cached, and a closed one is used while the
+//! tenant's stamp says that nothing has changed since it was read ([`crate::skills`]).
 //!
 //! ## Always true
 //! - A value opens only for its tenant, its credential and its version: they are bound into the encryption
@@ -35,7 +36,7 @@ use crate::{
 };
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use tsunami_sealed::{Aad, DataKey, KeyFile, Keyring, SealError, WrappedKey};
 use zeroize::Zeroizing;
@@ -136,6 +137,32 @@ pub struct Opened {
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.mask)
+    }
+}
+
+/// The credentials of a skill, closed: the newest of each key, revoked ones too.
+pub struct Closed {
+    config: SkillConfigId,
+    rows: Vec<store::CredentialRow>,
+    keys: HashMap<DataKeyId, Arc<DataKey>>,
+}
+
+impl Closed {
+    /// Bytes that they take, about.
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.iter();
+        rows.map(|row| row.encrypted_value.len() + size_of::<store::CredentialRow>())
+            .sum()
+    }
+
+    fn of_key(&self, key: &str) -> Option<&store::CredentialRow> {
+        self.rows.iter().find(|row| row.credential_key == key)
+    }
+}
+
+impl std::fmt::Debug for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Closed({})", self.rows.len())
     }
 }
 
@@ -363,65 +390,67 @@ impl Vault {
         Ok(store::renew(tx, id, renewed).await?)
     }
 
-    /// Opens the credentials of a skill that a call names, and nothing else. The first that cannot be used
-    /// fails the call.
-    pub async fn open_for_call(
+    /// The credentials of a skill, as they are now.
+    pub async fn closed(
         &self,
         tx: &mut TenantTx,
-        app: &App,
         config: SkillConfigId,
+    ) -> Result<Closed, Problem> {
+        let rows = store::latest(tx, config).await?;
+        let mut keys = HashMap::new();
+        for row in rows.iter().filter(|row| row.status != "revoked") {
+            if !keys.contains_key(&row.data_key_id) {
+                keys.insert(row.data_key_id, self.data_key(tx, row.data_key_id).await?);
+            }
+        }
+        Ok(Closed { config, rows, keys })
+    }
+
+    /// Opens the credentials of a skill that a call names, and nothing else. The first that cannot be used
+    /// fails the call.
+    pub fn open_for_call(
+        app: &App,
+        tenant: TenantId,
+        closed: &Closed,
         keys: &[String],
         renewal: Renewal,
     ) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
-        if keys.is_empty() {
-            return Ok(Ok(Vec::new()));
-        }
         let now = app.clock().now();
-        let rows = store::latest(tx, config, keys).await?;
         let mut opened = Vec::with_capacity(keys.len());
         for key in keys {
-            let Some(row) = rows.iter().find(|row| row.credential_key == *key) else {
+            let Some(row) = closed.of_key(key) else {
                 return Ok(Err(Unusable::Missing(key.clone())));
             };
             if let Err(unusable) = judge(row, now, renewal) {
                 return Ok(Err(unusable));
             }
-            opened.push(self.opened(tx, row).await?);
-        }
-        if rows.iter().any(|row| row.use_is_unnoted(now)) {
-            store::touch(tx, config, keys, now).await?;
+            opened.push(closed.opened(tenant, row)?);
         }
         Ok(Ok(opened))
     }
 
-    /// Opens those of a skill's credentials that are there, so that they are recognised where a service shows them. This
-    /// is no use of them.
-    pub async fn open_to_mask(
-        &self,
-        tx: &mut TenantTx,
-        config: SkillConfigId,
-        keys: &[String],
+    /// Opens those of a skill's credentials that are there and that a call does not name, so that they are recognised
+    /// where a service shows them. This is no use of them.
+    pub fn open_to_mask(
+        tenant: TenantId,
+        closed: &Closed,
+        named: &[String],
     ) -> Result<Vec<Opened>, Problem> {
-        let mut opened = Vec::with_capacity(keys.len());
-        for row in store::latest(tx, config, keys).await? {
-            if row.status != "revoked" {
-                opened.push(self.opened(tx, &row).await?);
-            }
-        }
-        Ok(opened)
+        let rows = closed.rows.iter();
+        rows.filter(|row| row.status != "revoked" && !named.contains(&row.credential_key))
+            .map(|row| closed.opened(tenant, row))
+            .collect()
     }
+}
 
-    async fn opened(
-        &self,
-        tx: &mut TenantTx,
-        row: &store::CredentialRow,
-    ) -> Result<Opened, Problem> {
-        let about = credential_aad(tx.tenant(), row.id, row.version);
-        let sealed = SealedValue {
-            data_key: row.data_key_id,
-            bytes: row.encrypted_value.clone(),
-        };
-        let bytes = self.open(tx, &about, &sealed).await?;
+impl Closed {
+    fn opened(&self, tenant: TenantId, row: &store::CredentialRow) -> Result<Opened, Problem> {
+        let about = credential_aad(tenant, row.id, row.version);
+        let key = self
+            .keys
+            .get(&row.data_key_id)
+            .ok_or_else(|| Problem::internal(&"a data key is not there"))?;
+        let bytes = key.open(&row.encrypted_value, &about).map_err(sealing)?;
         let value = std::str::from_utf8(&bytes).map_err(|e| Problem::internal(&e))?;
         Ok(Opened {
             key: row.credential_key.clone(),
@@ -451,29 +480,37 @@ fn last_4(value: &str) -> String {
     }
 }
 
-/// How the credentials of a call would be shown, without opening them.
-pub async fn masks(
+/// Notes that a call uses these credentials; about once a minute.
+pub async fn note_use(
     tx: &mut TenantTx,
     app: &App,
-    config: SkillConfigId,
+    closed: &Closed,
     keys: &[String],
-) -> Result<Vec<(String, Result<String, Unusable>)>, Problem> {
+) -> Result<(), sqlx::Error> {
+    let now = app.clock().now();
+    let mut rows = keys.iter().filter_map(|key| closed.of_key(key));
+    if rows.any(|row| row.use_is_unnoted(now)) {
+        store::touch(tx, closed.config, keys, now).await?;
+    }
+    Ok(())
+}
+
+/// How the credentials of a call would be shown, without opening them.
+pub fn masks(
+    app: &App,
+    closed: &Closed,
+    keys: &[String],
+) -> Vec<(String, Result<String, Unusable>)> {
     let now: OffsetDateTime = app.clock().now();
-    let rows = store::latest(tx, config, keys).await?;
-    Ok(keys
-        .iter()
-        .map(|key| {
-            let shown = match rows.iter().find(|row| row.credential_key == *key) {
-                None => Err(Unusable::Missing(key.clone())),
-                Some(row) => match judge(row, now, Renewal::First) {
-                    // It would be renewed first.
-                    Ok(()) | Err(Unusable::Due(_)) => Ok(mask(key, &row.last_4)),
-                    Err(unusable) => Err(unusable),
-                },
-            };
-            (key.clone(), shown)
-        })
-        .collect())
+    let shown = |key: &String| match closed.of_key(key) {
+        None => Err(Unusable::Missing(key.clone())),
+        Some(row) => match judge(row, now, Renewal::First) {
+            // It would be renewed first.
+            Ok(()) | Err(Unusable::Due(_)) => Ok(mask(key, &row.last_4)),
+            Err(unusable) => Err(unusable),
+        },
+    };
+    keys.iter().map(|key| (key.clone(), shown(key))).collect()
 }
 
 /// A credential that can be renewed no more.

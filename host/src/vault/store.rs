@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 /// `last_used_at` is written about this often.
 const USE_NOTED_EVERY: Duration = Duration::minutes(1);
 
+#[derive(Clone)]
 pub struct CredentialRow {
     pub id: CredentialId,
     pub skill_config_id: SkillConfigId,
@@ -75,21 +76,16 @@ pub async fn insert_data_key(tx: &mut TenantTx, id: DataKeyId, wrapped: &str) ->
 }
 
 /// The newest credential of each key, revoked ones too: they say why a call fails.
-pub async fn latest(
-    tx: &mut TenantTx,
-    config: SkillConfigId,
-    keys: &[String],
-) -> Result<Vec<CredentialRow>> {
+pub async fn latest(tx: &mut TenantTx, config: SkillConfigId) -> Result<Vec<CredentialRow>> {
     sqlx::query_as!(
         CredentialRow,
         r#"select distinct on (credential_key)
                   id as "id: CredentialId", skill_config_id as "skill_config_id: SkillConfigId", credential_key, credential_type,
                   data_key_id as "data_key_id: DataKeyId", encrypted_value, version, last_4, status, rejected_at, expires_at,
                   last_used_at, created_at, grant_id as "grant_id: GrantId"
-           from skill_credentials where skill_config_id = $1 and credential_key = any($2)
+           from skill_credentials where skill_config_id = $1
            order by credential_key, (status = 'revoked'), id desc"#,
-        config.uuid(),
-        keys
+        config.uuid()
     )
     .fetch_all(&mut **tx)
     .await

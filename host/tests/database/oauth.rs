@@ -21,7 +21,7 @@ use tsunami::{
     config::Config,
     id::{GrantId, SkillConfigId, TenantId},
     oauth,
-    vault::{Renewal, Unusable},
+    vault::{Renewal, Unusable, Vault},
 };
 
 pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
@@ -208,10 +208,10 @@ impl Company {
         let config: SkillConfigId = config.await.parse().expect("an id");
         let mut tx = app.db().tenant(self.tenant).await.expect("a transaction");
         let keys = ["access_token".to_owned()];
-        let opened = app
-            .vault()
-            .open_for_call(&mut tx, app, config, &keys, renewal);
-        let opened = opened.await.expect("the vault opens");
+        let closed = app.vault().closed(&mut tx, config).await;
+        let closed = closed.expect("credentials are read");
+        let opened = Vault::open_for_call(app, self.tenant, &closed, &keys, renewal);
+        let opened = opened.expect("the vault opens");
         opened.map(|mut opened| opened.remove(0).value.to_string())
     }
 

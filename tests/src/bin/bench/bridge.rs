@@ -258,7 +258,9 @@ impl Direct {
             .as_array()
             .with_context(|| format!("the dry run shows no request: {shown}"))?;
         let mut tx = site.app.db().tenant(site.tenant).await?;
-        let instance = instances::for_call(&site.app, &mut tx).await;
+        let row = instances::live(&mut tx).await?;
+        drop(tx);
+        let instance = instances::reach(&site.app, site.tenant, row.as_ref()).await;
         let client = instance.map_err(|p| anyhow::anyhow!("{p}"))?.client;
         let limits = &site.app.config().skills;
         Ok(Self {
