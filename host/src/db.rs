@@ -10,6 +10,7 @@ use crate::{
     id::TenantId,
     problem::{Problem, RETRY_AFTER_DEFAULT},
 };
+use moka::sync::Cache;
 use serde_json::Value;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
@@ -18,11 +19,19 @@ use sqlx::{
 use std::{
     ops::{Deref, DerefMut},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a request waits for a connection before it is told to come back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// One part in so many of the connections for tenants is what one tenant may have at once: the rest serve the others, whatever that tenant
+/// does with its own.
+const TENANT_SHARE_PARTS: u32 = 3;
+/// Tenants whose share is kept track of, and for how long after they were last served.
+const SHARES_MAX: u64 = 100_000;
+const SHARE_IDLE: Duration = Duration::from_secs(60);
 /// No statement of the product runs longer; one that does is a mistake.
 const STATEMENT_TIMEOUT: &str = "15s";
 /// A connection that was used this short ago is taken to work, and not asked first: that would be a round trip more
@@ -36,6 +45,8 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 pub struct Db {
     app: PgPool,
     system: PgPool,
+    shares: Cache<TenantId, Arc<Semaphore>>,
+    share: usize,
 }
 
 impl Db {
@@ -61,6 +72,11 @@ impl Db {
                 .connect_lazy_with(options))
         };
         Ok(Self {
+            shares: Cache::builder()
+                .max_capacity(SHARES_MAX)
+                .time_to_idle(SHARE_IDLE)
+                .build(),
+            share: share_of(config.connections_max),
             app: pool(config.url.expose(), config.connections_max)?,
             system: pool(config.system_url.expose(), config.system_connections_max)?,
         })
@@ -84,8 +100,23 @@ impl Db {
             "begin; set local tsunami.tenant_id = '{}'{settings}",
             tenant.uuid()
         );
+        let share = self.share(tenant).await?;
         let tx = self.app.begin_with(sqlx::AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { tx, tenant })
+        Ok(TenantTx {
+            tx,
+            tenant,
+            _share: share,
+        })
+    }
+
+    async fn share(&self, tenant: TenantId) -> Result<OwnedSemaphorePermit, sqlx::Error> {
+        let share = self
+            .shares
+            .get_with(tenant, || Arc::new(Semaphore::new(self.share)));
+        tokio::time::timeout(ACQUIRE_TIMEOUT, share.acquire_owned())
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| sqlx::Error::PoolClosed)
     }
 
     /// A transaction over all tenants, for the jobs that ARCHITECTURE.md lists.
@@ -104,11 +135,18 @@ impl Db {
     }
 }
 
+/// At least two, so that a tenant is served while one of its own is slow.
+fn share_of(connections_max: u32) -> usize {
+    usize::try_from(connections_max / TENANT_SHARE_PARTS).map_or(2, |share| share.max(2))
+}
+
 /// See [`Db::tenant`].
 #[derive(Debug)]
 pub struct TenantTx {
+    // Before the share, so that the connection is back when another may have it.
     tx: Transaction<'static, Postgres>,
     tenant: TenantId,
+    _share: OwnedSemaphorePermit,
 }
 
 impl TenantTx {

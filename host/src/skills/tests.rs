@@ -245,3 +245,50 @@ async fn a_task_that_ends_leaves_no_call_without_an_owner_and_no_approval_open()
         .await;
     assert_eq!(started, format!("call-{sent}"));
 }
+
+/// What a call is decided by is kept in memory under the stamp: a table that does not change it would be used as it was.
+#[tokio::test]
+async fn each_change_of_what_calls_are_decided_by_gives_the_tenant_another_stamp() {
+    let ground = Ground::new().await;
+    let tenant = ground.tenant;
+    let id = "'00000000-0000-0000-0000-000000000001'";
+    let digest = "encode(sha256('x'), 'hex')";
+    let changes = [
+        "insert into plugin_components (digest, bytes, kinds) values ({digest}, 'x', '{routing-policy}')",
+        "insert into plugin_versions (id, tenant_id, digest) values ({id}, {tenant}, {digest}) !",
+        "insert into plugin_installations (id, tenant_id, plugin_version_id, skill_name, digest, installed_by) values ({id}, {tenant}, {id}, 's', {digest}, 'p') !",
+        "update plugin_installations set removed_at = now() !",
+        "insert into tenant_data_keys (id, tenant_id, wrapped) values ({id}, {tenant}, 'w')",
+        "insert into tenant_instances (id, tenant_id, instance_type, name, version, driver, status, desired, data_key_id, encrypted_secrets, created_by)
+             values ({id}, {tenant}, 'openclaw', 'n', 'v', 'local', 'running', 'running', {id}, '', 'p') !",
+        "update tenant_instances set status = 'stopped' !",
+        "insert into skill_configs (id, tenant_id, skill_name, enabled, requires_approval) values ({id}, {tenant}, 's', true, false) !",
+        "update skill_configs set requires_approval = true !",
+        "insert into skill_credentials (id, tenant_id, skill_config_id, credential_key, credential_type, data_key_id, encrypted_value, version, last_4, status)
+             values ({id}, {tenant}, {id}, 'k', 'pat', {id}, '', 1, '', 'active') !",
+        "update skill_credentials set status = 'revoked' !",
+        "delete from skill_credentials !",
+        "delete from skill_configs !",
+        "insert into policies (id, tenant_id, position, name, digest, settings, enabled, created_by) values ({id}, {tenant}, 1, 'n', {digest}, '{}', true, 'p') !",
+        "update policies set enabled = false !",
+        "delete from policies !",
+        "insert into operator_policies (id, position, name, digest, settings, enabled, created_by) values ({id}, 1, 'n', {digest}, '{}', true, 'p') !",
+        "delete from operator_policies !",
+    ];
+    for change in changes {
+        let before = stamps(&ground).await;
+        let sql = change
+            .trim_end_matches('!')
+            .replace("{id}", id)
+            .replace("{digest}", digest)
+            .replace("{tenant}", &format!("'{tenant}'"));
+        ground.write(&sql).await;
+        let is_changed = stamps(&ground).await != before;
+        assert_eq!(is_changed, change.ends_with('!'), "{change}");
+    }
+}
+
+async fn stamps(ground: &Ground) -> String {
+    let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+    store::stamps(&mut tx).await.unwrap()
+}
