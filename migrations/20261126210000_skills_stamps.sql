@@ -48,26 +48,3 @@ create function current_stamps() returns text language sql stable parallel safe 
     select string_agg(stamp::text, ' ' order by scope) from stamps
     where scope in (current_tenant(), '00000000-0000-0000-0000-000000000000')
 $$;
-
--- Seconds until a skill may be used once more; null where it may be now. The lock of the skill's row makes two at once
--- look one after the other, and a volatile function looks anew for each of its statements: the uses are counted as they
--- are after the wait.
-create function wait_for_use(of_config uuid, of_skill text, uses_max bigint, per_seconds float8) returns float8
-    language plpgsql volatile as $$
-declare
-    moment timestamptz;
-    used bigint;
-    frees float8;
-begin
-    perform from skill_configs where id = of_config for update;
-    moment := clock_timestamp();
-    select count(*), extract(epoch from min(at) + make_interval(secs => per_seconds) - moment) into used, frees
-        from (select rate_counted_at as at from skill_calls
-              where skill_name = of_skill and rate_counted_at > moment - make_interval(secs => per_seconds)
-              order by rate_counted_at desc limit uses_max) counted;
-    if used >= uses_max then
-        return greatest(coalesce(frees, 1.0), 0.1);
-    end if;
-    return null;
-end
-$$;

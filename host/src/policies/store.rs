@@ -67,8 +67,7 @@ pub async fn usage_at(
     sqlx::query_as!(
         UsageRow,
         r#"with moment as (select coalesce($3::timestamptz, clock_timestamp()) as at)
-           select (select count(*) from skill_calls, moment
-                   where skill_name = $1 and rate_counted_at > moment.at - make_interval(secs => $2) and rate_counted_at < moment.at) as calls,
+           select (select coalesce(last - first + 1, 0) from moment, uses_within($1, $2, moment.at)) as calls,
                   (select sum(cost_micro_usd)::int8 from agent_tasks, moment
                    where created_at >= date_trunc('day', moment.at, 'UTC') and created_at < moment.at) as day,
                   (select sum(cost_micro_usd)::int8 from agent_tasks, moment

@@ -10,7 +10,7 @@ use crate::{
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tsunami_plugin_host::{Schema, adapter::Action, types::ScopeValue};
 
 /// Violations that one answer lists.
@@ -27,6 +27,10 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
+    pub fn per(self) -> Duration {
+        Duration::from_secs(self.per_seconds)
+    }
+
     pub fn check(&self) -> Result<(), Problem> {
         if !(1..=10_000).contains(&self.max_actions) {
             return Err(Problem::invalid_field(

@@ -21,8 +21,8 @@
 //!   which the call begins (`a_task_waits_for_its_approval_and_sends_one_message`).
 //! - A request goes to no host that the manifest does not name, with no credential that the action does not name
 //!   (`render`, `a_request_goes_to_declared_hosts_only`).
-//! - A rate limit holds under concurrency: the count is taken under a lock of the skill's row
-//!   (`store::wait_for_use`, `a_rate_limit_holds_under_concurrency`).
+//! - A rate limit holds under concurrency: a use is numbered under a lock of the skill's count
+//!   (`store::number_use`, `a_rate_limit_holds_under_concurrency`).
 //! - A call is decided by what there is when it is written down, though that is kept in memory ([`standing`],
 //!   `each_change_of_what_calls_are_decided_by_gives_the_tenant_another_stamp`).
 //!

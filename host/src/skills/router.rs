@@ -6,9 +6,7 @@
 
 use super::{
     Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind, approvals,
-    configs,
-    configs::RateLimit,
-    ending,
+    configs, ending,
     render::{self, Place, Rendered},
     standing::{Skill, Standing},
     store::{self, CallRow, ConfigRow, End, Stands, Submitted},
@@ -623,22 +621,10 @@ async fn begin(
         ..
     } = decided;
     let config = &prepared.skill.config;
-    if row.rate_counted_at.is_none()
-        && let Some(RateLimit {
-            max_actions,
-            per_seconds,
-        }) = configs::rate_limit(config)
-    {
-        let per = Duration::from_secs(per_seconds);
-        if let Some(wait) = store::wait_for_use(tx, config, max_actions, per).await? {
-            return Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate_limited",
-                format!("The skill `{}` was used {max_actions} times within {per_seconds} s, which is its limit. Wait, or raise it in the skill's configuration.", row.skill_name),
-            )
-            .with_retry_after(wait));
-        }
-    }
+    let used = match row.rate_counted_at {
+        Some(_) => None,
+        None => Some(used(tx, config).await?),
+    };
     approvals::use_up(app, tx, row).await?;
     policies::chain::record_answers(tx, row.id, evaluated).await?;
     let masks = opened.iter().map(|c| c.mask.clone()).collect::<Vec<_>>();
@@ -651,9 +637,25 @@ async fn begin(
         idempotent: action.idempotent,
         policy_input: &evaluated.input_json()?,
         policy_verdict: &evaluated.verdict.shown,
+        used,
         lease: LEASE,
     };
     Ok(store::begin(tx, row.id, begin).await?)
+}
+
+/// Counts a use of the skill: also where there is no limit, so that a new one holds at once.
+async fn used(tx: &mut TenantTx, config: &ConfigRow) -> Result<store::Use, Problem> {
+    let limit = configs::rate_limit(config);
+    let used = store::number_use(tx, &config.skill_name, limit).await?;
+    used.map_err(|wait| {
+        let (max, per) = limit.map_or((0, 0), |limit| (limit.max_actions, limit.per_seconds));
+        Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            format!("The skill `{}` was used {max} times within {per} s, which is its limit. Wait, or raise it in the skill's configuration.", config.skill_name),
+        )
+        .with_retry_after(wait)
+    })
 }
 
 /// Steps 6 and 7 of one call.

@@ -1,4 +1,4 @@
-use super::{CallFailure, CallRequest, CallStatus, Origin};
+use super::{CallFailure, CallRequest, CallStatus, Origin, configs::RateLimit};
 use crate::{
     db::{SystemTx, TenantTx},
     id::{AgentId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId},
@@ -86,23 +86,36 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
     Ok(updated.rows_affected() == 1)
 }
 
-/// How long until there is room for one use more of the skill, which [`begin`] counts; `None` where there is room now.
-pub async fn wait_for_use(
+/// A use of a skill, as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    number: i64,
+    at: OffsetDateTime,
+}
+
+/// Numbers one use more of the skill; how long it has to wait, where the limit leaves no room for it: then the
+/// transaction is not to be committed. Others that use the skill wait until the transaction ends.
+pub async fn number_use(
     tx: &mut TenantTx,
-    config: &ConfigRow,
-    max: i64,
-    per: Duration,
-) -> Result<Option<Duration>> {
-    let seconds = sqlx::query_scalar!(
-        "select wait_for_use($1, $2, $3, $4)",
-        config.id.uuid(),
-        config.skill_name,
-        max,
+    skill: &str,
+    limit: Option<RateLimit>,
+) -> Result<std::result::Result<Use, Duration>> {
+    let per = limit.map_or(Duration::ZERO, RateLimit::per);
+    let used = sqlx::query!(
+        r#"select number as "number!", moment as "at!", wait from number_use($1, $2, $3)"#,
+        skill,
+        limit.map(|limit| limit.max_actions),
         per.as_secs_f64()
     )
     .fetch_one(&mut **tx)
     .await?;
-    Ok(seconds.map(Duration::from_secs_f64))
+    Ok(match used.wait {
+        Some(wait) => Err(Duration::from_secs_f64(wait)),
+        None => Ok(Use {
+            number: used.number,
+            at: used.at,
+        }),
+    })
 }
 
 /// What changes when something changes that the tenant's calls are decided by.
@@ -306,14 +319,17 @@ pub struct Begin<'a> {
     pub idempotent: bool,
     pub policy_input: &'a Value,
     pub policy_verdict: &'a Value,
+    /// None where it was counted before.
+    pub used: Option<Use>,
     pub lease: Duration,
 }
 
-/// Begins a call, and counts it: also where there is no limit, so that a new one holds at once.
+/// Begins a call, and counts it.
 pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Result<CallRow> {
     call_query!(
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
-                started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, clock_timestamp()), leased_until = now() + make_interval(secs => $7),
+                started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, $11), rate_number = coalesce(rate_number, $12),
+                leased_until = now() + make_interval(secs => $7),
                 idempotent = $8, policy_input = $9, policy_verdict = $10
          where id = $1 returning " => "",
         id.uuid(),
@@ -325,7 +341,9 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
         begin.lease.as_secs_f64(),
         begin.idempotent,
         begin.policy_input,
-        begin.policy_verdict
+        begin.policy_verdict,
+        begin.used.map(|used| used.at),
+        begin.used.map(|used| used.number)
     )
     .fetch_one(&mut **tx)
     .await
