@@ -1,7 +1,7 @@
 //! What a call of the Slack adapter costs: as a native function, in an instance that lives on, and in a fresh instance
-//! as the gateway calls it.
+//! as the gateway calls it. And what a call of one and the same adapter costs in each language of the kit.
 //!
-//! `scripts/plugins && cargo run --release -p tsunami-plugin-host --features bench --example bench -- [--json] [--seconds 2] [FILE.wasm]`
+//! `scripts/plugins && scripts/kit from-nothing && cargo run --release -p tsunami-plugin-host --features bench --example bench -- [--json] [--seconds 2] [FILE.wasm]`
 
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
@@ -27,6 +27,10 @@ const OF_TESTS: [&str; 7] = [
     "hostile_socket",
     "policy_probe",
 ];
+/// The languages that the kit has templates for; the first is what the others are held against.
+const LANGUAGES: [&str; 3] = ["rust", "javascript", "python"];
+/// Calls of which a 99th percentile says something.
+const CALLS_MIN: usize = 500;
 /// Lengths of the message, so that the parameters have about so many bytes.
 const SIZES: [(&str, usize); 3] = [("200 B", 160), ("4 KiB", 4056), ("64 KiB", 65_496)];
 
@@ -81,6 +85,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                 .map(|(way, times)| Row::new(size, way, times)),
         );
     }
+    let guests = guests(&host, &runtime, time)?;
     let compiled = compile_all()?;
     let call = call(SIZES[0].1);
     let one = throughput(&plugin, &call, 1, time);
@@ -90,6 +95,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         "engines_ms": set_up.as_secs_f64() * 1e3,
         "load_ms": loaded.as_secs_f64() * 1e3,
         "compiled": compiled,
+        "guests": guests,
         "calls": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "fresh_200_b": { "calls_per_s_1_thread": one, "calls_per_s_2_threads": two, "ratio": two / one },
     });
@@ -102,8 +108,53 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn shipped() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../plugins/target/wasm32-wasip2/release/slack.wasm")
+    built("wasm32-wasip2/release/slack.wasm")
+}
+
+fn built(file: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../plugins/target");
+    target.join(file)
+}
+
+/// The adapter of the templates, in each language: a call in a fresh instance up to its first request.
+fn guests(
+    host: &PluginHost,
+    runtime: &tokio::runtime::Runtime,
+    time: Duration,
+) -> Result<Vec<Value>, Box<dyn std::error::Error>> {
+    let call = adapter::Invocation {
+        action: "get_item".into(),
+        params: json!({ "name": "first" }).to_string(),
+        ..call(0)
+    };
+    let mut rows: Vec<Value> = Vec::new();
+    for lang in LANGUAGES {
+        let file = built(&format!("templates/{lang}.wasm"));
+        let bytes = std::fs::read(&file)
+            .map_err(|e| format!("{}: {e}; run scripts/kit from-nothing", file.display()))?;
+        let began = Instant::now();
+        let plugin = runtime.block_on(host.load(TenantKey(1), bytes.clone()))?;
+        let loaded = began.elapsed();
+        let step = plugin.next(&call, &[])?.value;
+        if !matches!(step, Ok(adapter::Step::Perform(_))) {
+            return Err(format!("the adapter in {lang} makes no request: {step:?}").into());
+        }
+        let times = measure(time, || plugin.next(&call, &[]).is_ok());
+        let fresh = Row::new("", "fresh", times);
+        let first = rows.first().unwrap_or(&Value::Null);
+        let to_rust = |name: &str, own: f64| own / first[name].as_f64().unwrap_or(own);
+        rows.push(json!({
+            "lang": lang,
+            "component_bytes": bytes.len(),
+            "load_ms": loaded.as_secs_f64() * 1e3,
+            "calls": fresh.calls,
+            "p50_us": fresh.p50,
+            "p99_us": fresh.p99,
+            "p50_to_rust": to_rust("p50_us", fresh.p50),
+            "p99_to_rust": to_rust("p99_us", fresh.p99),
+        }));
+    }
+    Ok(rows)
 }
 
 /// Each shipped plugin: how long it takes to compile and how much memory, in a process of its own.
@@ -186,13 +237,13 @@ fn native(call: &adapter::Invocation) -> bool {
     black_box(step).is_ok()
 }
 
-/// How long each of the calls took, in so much time.
+/// How long each of the calls took, in so much time, and in more where the calls would be too few for a percentile.
 fn measure(time: Duration, mut call: impl FnMut() -> bool) -> Vec<Duration> {
     for _ in 0..100 {
         assert!(call());
     }
     let (mut times, began) = (Vec::new(), Instant::now());
-    while began.elapsed() < time {
+    while began.elapsed() < time || times.len() < CALLS_MIN {
         let called = Instant::now();
         assert!(black_box(call()));
         times.push(called.elapsed());
@@ -273,6 +324,22 @@ fn print(report: &Value) {
             row["way"].as_str().unwrap_or_default(),
             row["p50_us"].as_f64().unwrap_or(0.0),
             row["p99_us"].as_f64().unwrap_or(0.0),
+            row["calls"]
+        );
+    }
+    println!(
+        "\n{:16} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "guest, fresh", "bytes", "load ms", "p50 us", "p99 us", "p50/rust", "calls"
+    );
+    for row in report["guests"].as_array().into_iter().flatten() {
+        println!(
+            "{:16} {:>10} {:>10.0} {:>10.2} {:>10.2} {:>10.1} {:>10}",
+            row["lang"].as_str().unwrap_or_default(),
+            row["component_bytes"],
+            row["load_ms"].as_f64().unwrap_or(0.0),
+            row["p50_us"].as_f64().unwrap_or(0.0),
+            row["p99_us"].as_f64().unwrap_or(0.0),
+            row["p50_to_rust"].as_f64().unwrap_or(0.0),
             row["calls"]
         );
     }
