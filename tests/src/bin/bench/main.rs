@@ -3,7 +3,8 @@
 //! - `bridge`: one outside call straight over the tenant's gateway connection, through the skill router, and over the
 //!   API;
 //! - `tasks`: a task of one skill call, and a bare Temporal workflow with as many activities on the same server;
-//! - `memory`: what `tsunami dev` itself takes, idle and with many tenants.
+//! - `memory`: what `tsunami dev` itself takes, idle and with many tenants;
+//! - `revoke`: how long a plugin that an operator revokes is still called, on two hosts.
 //!
 //! What is compared takes turns in rounds, so that a noise of the machine hits both; differences and ratios are those
 //! within a round, and the table shows their median. Nothing is asserted of a time. What is asserted is that each
@@ -13,6 +14,7 @@ mod bridge;
 mod measure;
 mod memory;
 mod report;
+mod revoke;
 mod site;
 mod tasks;
 
@@ -37,7 +39,7 @@ struct Args {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bridge,tasks,memory"
+        default_value = "bridge,tasks,memory,revoke"
     )]
     only: Vec<Part>,
     /// Where the figures go, as JSON.
@@ -50,6 +52,7 @@ enum Part {
     Bridge,
     Tasks,
     Memory,
+    Revoke,
 }
 
 /// How much is measured.
@@ -100,6 +103,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let wanted = |part| args.only.contains(&part);
     if wanted(Part::Memory) {
         report.memory = Some(memory::measure(&size).await?);
+    }
+    if wanted(Part::Revoke) {
+        report.revoke = Some(revoke::measure(&size).await?);
     }
     if wanted(Part::Bridge) || wanted(Part::Tasks) {
         let (bridge, tasks) = (wanted(Part::Bridge), wanted(Part::Tasks));

@@ -3,7 +3,7 @@
 use crate::{
     bridge,
     measure::{Round, Rounds, rounded},
-    memory, site, tasks,
+    memory, revoke, site, tasks,
 };
 use serde::Serialize;
 use std::{
@@ -24,6 +24,7 @@ pub struct Report {
     pub bridge: Option<bridge::Figures>,
     pub tasks: Option<tasks::Figures>,
     pub memory: Option<memory::Figures>,
+    pub revoke: Option<revoke::Figures>,
 }
 
 #[derive(Serialize)]
@@ -50,6 +51,7 @@ impl Report {
             bridge: None,
             tasks: None,
             memory: None,
+            revoke: None,
         })
     }
 }
@@ -119,6 +121,9 @@ impl fmt::Display for Report {
         }
         if let Some(figures) = &self.memory {
             write_memory(f, figures)?;
+        }
+        if let Some(figures) = &self.revoke {
+            write_revoke(f, figures)?;
         }
         Ok(())
     }
@@ -248,6 +253,30 @@ fn write_memory(f: &mut fmt::Formatter<'_>, figures: &memory::Figures) -> fmt::R
     }
     write!(f, "\n{table}")?;
     legend(f, figures.plugins.iter().map(|row| (row.what, row.about)))
+}
+
+fn write_revoke(f: &mut fmt::Formatter<'_>, figures: &revoke::Figures) -> fmt::Result {
+    writeln!(
+        f,
+        "\nFrom an operator's revocation until the end of the last call that succeeded, with calls under way on both hosts"
+    )?;
+    let mut table = Table::new(&["", "rounds", "calls", "p50 ms", "slowest ms"]);
+    for row in &figures.rows {
+        table.push(vec![
+            row.host.to_owned(),
+            row.rounds.to_string(),
+            row.calls.to_string(),
+            format!("{:.1}", row.p50_ms),
+            format!("{:.1}", row.slowest_ms),
+        ]);
+    }
+    write!(f, "{table}")?;
+    legend(f, figures.rows.iter().map(|row| (row.host, row.about)))?;
+    writeln!(
+        f,
+        "The revocation itself was answered after {:.1} ms (p50). Aim: no call after {:.0} ms.",
+        figures.answered_p50_ms, figures.aim_ms
+    )
 }
 
 /// What the rows are, each once.
