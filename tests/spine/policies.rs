@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tsunami_tests::{
     api::{Answer, Api},
-    company::text,
+    chameleon::{chameleon, guise},
+    company::{Company, text},
     component,
+    publisher::Publisher,
 };
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
@@ -35,6 +37,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "a_replay_shows_what_a_policy_would_have_changed",
         replayed,
+    );
+    shared(
+        stories,
+        theatre,
+        "a_published_policy_goes_into_the_chain_by_its_name_or_digest",
+        published,
     );
 }
 
@@ -265,4 +273,75 @@ async fn replayed(world: Arc<World>) {
         "succeeded",
         "nothing was switched on"
     );
+}
+
+/// Nothing of it lies on the disk of whoever puts it into the chain.
+async fn published(world: Arc<World>) {
+    let (owner, operator) = (&world.acme.owner, world.gateway.operator());
+    let maker = Company::found(&world.gateway, "policy-maker").await;
+    let publisher = Publisher::register(&maker.owner, "policy-maker").await;
+    let release = publisher.publish(component("policy_probe")).await.ok();
+    let name = text(&release["full_name"]);
+    let plugin = name.split('@').next().unwrap_or_default();
+    let digest = text(&release["digest"]);
+    let add = async |what: &str, rest: &[&str]| {
+        let no = r#"{"answer":"deny","action":"send_message"}"#;
+        let arguments = [
+            "policy",
+            "add",
+            what,
+            "--settings",
+            no,
+            "--skill",
+            "slack",
+            "--json",
+        ];
+        let ran = world
+            .gateway
+            .cli(owner, &[&arguments[..], rest].concat())
+            .await;
+        match ran.status.success() {
+            true => Ok(serde_json::from_slice::<Value>(&ran.stdout).expect("JSON")),
+            false => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
+        }
+    };
+    // Nobody has looked at it yet, so nobody else sees it.
+    let unseen = add(&name, &[]).await.expect_err("it is not approved");
+    assert!(
+        unseen.contains("no release") && unseen.contains("plugin search"),
+        "{unseen}"
+    );
+    let about = |what: &str| format!("/marketplace/releases/{}/{what}", text(&release["id"]));
+    operator.post(&about("approve"), &json!({})).await.ok();
+
+    for what in [name.as_str(), plugin, &digest] {
+        let added = add(what, &[]).await.expect("it is there for everybody");
+        assert_eq!(added["digest"], digest.as_str(), "{what}");
+        let message = format!("published policy: {what}");
+        assert_eq!(send(&world, &message).await.problem(403), "policy_denied");
+        assert_eq!(world.slack.count(&message), 0);
+        take_out(owner, &format!("/policies/{}", text(&added["id"]))).await;
+    }
+    let sent = send(&world, "published policy: taken out").await.ok();
+    assert_eq!(sent["status"], "succeeded");
+
+    let adapter = publisher
+        .publish_approved(chameleon(&guise("9.0.0")), &operator)
+        .await;
+    let refused = add(&text(&adapter["full_name"]), &[])
+        .await
+        .expect_err("it is an adapter");
+    assert!(refused.contains("is no policy"), "{refused}");
+    let refused = add("policy-probe", &[])
+        .await
+        .expect_err("it has no publisher");
+    assert!(refused.contains("acme/four-eyes@1.2.0"), "{refused}");
+    let refused = add(&"0".repeat(64), &[])
+        .await
+        .expect_err("nothing has this digest");
+    assert!(refused.contains("bring its component first"), "{refused}");
+    let reason = json!({ "reason": "counts wrong" });
+    maker.owner.post(&about("yank"), &reason).await.ok();
+    let refused = add(&name, &[]).await.expect_err("it is withdrawn");
+    assert!(refused.contains("yanked: counts wrong"), "{refused}");
 }

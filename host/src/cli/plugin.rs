@@ -830,22 +830,64 @@ async fn release_id(api: &Api, release: &str) -> anyhow::Result<String> {
         );
         return Ok(release.to_owned());
     };
-    let (publisher, name) = plugin.split_once('/').with_context(|| {
-        format!("`{release}` must read publisher/plugin@version: acme/slack@1.2.0")
-    })?;
-    let query = url::form_urlencoded::Serializer::new(String::new())
-        .append_pair("publisher", publisher)
-        .append_pair("name", name)
-        .append_pair("version", version)
-        .finish();
-    let found = api.get(&format!("/marketplace/releases?{query}")).await?;
-    found["items"][0]["id"]
-        .as_str()
-        .map(str::to_owned)
+    let found = versions_of(api, release, plugin, Some(version)).await?;
+    found
+        .first()
+        .map(|release| text(&release["id"]))
         .with_context(|| format!("there is no release {release} that you may see"))
 }
 
-fn is_digest(text: &str) -> bool {
+/// The release of this name, `acme/four-eyes@1.2.0`, or the newest of `acme/four-eyes`, where it may be used.
+pub(super) async fn release_to_use(api: &Api, name: &str) -> anyhow::Result<Value> {
+    let (plugin, version) = match name.split_once('@') {
+        Some((plugin, version)) => (plugin, Some(version)),
+        None => (name, None),
+    };
+    let mut found = versions_of(api, name, plugin, version).await?;
+    if version.is_none() {
+        let newest = |release: &Value| semver::Version::parse(&text(&release["version"])).ok();
+        // What there is of them says why none will do, where none will.
+        let usable =
+            |release: &Value| release["state"] == "approved" && release["prerelease"] != true;
+        found.sort_by_key(|release| std::cmp::Reverse((usable(release), newest(release))));
+    }
+    let release = found.into_iter().next().with_context(|| {
+        format!("there is no release {name} that you may see; `tsunami plugin search` shows what there is")
+    })?;
+    let reason = release["state_reason"].as_str().unwrap_or_default();
+    let full_name = text(&release["full_name"]);
+    match release["state"].as_str().unwrap_or_default() {
+        "approved" if version.is_none() && release["prerelease"] == true => {
+            bail!("of {name} there are only versions for a trial; name one: {full_name}")
+        }
+        "approved" => Ok(release),
+        "submitted" => bail!("{full_name} is submitted; an operator has to approve it first"),
+        state => bail!("{full_name} is {state}: {reason}; choose another version"),
+    }
+}
+
+/// The releases of a plugin, `acme/slack`, that somebody may see.
+async fn versions_of(
+    api: &Api,
+    asked: &str,
+    plugin: &str,
+    version: Option<&str>,
+) -> anyhow::Result<Vec<Value>> {
+    let (publisher, name) = plugin.split_once('/').with_context(|| {
+        format!("`{asked}` must read publisher/plugin@version: acme/slack@1.2.0")
+    })?;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query
+        .append_pair("publisher", publisher)
+        .append_pair("name", name);
+    if let Some(version) = version {
+        query.append_pair("version", version);
+    }
+    api.all(&format!("/marketplace/releases?{}", query.finish()))
+        .await
+}
+
+pub(super) fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

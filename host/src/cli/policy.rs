@@ -3,19 +3,20 @@
 use super::{
     api::Api,
     commands::{Output, list, show, text},
+    plugin::{is_digest, release_to_use},
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 #[derive(Subcommand)]
 pub enum PolicyCommand {
     /// Put a policy into the chain: it is asked from the next call on.
     Add {
-        /// The component: a `.wasm` file.
-        file: PathBuf,
+        /// `acme/four-eyes@1.2.0`, `acme/four-eyes` for the newest, a component's SHA-256, or a `.wasm` file.
+        what: String,
         /// Its settings, as JSON.
         #[arg(long, default_value = "{}")]
         settings: String,
@@ -49,9 +50,9 @@ pub enum PolicyCommand {
         position: Option<i32>,
         #[arg(long)]
         enabled: Option<bool>,
-        /// Another version of the same policy.
-        #[arg(long)]
-        file: Option<PathBuf>,
+        /// Another version of the same policy: a release, a component's SHA-256, or a `.wasm` file.
+        #[arg(long, value_name = "WHAT", alias = "file")]
+        to: Option<String>,
         #[command(flatten)]
         part: Part,
         #[command(flatten)]
@@ -78,9 +79,9 @@ pub enum PolicyCommand {
     },
     /// Try a policy over calls that were made: which decisions would have been others.
     Replay {
-        /// The component: a `.wasm` file.
-        #[arg(long)]
-        plugin: PathBuf,
+        /// A `.wasm` file, a release (`acme/four-eyes@1.2.0`), or a component's SHA-256.
+        #[arg(long, value_name = "WHAT")]
+        plugin: String,
         #[arg(long, default_value = "{}")]
         settings: String,
         /// How far back: `90m`, `12h` or `7d`.
@@ -117,7 +118,7 @@ const COLUMNS: [&str; 8] = [
 pub async fn run(command: PolicyCommand, api: &Api) -> anyhow::Result<()> {
     match command {
         PolicyCommand::Add {
-            file,
+            what,
             settings,
             skills,
             position,
@@ -125,7 +126,7 @@ pub async fn run(command: PolicyCommand, api: &Api) -> anyhow::Result<()> {
             part,
             output,
         } => {
-            let digest = bring(api, part.path(), &file).await?;
+            let digest = digest_of(api, part.path(), &what).await?;
             let new = json!({ "digest": digest, "settings": parse(&settings)?, "skills": skills, "position": position, "enabled": !disabled });
             let added = api.post(part.path(), &new).await?;
             show(&output, &added, |v| {
@@ -145,7 +146,7 @@ pub async fn run(command: PolicyCommand, api: &Api) -> anyhow::Result<()> {
             settings,
             position,
             enabled,
-            file,
+            to,
             part,
             output,
         } => {
@@ -159,14 +160,12 @@ pub async fn run(command: PolicyCommand, api: &Api) -> anyhow::Result<()> {
             if let Some(enabled) = enabled {
                 change.insert("enabled".into(), enabled.into());
             }
-            if let Some(file) = file {
-                change.insert(
-                    "digest".into(),
-                    bring(api, part.path(), &file).await?.into(),
-                );
+            if let Some(what) = to {
+                let digest = digest_of(api, part.path(), &what).await?;
+                change.insert("digest".into(), digest.into());
             }
             if change.is_empty() {
-                bail!("nothing to change: give --settings, --position, --enabled or --file");
+                bail!("nothing to change: give --settings, --position, --enabled or --to");
             }
             let path = format!("{}/{id}", part.path());
             let changed = api.patch(&path, &Value::Object(change)).await?;
@@ -211,12 +210,36 @@ pub async fn run(command: PolicyCommand, api: &Api) -> anyhow::Result<()> {
             skills,
             output,
         } => {
-            let digest = bring(api, "/policies", &plugin).await?;
+            let digest = digest_of(api, "/policies", &plugin).await?;
             let body = json!({ "digest": digest, "settings": parse(&settings)?, "skills": skills, "since": ago(&since)? });
             let report = api.post("/policies/replay", &body).await?;
             show(&output, &report, report_text)
         }
     }
+}
+
+/// The digest of what is named: a file is brought, a release is looked up.
+async fn digest_of(api: &Api, path: &str, what: &str) -> anyhow::Result<String> {
+    let file = Path::new(what);
+    if file.is_file() || what.ends_with(".wasm") {
+        return bring(api, path, file).await;
+    }
+    if is_digest(what) {
+        return Ok(what.to_ascii_lowercase());
+    }
+    ensure!(
+        what.contains('/'),
+        "`{what}` is no file here; a published policy is named with its publisher: acme/four-eyes@1.2.0"
+    );
+    let release = release_to_use(api, what).await?;
+    let kinds = release["kinds"].as_array().into_iter().flatten();
+    ensure!(
+        kinds.clone().any(|kind| kind == "routing-policy"),
+        "{} is no policy, it is a {}; `tsunami plugin search --kind routing-policy` shows those that are",
+        text(&release["full_name"]),
+        text(&release["kinds"])
+    );
+    Ok(text(&release["digest"]))
 }
 
 /// Brings a component, and gives its digest.

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     app::App,
     caller::{Caller, Operator, Permission},
+    db::TenantTx,
     extract::{IfMatch, Json, Path, Query, etag},
     id::{PolicyDecisionId, PolicyId, SkillCallId, TenantId},
     page::{Page, PageRequest},
@@ -198,6 +199,16 @@ fn added(described: Described) -> Result<(StatusCode, Json<PolicyComponent>), Pr
         .ok_or_else(|| Problem::internal(&"a component that is no policy"))?;
     let component = present_component(described.digest, manifest);
     Ok((StatusCode::CREATED, Json(component)))
+}
+
+/// Remembers that the tenant uses a component. One that was revoked would deny every call from then on.
+async fn adopt(app: &App, tx: &mut TenantTx, digest: &str) -> Result<(), Problem> {
+    intake::adopt(tx, digest).await?;
+    match intake::origin(tx, digest).await? {
+        Some(origin) => app.revocations().admit(tx, &origin).await,
+        // It says why in a moment, with the field's name.
+        None => Ok(()),
+    }
 }
 
 async fn new_row(
@@ -391,7 +402,7 @@ async fn create_policy(
 ) -> Result<(StatusCode, Response), Problem> {
     caller.require(Permission::Manage)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    intake::adopt(&mut tx, &new.digest).await?;
+    adopt(&app, &mut tx, &new.digest).await?;
     let row = new_row(&mut tx, new, &caller.name, app.clock().now()).await?;
     if is_full(&store::tenant::all(&mut tx).await?) {
         return Err(too_many());
@@ -436,7 +447,7 @@ async fn update_policy(
     let row = store::tenant::get(&mut tx, id).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("policy"))?;
     if let Some(digest) = &update.digest {
-        intake::adopt(&mut tx, digest).await?;
+        adopt(&app, &mut tx, digest).await?;
     }
     apply(&mut tx, &mut row, update).await?;
     if !store::tenant::update(&mut tx, &row, seen).await? {
@@ -642,6 +653,7 @@ async fn create_operator_policy(
     operator: Operator,
     Json(new): Json<NewPolicy>,
 ) -> Result<(StatusCode, Response), Problem> {
+    app.revocations().refuse_revoked(&new.digest)?;
     let mut tx = app.db().system().await?;
     let row = new_row(&mut tx, new, &operator.name, app.clock().now()).await?;
     if is_full(&store::operator::all(&mut tx).await?) {
@@ -682,6 +694,9 @@ async fn update_operator_policy(
     let mut tx = app.db().system().await?;
     let row = store::operator::get(&mut tx, id).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("policy"))?;
+    if let Some(digest) = &update.digest {
+        app.revocations().refuse_revoked(digest)?;
+    }
     apply(&mut tx, &mut row, update).await?;
     if !store::operator::update(&mut tx, &row, seen).await? {
         return Err(changed_meanwhile());

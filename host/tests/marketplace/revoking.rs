@@ -542,5 +542,8 @@ async fn policies(stage: Arc<Stage>) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(said().await.1.contains("lets all pass"));
+    // It would deny every call from then on.
+    let again = world.globex.post("/policies", &new).await;
+    assert_eq!(again.problem(409), "plugin_revoked");
     watching.abort();
 }
