@@ -10,6 +10,7 @@ pub mod company;
 pub mod gateway;
 pub mod host;
 pub mod processes;
+pub mod provider;
 pub mod publisher;
 pub mod recorder;
 pub mod stage;

@@ -13,6 +13,7 @@ mod killed;
 mod kit;
 mod main_job;
 mod marketplace;
+mod oauth;
 mod once;
 mod outages;
 mod policies;
@@ -130,6 +131,7 @@ fn main() {
         kit::stories,
         bad_input::stories,
         marketplace::stories,
+        oauth::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,
         killed::stories,

@@ -6,7 +6,6 @@ mod ground;
 mod instances;
 mod live;
 mod oauth;
-mod provider;
 mod traces;
 
 use ground::{Ground, Server};

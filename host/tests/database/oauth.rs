@@ -3,7 +3,6 @@
 use crate::{
     Stories,
     ground::{Ground, Server, text},
-    provider::{CLIENT_ID, CLIENT_SECRET, PUBLIC_URL, Provider, SCOPE, sign_in},
     story,
 };
 use axum::{
@@ -23,6 +22,7 @@ use tsunami::{
     oauth,
     vault::{Renewal, Unusable, Vault},
 };
+use tsunami_tests::provider::{CLIENT_ID, CLIENT_SECRET, PUBLIC_URL, Provider, SCOPE, sign_in};
 
 pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
     macro_rules! tell {

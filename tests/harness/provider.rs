@@ -1,13 +1,13 @@
-//! A provider to sign in at, and somebody with a browser.
+//! An OpenID provider to sign in at, and somebody with a browser.
 
-use crate::ground::tools;
+use crate::repository;
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
     redirect::Policy,
 };
 use serde_json::Value;
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -16,7 +16,7 @@ use url::{Url, form_urlencoded};
 
 pub const CLIENT_ID: &str = "123456789012-story.apps.googleusercontent.com";
 pub const CLIENT_SECRET: &str = "CANARYclientCANARY";
-/// Where the gateway would be reached. Nobody listens there: the browser of the stories goes no further.
+/// Where a gateway would be reached that does not listen at all.
 pub const PUBLIC_URL: &str = "http://127.0.0.1:9";
 pub const SCOPE: &str = "https://www.googleapis.com/auth/gmail.modify";
 
@@ -45,9 +45,20 @@ fn client(cookies: bool) -> Client {
         .expect("a client")
 }
 
+fn tools() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
+    std::env::var_os("TSUNAMI_TOOLS_DIR").map_or_else(|| repository().join(".tools"), PathBuf::from)
+}
+
 impl Provider {
+    /// For a gateway at [`PUBLIC_URL`].
     pub async fn start() -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/providers/oidc.mjs");
+        Self::start_for(PUBLIC_URL).await
+    }
+
+    /// For the gateway that is there.
+    pub async fn start_for(public_url: &str) -> Self {
+        let program = repository().join("tests/providers/oidc.mjs");
         let folder = tools().join("oidc");
         assert!(
             folder.exists(),
@@ -58,7 +69,7 @@ impl Provider {
             .arg(program)
             .arg(folder)
             .args([CLIENT_ID, CLIENT_SECRET])
-            .arg(format!("{PUBLIC_URL}/api/v1/skill-creds/oauth/callback"))
+            .arg(format!("{public_url}/api/v1/skill-creds/oauth/callback"))
             .arg(SCOPE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -131,12 +142,16 @@ fn form(pairs: &[(&str, &str)]) -> String {
 pub async fn sign_in(authorization_url: &str) -> Option<String> {
     let browser = client(true);
     let mut at = Url::parse(authorization_url).expect("a URL");
+    let mut asked = at.query_pairs();
+    // The browser goes no further than to there.
+    let back = asked.find_map(|(name, value)| (name == "redirect_uri").then(|| value.into_owned()));
+    let back = back.expect("a redirect URI");
     let mut response = go(&browser, Method::GET, &at, None).await;
     for _ in 0..STEPS_MAX {
         if let Some(next) = response.headers().get(LOCATION) {
             let next = next.to_str().expect("a text");
             at = at.join(next).expect("a URL");
-            if at.as_str().starts_with(PUBLIC_URL) {
+            if at.as_str().starts_with(&back) {
                 return Some(at.query().unwrap_or_default().to_owned());
             }
             response = go(&browser, Method::GET, &at, None).await;
