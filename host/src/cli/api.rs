@@ -1,5 +1,6 @@
 //! A client of the API, for the commands.
 
+use crate::config::env_var;
 use anyhow::{Context, bail};
 use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
@@ -16,6 +17,15 @@ pub struct Api {
 }
 
 impl Api {
+    /// The gateway that the environment names, as whoever the key there belongs to.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
+        let key = env_var("TSUNAMI_API_KEY").with_context(|| {
+            format!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})")
+        })?;
+        Self::new(&url, &key)
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "the one client of the command line"

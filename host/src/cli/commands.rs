@@ -244,16 +244,17 @@ pub enum SkillCommand {
     Resolve { id: String, resolution: String },
 }
 
-pub async fn run(command: ApiCommand, api: &Api) -> anyhow::Result<()> {
+pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
+    let api = Api::from_environment;
     match command {
-        ApiCommand::Tenant(command) => tenant(command, api).await,
-        ApiCommand::Agent(command) => agent(command, api).await,
-        ApiCommand::Task(command) => task(command, api).await,
-        ApiCommand::Instance(command) => instance(command, api).await,
-        ApiCommand::Cred(command) => cred(command, api).await,
-        ApiCommand::Plugin(command) => plugin::run(command, api).await,
-        ApiCommand::Policy(command) => super::policy::run(command, api).await,
-        ApiCommand::Skill(command) => skill(command, api).await,
+        ApiCommand::Tenant(command) => tenant(command, &api()?).await,
+        ApiCommand::Agent(command) => agent(command, &api()?).await,
+        ApiCommand::Task(command) => task(command, &api()?).await,
+        ApiCommand::Instance(command) => instance(command, &api()?).await,
+        ApiCommand::Cred(command) => cred(command, &api()?).await,
+        ApiCommand::Plugin(command) => plugin::run(command).await,
+        ApiCommand::Policy(command) => super::policy::run(command, &api()?).await,
+        ApiCommand::Skill(command) => skill(command, &api()?).await,
     }
 }
 

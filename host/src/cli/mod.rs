@@ -1,6 +1,7 @@
 //! The command line: the roles that the program plays, and the API's operations for people.
 
 mod api;
+mod ask;
 mod commands;
 mod demo;
 pub mod dev;
@@ -13,7 +14,7 @@ mod sign_in;
 
 use crate::{
     app,
-    config::{Config, env_var, environment},
+    config::{Config, environment},
 };
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{
@@ -124,24 +125,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut script);
             answer(&script)
         }
-        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::New(new))) => {
-            kit::new(&new)
-        }
-        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Check(check))) => {
-            kit::check_file(&check)
-        }
-        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Keygen {
-            file,
-            output,
-        })) => plugin::keygen(&file, &output),
-        Command::Api(commands::ApiCommand::Plugin(plugin::PluginCommand::Test(test))) => {
-            kit::test(&test)
-        }
-        Command::Api(command) => {
-            let url = env_var("TSUNAMI_URL").unwrap_or_else(|| "http://127.0.0.1:8480".into());
-            let key = env_var("TSUNAMI_API_KEY").ok_or_else(|| anyhow::anyhow!("set TSUNAMI_API_KEY to an API key (and TSUNAMI_URL, unless the gateway is at {url})"))?;
-            commands::run(command, &api::Api::new(&url, &key)?).await
-        }
+        Command::Api(command) => commands::run(command).await,
     }
 }
 

@@ -1,0 +1,123 @@
+//! Plugins as people read them.
+
+use crate::cli::commands::text;
+use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
+use serde_json::Value;
+
+pub fn source_of(plugin: &Value) -> String {
+    match plugin["release"]["full_name"].as_str() {
+        Some(release) => release.to_owned(),
+        None => "upload".to_owned(),
+    }
+}
+
+/// What there is to know of what is installed, before the list.
+pub fn warn_of(plugins: &[Value]) {
+    for plugin in plugins {
+        for notice in plugin["notices"].as_array().into_iter().flatten() {
+            eprintln!("{}: {}", text(&plugin["skill"]), text(&notice["message"]));
+        }
+    }
+}
+
+/// What an installed plugin may do.
+pub fn plugin_card(plugin: &Value) -> String {
+    format!(
+        "{} {} ({})\nsource    {}\nhosts     {}\ndigest    {}\n{}",
+        text(&plugin["title"]),
+        text(&plugin["version"]),
+        text(&plugin["skill"]),
+        source_of(plugin),
+        text(&plugin["hosts"]),
+        text(&plugin["digest"]),
+        actions_table(&plugin["actions"])
+    )
+}
+
+/// What somebody who installs a plugin agrees to, and what is more than they agreed to before.
+pub fn consent_card(problem: &Value) -> String {
+    let consent = &problem["consent"];
+    let credentials: Vec<String> = consent["credentials"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|c| format!("{} ({})", text(&c["key"]), text(&c["scopes"])))
+        .collect();
+    let mut lines = vec![
+        format!("{} wants to do this:", text(&consent["release"])),
+        format!("publisher     {}", text(&consent["publisher"])),
+        format!("digest        {}", text(&consent["digest"])),
+        format!("hosts         {}", text(&consent["hosts"])),
+        format!("hosts set in  {}", text(&consent["host_settings"])),
+        format!("credentials   {}", credentials.join(", ")),
+        format!("limits        {}", consent["limits"]),
+        actions_table(&consent["actions"]),
+    ];
+    if consent["identity"].is_object() {
+        let identity = &consent["identity"];
+        lines.insert(
+            2,
+            format!(
+                "signed by     {} ({})",
+                text(&identity["subject"]),
+                text(&identity["issuer"])
+            ),
+        );
+    }
+    let changes = problem["changes"].as_array().into_iter().flatten();
+    for change in changes {
+        let side = |name: &str| match change[name].as_str() {
+            Some(text) => text.to_owned(),
+            None => "-".to_owned(),
+        };
+        let mark = if change["grows"] == true {
+            "MORE"
+        } else {
+            "less"
+        };
+        lines.push(format!(
+            "{mark}  {} {}: {} -> {}",
+            text(&change["what"]),
+            text(&change["of"]),
+            side("before"),
+            side("after")
+        ));
+    }
+    lines.join("\n")
+}
+
+pub fn actions_table(actions: &Value) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_header(["action", "risk", "credentials", ""]);
+    for action in actions.as_array().into_iter().flatten() {
+        let about = if action["summary"].is_string() {
+            &action["summary"]
+        } else {
+            &action["title"]
+        };
+        table.add_row([
+            text(&action["name"]),
+            text(&action["risk"]),
+            text(&action["credentials"]),
+            text(about),
+        ]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_asked_for_names_what_is_more() {
+        let card = consent_card(&json!({
+            "consent": { "release": "acme/slack@1.3.0", "hosts": ["slack.com"], "actions": [] },
+            "changes": [{ "what": "host", "of": "", "before": null, "after": "evil.example", "grows": true }],
+        }));
+        assert!(card.contains("MORE  host : - -> evil.example"), "{card}");
+    }
+}

@@ -1,0 +1,304 @@
+//! For whoever installs plugins: what can be had, what is there, and what takes its place.
+
+use super::{
+    cards::{consent_card, plugin_card, source_of, warn_of},
+    lock::{LOCK_FILE, lock, restore},
+    release::RELEASE_COLUMNS,
+};
+use crate::cli::{
+    api::Api,
+    ask::asked,
+    commands::{Output, list, show, text},
+};
+use anyhow::{Context, bail, ensure};
+use clap::Subcommand;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+#[derive(Subcommand)]
+pub enum Installing {
+    /// Find plugins that can be installed.
+    Search {
+        /// Words, or their beginnings.
+        words: Vec<String>,
+        #[arg(long)]
+        category: Option<String>,
+        /// `skill-adapter`, `credential-schema` or `routing-policy`
+        #[arg(long)]
+        kind: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Install a plugin: from the marketplace, from its file, or all that a lock file names.
+    Install {
+        /// `acme/slack@1.2.0`, `acme/slack` for the newest, or a `.wasm` file.
+        #[arg(required_unless_present = "locked", conflicts_with = "locked")]
+        what: Option<String>,
+        /// Restore exactly what a lock file names: install it by digest, and remove what it does not name.
+        #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = LOCK_FILE)]
+        locked: Option<PathBuf>,
+        /// Where the files lie that a lock file names and that were uploaded.
+        #[arg(long, value_name = "FOLDER", requires = "locked")]
+        from: Option<PathBuf>,
+        /// Let later versions take its place by themselves, as long as they may do no more.
+        #[arg(long)]
+        auto_upgrade: bool,
+        /// Agree to what it may do without being asked.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What an installed plugin may do.
+    Show {
+        /// Its skill, or the installation's id.
+        plugin: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put a newer version in a plugin's place.
+    Upgrade {
+        /// Its skill, or the installation's id.
+        plugin: String,
+        /// The newest, unless given.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+        /// Agree to what it may do more without being asked.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put the version back that was there before.
+    Rollback {
+        /// Its skill, or the installation's id.
+        plugin: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a plugin.
+    Remove {
+        /// Its skill, or the installation's id.
+        plugin: String,
+        /// What becomes of the skill's credentials; you are asked, unless it is given.
+        #[arg(long)]
+        credentials: Option<Leftover>,
+        /// What becomes of its configuration; you are asked, unless it is given.
+        #[arg(long)]
+        configuration: Option<Leftover>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write down what is installed, by digest.
+    Lock {
+        #[arg(default_value = LOCK_FILE)]
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Leftover {
+    Keep,
+    Delete,
+}
+
+pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
+    match command {
+        Installing::Search {
+            words,
+            category,
+            kind,
+            output,
+        } => search(api, &words, category, kind, &output).await,
+        Installing::Install {
+            locked: Some(file),
+            from,
+            yes,
+            output,
+            ..
+        } => {
+            let done = restore(api, &file, from.as_deref(), yes).await?;
+            show(&output, &json!(done), |_| done.join("\n"))
+        }
+        Installing::Install {
+            what,
+            auto_upgrade,
+            yes,
+            output,
+            ..
+        } => {
+            let installed = install(api, &what.unwrap_or_default(), auto_upgrade, yes).await?;
+            show(&output, &installed, plugin_card)
+        }
+        Installing::List { output } => {
+            let plugins = api.all("/plugins").await?;
+            if !output.json {
+                warn_of(&plugins);
+            }
+            let columns = ["id", "skill", "version", "source", "digest", "installed_at"];
+            let with_source = plugins.into_iter().map(|mut plugin| {
+                plugin["source"] = json!(source_of(&plugin));
+                plugin
+            });
+            list(&output, with_source.collect(), &columns)
+        }
+        Installing::Show { plugin, output } => {
+            show(&output, &find(api, &plugin).await?, plugin_card)
+        }
+        Installing::Upgrade {
+            plugin,
+            to,
+            yes,
+            output,
+        } => {
+            let upgraded = upgrade(api, &plugin, to.as_deref(), yes).await?;
+            show(&output, &upgraded, plugin_card)
+        }
+        Installing::Rollback { plugin, output } => {
+            let id = text(&find(api, &plugin).await?["id"]);
+            let path = format!("/plugins/{id}/rollback");
+            show(&output, &api.post(&path, &json!({})).await?, plugin_card)
+        }
+        Installing::Remove {
+            plugin,
+            credentials,
+            configuration,
+            output,
+        } => {
+            let removed = remove(api, &plugin, credentials, configuration).await?;
+            show(&output, &removed, |v| {
+                format!("{} is removed", text(&v["skill"]))
+            })
+        }
+        Installing::Lock { file, output } => {
+            let locked = lock(api, &file).await?;
+            let count = locked.plugins.len();
+            let shown = file.display();
+            show(&output, &serde_json::to_value(&locked)?, |_| {
+                format!("{count} plugins in {shown}")
+            })
+        }
+    }
+}
+
+async fn search(
+    api: &Api,
+    words: &[String],
+    category: Option<String>,
+    kind: Option<String>,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let q = (!words.is_empty()).then(|| words.join(" "));
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in [("q", q), ("category", category), ("kind", kind)] {
+        if let Some(value) = value {
+            query.append_pair(name, &value);
+        }
+    }
+    let found = api
+        .all(&format!("/marketplace/search?{}", query.finish()))
+        .await?;
+    list(output, found, &RELEASE_COLUMNS)
+}
+
+async fn install(api: &Api, what: &str, auto_upgrade: bool, yes: bool) -> anyhow::Result<Value> {
+    let file = Path::new(what);
+    if file.is_file() || what.ends_with(".wasm") {
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {what}"))?;
+        return api.upload("/plugins", "application/wasm", bytes).await;
+    }
+    let new = json!({ "release": what, "auto_upgrade": auto_upgrade });
+    with_consent(api, "/plugins", new, yes).await
+}
+
+/// Sends a request that somebody may have to agree to, and asks whoever runs the command.
+pub async fn with_consent(
+    api: &Api,
+    path: &str,
+    mut body: Value,
+    yes: bool,
+) -> anyhow::Result<Value> {
+    let (status, answer) = api.try_post(path, &body).await?;
+    if status == StatusCode::CONFLICT && answer["code"] == "consent_required" {
+        eprintln!("{}", consent_card(&answer));
+        agree(yes)?;
+        body["consent"] = json!({ "sha256": answer["consent_sha256"] });
+        return api.post(path, &body).await;
+    }
+    Api::answered(status, answer)
+}
+
+fn agree(yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    ensure!(
+        std::io::stdin().is_terminal(),
+        "somebody has to agree to this: say so with --yes"
+    );
+    ensure!(asked("Do you agree?")?, "nothing was installed");
+    Ok(())
+}
+
+async fn upgrade(api: &Api, plugin: &str, to: Option<&str>, yes: bool) -> anyhow::Result<Value> {
+    let installed = find(api, plugin).await?;
+    let path = format!("/plugins/{}/upgrade", text(&installed["id"]));
+    let mut body = json!({});
+    if let Some(version) = to {
+        body["to"] = json!(version);
+    }
+    with_consent(api, &path, body, yes).await
+}
+
+/// The installation of a skill, or the one with this id.
+async fn find(api: &Api, plugin: &str) -> anyhow::Result<Value> {
+    let installed = api.all("/plugins").await?;
+    let found = installed
+        .into_iter()
+        .find(|p| p["skill"] == plugin || p["id"] == plugin);
+    match found {
+        Some(found) => Ok(found),
+        // One that was removed is known by its id alone.
+        None if plugin.len() == 36 => api.get(&format!("/plugins/{plugin}")).await,
+        None => bail!("no plugin for `{plugin}` is installed; `tsunami plugin list` shows what is"),
+    }
+}
+
+async fn remove(
+    api: &Api,
+    plugin: &str,
+    credentials: Option<Leftover>,
+    configuration: Option<Leftover>,
+) -> anyhow::Result<Value> {
+    let installed = find(api, plugin).await?;
+    let skill = text(&installed["skill"]);
+    let delete = |given: Option<Leftover>, what: &str| -> anyhow::Result<&str> {
+        let is_person = std::io::stdin().is_terminal();
+        let delete = match given {
+            Some(given) => given == Leftover::Delete,
+            None if is_person => asked(&format!("Delete the {what} of `{skill}` too?"))?,
+            None => false,
+        };
+        Ok(if delete { "delete" } else { "keep" })
+    };
+    let credentials = delete(credentials, "credentials")?;
+    let configuration = match credentials {
+        "keep" if configuration.is_none() => "keep",
+        _ => delete(configuration, "configuration")?,
+    };
+    let path = format!(
+        "/plugins/{}?credentials={credentials}&configuration={configuration}",
+        text(&installed["id"])
+    );
+    api.delete(&path).await
+}

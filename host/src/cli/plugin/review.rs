@@ -1,0 +1,131 @@
+//! For whoever answers for what is published: the releases, what is decided on them, and what a bad one did.
+
+use super::release::{RELEASE_COLUMNS, is_digest, release_id, release_line};
+use crate::cli::{
+    api::Api,
+    commands::{Output, list, show, text},
+};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+#[derive(Subcommand)]
+pub enum Reviewing {
+    /// List releases: your own, those for you, and for operators all.
+    Releases {
+        /// Only what is `submitted`, `approved` or `rejected`.
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Approve a release, as an operator.
+    Approve {
+        /// `acme/slack@1.2.0`, or its id.
+        release: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Reject a release, as an operator.
+    Reject {
+        release: String,
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Stop a release everywhere, for good. An operator may give a component's SHA-256 instead.
+    Revoke {
+        release: String,
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What a release was used for.
+    Affected {
+        /// `acme/slack@1.2.0`, its id, or a component's SHA-256.
+        release: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+pub async fn run(command: Reviewing, api: &Api) -> anyhow::Result<()> {
+    match command {
+        Reviewing::Releases { state, output } => {
+            let filter = state.map(|s| format!("?state={s}")).unwrap_or_default();
+            let releases = api.all(&format!("/marketplace/releases{filter}")).await?;
+            list(&output, releases, &RELEASE_COLUMNS)
+        }
+        Reviewing::Approve { release, output } => {
+            let approved = decide(api, &release, "approve", json!({})).await?;
+            show(&output, &approved, release_line)
+        }
+        Reviewing::Reject {
+            release,
+            reason,
+            output,
+        } => {
+            let rejected = decide(api, &release, "reject", json!({ "reason": reason })).await?;
+            show(&output, &rejected, release_line)
+        }
+        Reviewing::Revoke {
+            release,
+            reason,
+            output,
+        } if is_digest(&release) => {
+            let body = json!({ "digest": release, "reason": reason });
+            let revoked = api.post("/marketplace/revocations", &body).await?;
+            show(&output, &revoked, |v| {
+                format!("{} is revoked", text(&v["digest"]))
+            })
+        }
+        Reviewing::Revoke {
+            release,
+            reason,
+            output,
+        } => {
+            let revoked = decide(api, &release, "revoke", json!({ "reason": reason })).await?;
+            show(&output, &revoked, release_line)
+        }
+        Reviewing::Affected { release, output } => affected(api, &release, &output).await,
+    }
+}
+
+async fn decide(api: &Api, release: &str, what: &str, body: Value) -> anyhow::Result<Value> {
+    let id = release_id(api, release).await?;
+    api.post(&format!("/marketplace/releases/{id}/{what}"), &body)
+        .await
+}
+
+async fn affected(api: &Api, release: &str, output: &Output) -> anyhow::Result<()> {
+    let path = match is_digest(release) {
+        true => format!("/marketplace/digests/{release}/affected"),
+        false => format!(
+            "/marketplace/releases/{}/affected",
+            release_id(api, release).await?
+        ),
+    };
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    let columns: &[&str] = loop {
+        let page = api.get(&format!("{path}?limit=200{cursor}")).await?;
+        let (calls, tenants) = (page["calls"].as_array(), page["tenants"].as_array());
+        all.extend(calls.into_iter().chain(tenants).flatten().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None if all.iter().any(|row| row["slug"].is_string()) => {
+                break &[
+                    "tenant_id",
+                    "slug",
+                    "calls",
+                    "first_at",
+                    "last_at",
+                    "installed",
+                ];
+            }
+            None => break &["id", "skill", "action", "status", "actor", "created_at"],
+        }
+    };
+    list(output, all, columns)
+}
