@@ -47,6 +47,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         "the_command_line_shows_what_it_decides_and_calls_once_for_a_key",
         command_line,
     );
+    shared(
+        stories,
+        theatre,
+        "a_call_that_waits_is_found_approved_and_shown_by_the_command_line_alone",
+        command_line_alone,
+    );
 }
 
 const ASK: &str = "approval_actions";
@@ -368,4 +374,78 @@ async fn command_line(world: Arc<World>) {
     .await
     .expect("the calls");
     assert_eq!(own_keys, 1);
+}
+
+async fn command_line_alone(world: Arc<World>) {
+    ask_always(&world, true).await;
+    let run = async |line: &str, more: &[&str]| {
+        let words: Vec<&str> = line.split(' ').chain(more.iter().copied()).collect();
+        let ran = world.gateway.cli(&world.acme.owner, &words).await;
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.success(), "{line}: {said}");
+        (String::from_utf8_lossy(&ran.stdout).into_owned(), said)
+    };
+    let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    let params = |message: &str| call(message)["params"].to_string();
+
+    let (made, said) = run(
+        "skill call slack.send_message --json",
+        &[&params("alone: yes")],
+    )
+    .await;
+    let approval = text(&json(&made)["approval_id"]);
+    let id = text(&json(&made)["id"]);
+    assert!(
+        said.contains(&format!("tsunami approval approve {approval}")),
+        "{said}"
+    );
+
+    // Whoever did not see that finds both.
+    let (waiting, _) = run("approval list", &[]).await;
+    assert!(
+        waiting.contains(&approval) && waiting.contains("slack.send_message"),
+        "{waiting}"
+    );
+    let (calls, _) = run(
+        "skill calls --status awaiting_approval --skill slack --json",
+        &[],
+    )
+    .await;
+    let calls = json(&calls);
+    let calls = calls.as_array().expect("a list");
+    assert!(calls.iter().any(|call| call["id"] == id.as_str()));
+    assert!(
+        calls
+            .iter()
+            .all(|call| call["status"] == "awaiting_approval")
+    );
+    let (card, said) = run("approval show", &[&approval]).await;
+    assert!(card.contains("alone: yes") && card.contains(&id), "{card}");
+    assert!(said.contains("tsunami approval reject"), "{said}");
+
+    let (decided, said) = run("approval approve --note fine", &[&approval]).await;
+    assert!(decided.contains("approved"), "{decided}");
+    assert!(said.contains(&format!("tsunami skill show {id}")), "{said}");
+    eventually("the command line shows that the call was made", || async {
+        let (card, _) = run("skill show", &[&id]).await;
+        card.contains("succeeded").then_some(())
+    })
+    .await;
+    assert_eq!(world.slack.count("alone: yes"), 1);
+    let (trace, _) = run("skill trace", &[&id]).await;
+    assert!(trace.contains("approval_granted"), "{trace}");
+    let (waiting, _) = run("approval list", &[]).await;
+    assert!(!waiting.contains(&approval), "{waiting}");
+
+    let (made, _) = run(
+        "skill call slack.send_message --json",
+        &[&params("alone: no")],
+    )
+    .await;
+    let approval = text(&json(&made)["approval_id"]);
+    run("approval reject", &[&approval]).await;
+    let (rejected, _) = run("approval list --status rejected", &[]).await;
+    assert!(rejected.contains(&approval), "{rejected}");
+    assert_eq!(world.slack.count("alone: no"), 0);
+    ask_always(&world, false).await;
 }

@@ -34,6 +34,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
         stories,
         theatre,
+        "the_command_line_says_what_to_type_where_an_outcome_is_unknown",
+        resolved_by_command_line,
+    );
+    shared(
+        stories,
+        theatre,
         "a_nul_in_what_a_plugin_says_loses_nothing",
         nul,
     );
@@ -147,6 +153,42 @@ async fn refused(world: Arc<World>) {
         assert_eq!(call_with_key(owner, &text_of).await.ok()["id"], json!(id));
         assert_eq!(world.slack.count(&text_of), 1);
     }
+}
+
+async fn resolved_by_command_line(world: Arc<World>) {
+    let run = async |words: &[&str]| {
+        let ran = world.gateway.cli(&world.acme.owner, words).await;
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned()
+            + &String::from_utf8_lossy(&ran.stderr);
+        (ran.status.success(), said)
+    };
+    let params = json!({ "channel": "#finance", "text": "typed and lost" }).to_string();
+    for found in ["again", "done"] {
+        world
+            .slack
+            .answer_next(502, vec![], "<html>Bad Gateway</html>".into());
+        let (done, said) = run(&["skill", "call", "slack.send_message", &params]).await;
+        assert!(!done, "{said}");
+        // What it says is what is typed.
+        let next = said
+            .lines()
+            .find_map(|line| line.split_once("tsunami skill resolve "))
+            .expect("what to type next")
+            .1;
+        let call = next.split(' ').next().expect("the call").to_owned();
+        let unknown = ["skill", "calls", "--status", "outcome_unknown"];
+        assert!(run(&unknown).await.1.contains(&call));
+        let (done, said) = run(&["skill", "resolve", &call, found, "--note", "looked"]).await;
+        assert!(done, "{said}");
+        eventually("the call is made", || async {
+            let (_, card) = run(&["skill", "show", &call]).await;
+            card.contains("succeeded").then_some(())
+        })
+        .await;
+        assert!(!run(&unknown).await.1.contains(&call));
+    }
+    // Two calls, and one of them again.
+    assert_eq!(world.slack.count("typed and lost"), 3);
 }
 
 /// The service has the request, and what came back means nothing to the plugin, or the plugin fails over it.

@@ -58,6 +58,16 @@ impl Api {
     }
     /// The same, made once however often it is asked for under this key.
     pub async fn post_once(&self, path: &str, body: &Value, key: &str) -> anyhow::Result<Value> {
+        let (status, answer) = self.try_post_once(path, body, key).await?;
+        Self::answered(status, answer)
+    }
+    /// The same, whatever is answered.
+    pub async fn try_post_once(
+        &self,
+        path: &str,
+        body: &Value,
+        key: &str,
+    ) -> anyhow::Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.base);
         let request = self.http.post(url).bearer_auth(&self.key);
         let request = request.header("idempotency-key", key).json(body);
@@ -67,7 +77,7 @@ impl Api {
                 self.base
             )
         })?;
-        answer(response).await
+        read(response).await
     }
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(Method::PATCH, path, Some(body)).await
@@ -159,6 +169,20 @@ impl Api {
                 self.base
             )
         })
+    }
+}
+
+/// The query of a list: `?status=pending`; nothing of what is not asked for.
+pub fn query<const N: usize>(filters: [(&str, Option<String>); N]) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in filters {
+        if let Some(value) = value {
+            query.append_pair(name, &value);
+        }
+    }
+    match query.finish() {
+        empty if empty.is_empty() => empty,
+        filters => format!("?{filters}"),
     }
 }
 

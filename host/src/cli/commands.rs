@@ -1,11 +1,11 @@
 //! The API's operations, for people: tables to read, `--json` for programs.
 
 use super::{
-    api::Api,
+    api::{Api, query},
     plugin::{self, PluginCommand},
 };
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -13,6 +13,18 @@ use std::{io::Read, time::Duration};
 
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(400);
+
+/// What a task can be, as the API names it.
+const TASK_STATUSES: [&str; 8] = [
+    "queued",
+    "thinking",
+    "executing",
+    "waiting_input",
+    "delegated",
+    "completed",
+    "failed",
+    "cancelled",
+];
 
 #[derive(Args)]
 pub struct Output {
@@ -55,7 +67,10 @@ pub enum ApiCommand {
     Policy(super::policy::PolicyCommand),
     /// Calls of skills.
     #[command(subcommand)]
-    Skill(SkillCommand),
+    Skill(super::skill::SkillCommand),
+    /// What waits for a person.
+    #[command(subcommand)]
+    Approval(super::approval::ApprovalCommand),
 }
 
 #[derive(Subcommand)]
@@ -119,7 +134,8 @@ pub enum TaskCommand {
         output: Output,
     },
     List {
-        #[arg(long)]
+        /// Only those that are this.
+        #[arg(long, value_parser = PossibleValuesParser::new(TASK_STATUSES))]
         status: Option<String>,
         #[command(flatten)]
         output: Output,
@@ -224,26 +240,6 @@ pub enum CredCommand {
     },
 }
 
-#[derive(Subcommand)]
-pub enum SkillCommand {
-    /// Call a skill.
-    Call {
-        /// `slack.send_message`
-        action: String,
-        /// JSON
-        #[arg(default_value = "{}")]
-        params: String,
-        /// Show what would happen, and do none of it.
-        #[arg(long)]
-        dry_run: bool,
-        /// An Idempotency-Key: the same call under the same key is made once. A fresh one where it is left out.
-        #[arg(long)]
-        key: Option<String>,
-    },
-    /// Say what became of a call whose outcome is unknown: `done` or `try_again`.
-    Resolve { id: String, resolution: String },
-}
-
 pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let api = Api::from_environment;
     match command {
@@ -254,7 +250,8 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
         ApiCommand::Cred(command) => cred(command, &api()?).await,
         ApiCommand::Plugin(command) => plugin::run(command).await,
         ApiCommand::Policy(command) => super::policy::run(command, &api()?).await,
-        ApiCommand::Skill(command) => skill(command, &api()?).await,
+        ApiCommand::Skill(command) => super::skill::run(command, &api()?).await,
+        ApiCommand::Approval(command) => super::approval::run(command, &api()?).await,
     }
 }
 
@@ -367,7 +364,7 @@ async fn task(command: TaskCommand, api: &Api) -> anyhow::Result<()> {
             show(&output, &created, |v| text(&v["id"]))
         }
         TaskCommand::List { status, output } => {
-            let filter = status.map(|s| format!("?status={s}")).unwrap_or_default();
+            let filter = query([("status", status)]);
             list(
                 &output,
                 api.all(&format!("/agent-tasks{filter}")).await?,
@@ -439,7 +436,7 @@ async fn decide(
 }
 
 /// What a person is asked, on standard error.
-async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
+pub async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
     let asked = api.get(&format!("/approvals/{approval}")).await?;
     let request = &asked["request"];
     eprintln!(
@@ -474,23 +471,35 @@ pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
     }
 }
 
+/// A task, and on standard error what to type next where it waits for a person.
 fn show_task(output: &Output, task: &Value) -> anyhow::Result<()> {
-    show(output, task, |v| {
-        let mut lines = vec![
-            format!("{}  {}", text(&v["status"]), text(&v["objective"])),
-            format!("id        {}", text(&v["id"])),
-        ];
-        for (name, value) in [
-            ("waiting", &v["waiting_for"]),
-            ("error", &v["error"]["message"]),
-            ("output", &v["output"]),
-        ] {
-            if !value.is_null() {
-                lines.push(format!("{name:<9} {}", text(value)));
-            }
+    show(output, task, task_card)?;
+    let waiting = &task["waiting_for"];
+    if let Some(approval) = waiting["approval_id"].as_str() {
+        eprintln!("it waits for a person: tsunami approval show {approval}");
+    }
+    if waiting["outcome_unknown"].is_string() {
+        let id = text(&task["id"]);
+        eprintln!("somebody has to look: tsunami skill calls --task {id} --status outcome_unknown");
+    }
+    Ok(())
+}
+
+fn task_card(v: &Value) -> String {
+    let mut lines = vec![
+        format!("{}  {}", text(&v["status"]), text(&v["objective"])),
+        format!("id        {}", text(&v["id"])),
+    ];
+    for (name, value) in [
+        ("waiting", &v["waiting_for"]),
+        ("error", &v["error"]["message"]),
+        ("output", &v["output"]),
+    ] {
+        if !value.is_null() {
+            lines.push(format!("{name:<9} {}", text(value)));
         }
-        lines.join("\n")
-    })
+    }
+    lines.join("\n")
 }
 
 /// The trace as people read it: when, what, how long, and the gist.
@@ -667,41 +676,6 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
             show(&output, &revoked, |v| text(&v["status"]))
         }
     }
-}
-
-async fn skill(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
-    let answer = match command {
-        SkillCommand::Call {
-            action,
-            params,
-            dry_run,
-            key,
-        } => {
-            let (skill, action) = action
-                .split_once('.')
-                .context("the action must read skill.action: slack.send_message")?;
-            let params: Value =
-                serde_json::from_str(&params).context("the parameters are no JSON")?;
-            let query = if dry_run { "?dry_run=true" } else { "" };
-            let key = key
-                .unwrap_or_else(|| format!("cli-{}", hex::encode(crate::id::random_bytes::<16>())));
-            api.post_once(
-                &format!("/skills/{skill}/{action}{query}"),
-                &json!({ "params": params }),
-                &key,
-            )
-            .await?
-        }
-        SkillCommand::Resolve { id, resolution } => {
-            api.post(
-                &format!("/skill-calls/{id}/resolve"),
-                &json!({ "resolution": resolution }),
-            )
-            .await?
-        }
-    };
-    println!("{}", serde_json::to_string_pretty(&answer)?);
-    Ok(())
 }
 
 pub fn show(

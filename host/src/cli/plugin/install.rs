@@ -6,7 +6,7 @@ use super::{
     release::RELEASE_COLUMNS,
 };
 use crate::cli::{
-    api::Api,
+    api::{Api, query},
     ask::asked,
     commands::{Output, list, show, text},
 };
@@ -199,15 +199,8 @@ async fn search(
     output: &Output,
 ) -> anyhow::Result<()> {
     let q = (!words.is_empty()).then(|| words.join(" "));
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (name, value) in [("q", q), ("category", category), ("kind", kind)] {
-        if let Some(value) = value {
-            query.append_pair(name, &value);
-        }
-    }
-    let found = api
-        .all(&format!("/marketplace/search?{}", query.finish()))
-        .await?;
+    let filter = query([("q", q), ("category", category), ("kind", kind)]);
+    let found = api.all(&format!("/marketplace/search{filter}")).await?;
     list(output, found, &RELEASE_COLUMNS)
 }
 
