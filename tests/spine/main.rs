@@ -5,6 +5,7 @@
 
 mod approvals;
 mod bad_input;
+mod command_line;
 mod exfiltration;
 mod hostile;
 mod instance_killed;
@@ -130,6 +131,7 @@ fn main() {
         policies::stories,
         kit::stories,
         bad_input::stories,
+        command_line::stories,
         marketplace::stories,
         oauth::stories,
         // After the others: what they left behind is searched too.

@@ -374,7 +374,18 @@ async fn command_line(world: Arc<World>) {
         )
         .await,
     );
-    let told = said(&plugin(&tenant, &["install", "--locked", &lock]).await);
+    // Something would go away: it says what, and does nothing without a yes.
+    let changed = tenant.get("/plugins").await.ok();
+    let silent = refused(&plugin(&tenant, &["install", "--locked", &lock]).await);
+    for part in [
+        "third: to remove",
+        "in the place of cli-acme/chameleon@1.1.0",
+        "--yes",
+    ] {
+        assert!(silent.contains(part), "{part}: {silent}");
+    }
+    assert_eq!(tenant.get("/plugins").await.ok(), changed);
+    let told = said(&plugin(&tenant, &["install", "--locked", &lock, "--yes"]).await);
     assert!(
         told.contains("third: removed") && told.contains("own: installed"),
         "{told}"
@@ -404,17 +415,25 @@ async fn command_line(world: Arc<World>) {
         .1;
     std::fs::write(&lock, text_of_lock.replace(&digest, &"0".repeat(64))).expect("a file");
     assert!(
-        refused(&plugin(&tenant, &["install", "--locked", &lock]).await)
+        refused(&plugin(&tenant, &["install", "--locked", &lock, "--yes"]).await)
             .contains("another component")
     );
     said(&plugin(&tenant, &["rollback", "chameleon"]).await);
-    said(
-        &plugin(
-            &publisher,
-            &["revoke", "cli-acme/chameleon@1.1.0", "--reason", "leaks"],
-        )
-        .await,
+    let revoke = [
+        "revoke",
+        "cli-acme/chameleon@1.1.0",
+        "--reason",
+        "leaks",
+        "--yes",
+    ];
+    let silent = refused(&plugin(&operator, &revoke[..4]).await);
+    assert!(
+        silent.contains("--yes") && silent.contains("cli-tenant"),
+        "{silent}"
     );
+    let still = plugin(&tenant, &["search", "chameleon"]).await;
+    assert!(said(&still).contains("cli-acme/chameleon@1.1.0"));
+    said(&plugin(&publisher, &revoke).await);
     assert!(
         said(&plugin(&tenant, &["affected", "cli-acme/chameleon@1.0.0"]).await)
             .contains("created at")

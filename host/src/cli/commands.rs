@@ -2,6 +2,7 @@
 
 use super::{
     api::{Api, query},
+    ask::{self, Yes},
     plugin::{self, PluginCommand},
 };
 use anyhow::Context;
@@ -9,7 +10,8 @@ use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use std::{io::Read, time::Duration};
+use std::time::Duration;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(400);
@@ -200,8 +202,11 @@ pub enum InstanceCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// End the instance for good. Its data goes with it.
     Destroy {
         id: String,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -222,10 +227,13 @@ pub enum CredCommand {
     Client(super::sign_in::Client),
     /// Sign in for a credential, in a browser.
     SignIn(super::sign_in::SignIn),
-    /// Store a credential; the value is read from standard input.
+    /// Store a credential. Its value is read from standard input; on a terminal it is asked for, and not shown.
     Set {
         skill: String,
         key: String,
+        /// When the service stops taking it, if it does: `2027-01-31`, or `2027-01-31T12:00:00Z`.
+        #[arg(long, value_name = "WHEN", value_parser = moment)]
+        expires: Option<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -233,8 +241,11 @@ pub enum CredCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Forget a credential's value, and have the provider of one that was signed in for revoke it.
     Revoke {
         id: String,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -594,7 +605,13 @@ async fn instance(command: InstanceCommand, api: &Api) -> anyhow::Result<()> {
         InstanceCommand::Restart { id, output } => {
             change_instance(api, &id, "restart", "running", &output).await
         }
-        InstanceCommand::Destroy { id, output } => {
+        InstanceCommand::Destroy { id, yes, output } => {
+            let instance = api.get(&format!("/instances/{id}")).await?;
+            yes.or_ask(&format!(
+                "Destroy {}, which is {}? Its data goes with it, and does not come back.",
+                text(&instance["name"]),
+                text(&instance["status"])
+            ))?;
             api.delete(&format!("/instances/{id}")).await?;
             let destroyed = wait_for_instance(api, &id, &["destroyed"]).await?;
             show(&output, &destroyed, |v| text(&v["status"]))
@@ -652,26 +669,47 @@ async fn cred(command: CredCommand, api: &Api) -> anyhow::Result<()> {
         CredCommand::Schema(asked) => super::sign_in::schema(&asked, api).await,
         CredCommand::Client(asked) => super::sign_in::client(&asked, api).await,
         CredCommand::SignIn(asked) => super::sign_in::sign_in(&asked, api).await,
-        CredCommand::Set { skill, key, output } => {
-            eprintln!("value of {skill}/{key}, on standard input:");
-            let mut value = String::new();
-            std::io::stdin().read_to_string(&mut value)?;
-            let stored = api
-                .post(
-                    "/skill-creds",
-                    &json!({ "skill": skill, "key": key, "value": value.trim() }),
-                )
-                .await?;
+        CredCommand::Set {
+            skill,
+            key,
+            expires,
+            output,
+        } => {
+            let value = ask::secret(&format!("value of {skill}/{key}"))?;
+            let mut new = json!({ "skill": skill, "key": key, "value": value });
+            if let Some(at) = expires {
+                new["expires_at"] = json!(at);
+            }
+            let stored = api.post("/skill-creds", &new).await?;
             show(&output, &stored, |v| {
-                format!("{}:****{}", text(&v["key"]), text(&v["last_4"]))
+                let until = match v["expires_at"].as_str() {
+                    Some(at) => format!(" until {at}"),
+                    None => String::new(),
+                };
+                format!("{}:****{}{until}", text(&v["key"]), text(&v["last_4"]))
             })
         }
         CredCommand::List { output } => list(
             &output,
             api.all("/skill-creds").await?,
-            &["id", "skill", "key", "last_4", "status", "last_used_at"],
+            &[
+                "id",
+                "skill",
+                "key",
+                "last_4",
+                "status",
+                "expires_at",
+                "last_used_at",
+            ],
         ),
-        CredCommand::Revoke { id, output } => {
+        CredCommand::Revoke { id, yes, output } => {
+            let stored = api.get(&format!("/skill-creds/{id}")).await?;
+            yes.or_ask(&format!(
+                "Revoke {} of {}, ****{}? Its value is forgotten, and what the skill does with it fails from then on.",
+                text(&stored["key"]),
+                text(&stored["skill"]),
+                text(&stored["last_4"])
+            ))?;
             let revoked = api.delete(&format!("/skill-creds/{id}")).await?;
             show(&output, &revoked, |v| text(&v["status"]))
         }
@@ -695,16 +733,31 @@ pub fn show(
 }
 
 pub fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
-    show(output, &Value::Array(items), |items| {
-        let mut table = Table::new();
-        table
-            .load_style(UTF8_BORDERS_ONLY)
-            .set_header(columns.iter().map(|c| c.replace('_', " ")));
-        for item in items.as_array().into_iter().flatten() {
-            table.add_row(columns.iter().map(|column| text(&item[*column])));
-        }
-        table.to_string()
-    })
+    show(output, &json!(items), |_| table(&items, columns))
+}
+
+/// Things as rows.
+pub fn table(items: &[Value], columns: &[&str]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_header(columns.iter().map(|c| c.replace('_', " ")));
+    for item in items {
+        table.add_row(columns.iter().map(|column| text(&item[*column])));
+    }
+    table.to_string()
+}
+
+/// A day, or a moment, as the API takes it.
+pub fn moment(text: &str) -> Result<String, String> {
+    let whole = match text.contains('T') {
+        true => text.to_owned(),
+        false => format!("{text}T00:00:00Z"),
+    };
+    match OffsetDateTime::parse(&whole, &Rfc3339) {
+        Ok(_) => Ok(whole),
+        Err(_) => Err("must be a day or a moment: 2027-01-31, or 2027-01-31T12:00:00Z".to_owned()),
+    }
 }
 
 /// A value without the quotes of JSON; a list as its entries.
@@ -714,5 +767,27 @@ pub fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_and_a_moment_are_taken_and_nothing_else() {
+        assert_eq!(moment("2027-01-31").unwrap(), "2027-01-31T00:00:00Z");
+        for same in ["2027-01-31T12:00:00Z", "2027-01-31T12:00:00+02:00"] {
+            assert_eq!(moment(same).unwrap(), same);
+        }
+        for wrong in [
+            "",
+            "tomorrow",
+            "2027-02-30",
+            "31.1.2027",
+            "2027-01-31T12:00",
+        ] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{
     api::Api,
+    ask,
     commands::{Output, show, text},
 };
 use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use serde_json::{Value, json};
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use url::form_urlencoded::byte_serialize;
 
 #[derive(Args)]
@@ -100,10 +101,7 @@ pub async fn client(asked: &Client, api: &Api) -> anyhow::Result<()> {
         registration["issuer"] = json!(issuer);
     }
     if known["has_secret"] == true && !asked.keep_secret {
-        eprintln!("secret of the client, on standard input:");
-        let mut secret = String::new();
-        std::io::stdin().read_to_string(&mut secret)?;
-        registration["client_secret"] = json!(secret.trim());
+        registration["client_secret"] = json!(ask::secret("secret of the client")?);
     }
     let registered = api.put(path, &registration).await?;
     show(&asked.output, &registered, client_card)

@@ -7,10 +7,10 @@ use super::{
 };
 use crate::cli::{
     api::{Api, query},
-    ask::asked,
+    ask::{Yes, asked},
     commands::{Output, list, show, text},
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -47,9 +47,8 @@ pub enum Installing {
         /// Let later versions take its place by themselves, as long as they may do no more.
         #[arg(long)]
         auto_upgrade: bool,
-        /// Agree to what it may do without being asked.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -71,9 +70,8 @@ pub enum Installing {
         /// The newest, unless given.
         #[arg(long, value_name = "VERSION")]
         to: Option<String>,
-        /// Agree to what it may do more without being asked.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -127,7 +125,7 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
             output,
             ..
         } => {
-            let done = restore(api, &file, from.as_deref(), yes).await?;
+            let done = restore(api, &file, from.as_deref(), &yes).await?;
             show(&output, &json!(done), |_| done.join("\n"))
         }
         Installing::Install {
@@ -137,7 +135,7 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
             output,
             ..
         } => {
-            let installed = install(api, &what.unwrap_or_default(), auto_upgrade, yes).await?;
+            let installed = install(api, &what.unwrap_or_default(), auto_upgrade, &yes).await?;
             show(&output, &installed, plugin_card)
         }
         Installing::List { output } => {
@@ -161,7 +159,7 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
             yes,
             output,
         } => {
-            let upgraded = upgrade(api, &plugin, to.as_deref(), yes).await?;
+            let upgraded = upgrade(api, &plugin, to.as_deref(), &yes).await?;
             show(&output, &upgraded, plugin_card)
         }
         Installing::Rollback { plugin, output } => {
@@ -204,7 +202,7 @@ async fn search(
     list(output, found, &RELEASE_COLUMNS)
 }
 
-async fn install(api: &Api, what: &str, auto_upgrade: bool, yes: bool) -> anyhow::Result<Value> {
+async fn install(api: &Api, what: &str, auto_upgrade: bool, yes: &Yes) -> anyhow::Result<Value> {
     let file = Path::new(what);
     if file.is_file() || what.ends_with(".wasm") {
         let bytes = std::fs::read(file).with_context(|| format!("cannot read {what}"))?;
@@ -219,31 +217,19 @@ pub async fn with_consent(
     api: &Api,
     path: &str,
     mut body: Value,
-    yes: bool,
+    yes: &Yes,
 ) -> anyhow::Result<Value> {
     let (status, answer) = api.try_post(path, &body).await?;
     if status == StatusCode::CONFLICT && answer["code"] == "consent_required" {
         eprintln!("{}", consent_card(&answer));
-        agree(yes)?;
+        yes.or_ask("Do you agree?")?;
         body["consent"] = json!({ "sha256": answer["consent_sha256"] });
         return api.post(path, &body).await;
     }
     Api::answered(status, answer)
 }
 
-fn agree(yes: bool) -> anyhow::Result<()> {
-    if yes {
-        return Ok(());
-    }
-    ensure!(
-        std::io::stdin().is_terminal(),
-        "somebody has to agree to this: say so with --yes"
-    );
-    ensure!(asked("Do you agree?")?, "nothing was installed");
-    Ok(())
-}
-
-async fn upgrade(api: &Api, plugin: &str, to: Option<&str>, yes: bool) -> anyhow::Result<Value> {
+async fn upgrade(api: &Api, plugin: &str, to: Option<&str>, yes: &Yes) -> anyhow::Result<Value> {
     let installed = find(api, plugin).await?;
     let path = format!("/plugins/{}/upgrade", text(&installed["id"]));
     let mut body = json!({});

@@ -1,7 +1,7 @@
 //! Lock files: what is installed, by digest, and that again.
 
 use super::{install::with_consent, release::release_id};
-use crate::cli::{api::Api, commands::text};
+use crate::cli::{api::Api, ask::Yes, commands::text};
 use anyhow::{Context, bail, ensure};
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -70,62 +70,124 @@ pub async fn lock(api: &Api, file: &Path) -> anyhow::Result<LockFile> {
     Ok(lock)
 }
 
-/// Restores exactly what a lock file names.
+/// What is to be done about one skill.
+enum Step<'a> {
+    Keep(&'a LockedPlugin),
+    /// The release's id, of what is published; and what it takes the place of.
+    Install(&'a LockedPlugin, Option<String>, Option<&'a Value>),
+    Remove(&'a Value),
+}
+
+impl Step<'_> {
+    /// Whether something that is there goes away.
+    fn takes_away(&self) -> bool {
+        matches!(self, Self::Install(_, _, Some(_)) | Self::Remove(_))
+    }
+
+    /// As people read it, before and after.
+    fn describe(&self, (install, remove): (&str, &str)) -> String {
+        match self {
+            Self::Keep(wanted) => format!("{}: as it should be", wanted.skill),
+            Self::Install(wanted, _, replaced) => {
+                let what = wanted.release.as_ref().unwrap_or(&wanted.sha256);
+                let instead = replaced.map_or(String::new(), |plugin| {
+                    format!(", in the place of {}", name_of(plugin))
+                });
+                format!("{}: {install} {what}{instead}", wanted.skill)
+            }
+            Self::Remove(plugin) => format!(
+                "{}: {remove}, since the lock file does not name it; credentials and configuration stay",
+                text(&plugin["skill"])
+            ),
+        }
+    }
+}
+
+/// The release of an installation, or its digest.
+fn name_of(plugin: &Value) -> String {
+    let release = plugin["release"]["full_name"].as_str();
+    release.map_or_else(|| text(&plugin["digest"]), str::to_owned)
+}
+
+/// Restores exactly what a lock file names. Says what it will do, and asks where something that is there goes away.
 pub async fn restore(
     api: &Api,
     file: &Path,
     from: Option<&Path>,
-    yes: bool,
+    yes: &Yes,
 ) -> anyhow::Result<Vec<String>> {
+    let lock = read(file)?;
+    let installed = api.all("/plugins").await?;
+    let steps = plan(api, &lock, &installed).await?;
+    if steps.iter().any(Step::takes_away) {
+        for step in &steps {
+            eprintln!("{}", step.describe(("to install", "to remove")));
+        }
+        yes.or_ask("Do all of this?")?;
+    }
+    let mut done = Vec::new();
+    for step in &steps {
+        match step {
+            Step::Keep(_) => {}
+            Step::Install(wanted, Some(release), _) => {
+                install_release(api, wanted, release, yes).await?;
+            }
+            Step::Install(wanted, None, _) => install_uploaded(api, wanted, from).await?,
+            Step::Remove(plugin) => {
+                let path = format!("/plugins/{}", text(&plugin["id"]));
+                api.delete(&path).await?;
+            }
+        }
+        done.push(step.describe(("installed", "removed")));
+    }
+    Ok(done)
+}
+
+fn read(file: &Path) -> anyhow::Result<LockFile> {
     let shown = file.display();
-    let text_of = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
     let lock: LockFile =
-        toml::from_str(&text_of).with_context(|| format!("{shown} is no lock file"))?;
+        toml::from_str(&text).with_context(|| format!("{shown} is no lock file"))?;
     ensure!(
         lock.version == LOCK_VERSION,
         "{shown} is of form {}, and this program reads form {LOCK_VERSION}",
         lock.version
     );
-    let installed = api.all("/plugins").await?;
-    let mut done = Vec::new();
+    Ok(lock)
+}
+
+/// What there is to do. What the marketplace has otherwise than the lock file says is found before anything is done.
+async fn plan<'a>(
+    api: &Api,
+    lock: &'a LockFile,
+    installed: &'a [Value],
+) -> anyhow::Result<Vec<Step<'a>>> {
+    let mut steps = Vec::new();
     for wanted in &lock.plugins {
         let there = installed
             .iter()
             .find(|p| p["skill"] == wanted.skill.as_str());
         if there.map(LockedPlugin::of).as_ref() == Some(wanted) {
-            done.push(format!("{}: as it should be", wanted.skill));
+            steps.push(Step::Keep(wanted));
             continue;
         }
-        install_locked(api, wanted, from, yes).await?;
-        let what = wanted.release.as_ref().unwrap_or(&wanted.sha256);
-        done.push(format!("{}: installed {what}", wanted.skill));
+        let release = match &wanted.release {
+            Some(release) => Some(as_locked(api, wanted, release).await?),
+            None => None,
+        };
+        steps.push(Step::Install(wanted, release, there));
     }
-    for plugin in installed {
-        if !lock
-            .plugins
-            .iter()
-            .any(|wanted| plugin["skill"] == wanted.skill.as_str())
-        {
-            api.delete(&format!("/plugins/{}", text(&plugin["id"])))
-                .await?;
-            done.push(format!(
-                "{}: removed, since the lock file does not name it; credentials and configuration stay",
-                text(&plugin["skill"])
-            ));
-        }
-    }
-    Ok(done)
+    let is_named = |plugin: &&Value| {
+        let mut named = lock.plugins.iter();
+        named.any(|wanted| plugin["skill"] == wanted.skill.as_str())
+    };
+    let others = installed.iter().filter(|plugin| !is_named(plugin));
+    steps.extend(others.map(Step::Remove));
+    Ok(steps)
 }
 
-async fn install_locked(
-    api: &Api,
-    wanted: &LockedPlugin,
-    from: Option<&Path>,
-    yes: bool,
-) -> anyhow::Result<()> {
-    let Some(release) = &wanted.release else {
-        return install_uploaded(api, wanted, from).await;
-    };
+/// The id of a release, which must be the component that the lock file names.
+async fn as_locked(api: &Api, wanted: &LockedPlugin, release: &str) -> anyhow::Result<String> {
     let id = release_id(api, release).await?;
     let asked = api.get(&format!("/marketplace/releases/{id}")).await?;
     ensure!(
@@ -134,7 +196,16 @@ async fn install_locked(
         text(&asked["digest"]),
         wanted.sha256
     );
-    let mut new = json!({ "release": id, "auto_upgrade": wanted.auto_upgrade });
+    Ok(id)
+}
+
+async fn install_release(
+    api: &Api,
+    wanted: &LockedPlugin,
+    release: &str,
+    yes: &Yes,
+) -> anyhow::Result<()> {
+    let mut new = json!({ "release": release, "auto_upgrade": wanted.auto_upgrade });
     if let Some(agreed) = &wanted.consent_sha256 {
         new["consent"] = json!({ "sha256": agreed });
     }

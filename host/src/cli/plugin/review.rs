@@ -3,7 +3,8 @@
 use super::release::{RELEASE_COLUMNS, is_digest, release_id, release_line};
 use crate::cli::{
     api::Api,
-    commands::{Output, list, show, text},
+    ask::Yes,
+    commands::{Output, list, show, table, text},
 };
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -36,8 +37,11 @@ pub enum Reviewing {
     /// Stop a release everywhere, for good. An operator may give a component's SHA-256 instead.
     Revoke {
         release: String,
+        /// Tenants read it.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -72,22 +76,9 @@ pub async fn run(command: Reviewing, api: &Api) -> anyhow::Result<()> {
         Reviewing::Revoke {
             release,
             reason,
+            yes,
             output,
-        } if is_digest(&release) => {
-            let body = json!({ "digest": release, "reason": reason });
-            let revoked = api.post("/marketplace/revocations", &body).await?;
-            show(&output, &revoked, |v| {
-                format!("{} is revoked", text(&v["digest"]))
-            })
-        }
-        Reviewing::Revoke {
-            release,
-            reason,
-            output,
-        } => {
-            let revoked = decide(api, &release, "revoke", json!({ "reason": reason })).await?;
-            show(&output, &revoked, release_line)
-        }
+        } => revoke(api, &release, &reason, &yes, &output).await,
         Reviewing::Affected { release, output } => affected(api, &release, &output).await,
     }
 }
@@ -98,7 +89,38 @@ async fn decide(api: &Api, release: &str, what: &str, body: Value) -> anyhow::Re
         .await
 }
 
+async fn revoke(
+    api: &Api,
+    release: &str,
+    reason: &str,
+    yes: &Yes,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let (uses, columns) = uses(api, release).await?;
+    if !uses.is_empty() {
+        eprintln!("used so far:\n{}", table(&uses, columns));
+    }
+    yes.or_ask(&format!(
+        "Revoke {release}? No host calls it any more, whoever has it installed; there is no way back."
+    ))?;
+    if is_digest(release) {
+        let body = json!({ "digest": release, "reason": reason });
+        let revoked = api.post("/marketplace/revocations", &body).await?;
+        return show(output, &revoked, |v| {
+            format!("{} is revoked", text(&v["digest"]))
+        });
+    }
+    let revoked = decide(api, release, "revoke", json!({ "reason": reason })).await?;
+    show(output, &revoked, release_line)
+}
+
 async fn affected(api: &Api, release: &str, output: &Output) -> anyhow::Result<()> {
+    let (uses, columns) = uses(api, release).await?;
+    list(output, uses, columns)
+}
+
+/// What a release was used for, and how that is shown: an operator sees tenants, a tenant its own calls.
+async fn uses(api: &Api, release: &str) -> anyhow::Result<(Vec<Value>, &'static [&'static str])> {
     let path = match is_digest(release) {
         true => format!("/marketplace/digests/{release}/affected"),
         false => format!(
@@ -127,5 +149,5 @@ async fn affected(api: &Api, release: &str, output: &Output) -> anyhow::Result<(
             None => break &["id", "skill", "action", "status", "actor", "created_at"],
         }
     };
-    list(output, all, columns)
+    Ok((all, columns))
 }
