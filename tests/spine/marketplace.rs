@@ -323,14 +323,30 @@ async fn command_line(world: Arc<World>) {
             told.contains(&format!("cli-acme/chameleon@{version} is submitted")),
             "{told}"
         );
-        said(
-            &plugin(
-                &operator,
-                &["approve", &format!("cli-acme/chameleon@{version}")],
-            )
-            .await,
-        );
+        let name = format!("cli-acme/chameleon@{version}");
+        let approved = plugin(&operator, &["approve", &name]).await;
+        said(&approved);
+        // Whoever approves has seen it.
+        let shown = String::from_utf8_lossy(&approved.stderr).into_owned();
+        for part in ["allowed.example", "it conforms", "skill-adapter", "tell"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
+    // So can whoever installs, and keep the component.
+    let fetched = at("fetched.wasm");
+    let name = "cli-acme/chameleon@1.0.0";
+    let card = said(&plugin(&tenant, &["release", name]).await);
+    assert!(
+        card.contains("it conforms") && card.contains("allowed.example"),
+        "{card}"
+    );
+    let download = ["release", name, "--download", &fetched];
+    said(&plugin(&tenant, &download).await);
+    assert_eq!(
+        std::fs::read(&fetched).expect("it"),
+        chameleon(&guise("1.0.0"))
+    );
+    assert!(refused(&plugin(&tenant, &download).await).contains("cannot write"));
     assert!(
         said(&plugin(&tenant, &["search", "chameleon"]).await).contains("cli-acme/chameleon@1.1.0")
     );
@@ -341,6 +357,17 @@ async fn command_line(world: Arc<World>) {
         "{silent}"
     );
     said(&plugin(&tenant, &["install", "cli-acme/chameleon@1.0.0", "--yes"]).await);
+    // A file does not take a reviewed release's place unasked, nor is it upgraded.
+    let silent = refused(&plugin(&tenant, &["install", &at("1.1.0.wasm")]).await);
+    assert!(
+        silent.contains("place of cli-acme/chameleon@1.0.0") && silent.contains("--yes"),
+        "{silent}"
+    );
+    let upgraded = ["install", &at("1.1.0.wasm"), "--auto-upgrade", "--yes"];
+    assert!(refused(&plugin(&tenant, &upgraded).await).contains("--auto-upgrade"));
+    assert!(
+        said(&plugin(&tenant, &["show", "chameleon"]).await).contains("cli-acme/chameleon@1.0.0")
+    );
     let own = at("own.wasm");
     let mut said_of_own = guise("0.1.0");
     said_of_own["skill"] = json!("own");

@@ -127,6 +127,16 @@ impl Api {
         .await
     }
 
+    /// Bytes, as they are.
+    pub async fn download(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let response = self.request(Method::GET, path, None).await?;
+        if response.status().is_success() {
+            return Ok(response.bytes().await?.into());
+        }
+        answer(response).await?;
+        bail!("the gateway sent nothing to write")
+    }
+
     /// The answer, whatever it is.
     pub async fn try_post(&self, path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
         let response = self.request(Method::POST, path, Some(body)).await?;

@@ -450,7 +450,7 @@ async fn decide(
 pub async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
     let asked = api.get(&format!("/approvals/{approval}")).await?;
     let request = &asked["request"];
-    eprintln!(
+    let shown = format!(
         "{}.{}, asked for by {}, {} until {}\n{}\n{}",
         text(&request["skill"]),
         text(&request["action"]),
@@ -460,6 +460,7 @@ pub async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
         text(&asked["reason"]),
         serde_json::to_string_pretty(&request["params"])?
     );
+    eprintln!("{}", printable(&shown));
     Ok(())
 }
 
@@ -726,10 +727,28 @@ pub fn show(
         if output.json {
             serde_json::to_string_pretty(value)?
         } else {
-            readable(value)
+            printable(&readable(value))
         }
     );
     Ok(())
+}
+
+/// What others wrote, as a terminal may show it: nothing in it moves the cursor, hides or turns around what stands there.
+pub fn printable(text: &str) -> String {
+    let is_harmless = |c: char| match c {
+        '\n' | '\t' => true,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+        _ => !c.is_control(),
+    };
+    text.chars()
+        .map(|c| {
+            if is_harmless(c) {
+                c
+            } else {
+                char::REPLACEMENT_CHARACTER
+            }
+        })
+        .collect()
 }
 
 pub fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {
@@ -773,6 +792,16 @@ pub fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_cannot_act_on_the_terminal() {
+        let readme = "fine\n\tand \u{1b}[2J\u{1b}]0;title\u{7} \u{202e}gpj.exe\r\u{9b}1A";
+        let shown = printable(readme);
+        assert!(shown.starts_with("fine\n\tand "), "{shown}");
+        for harmful in ['\u{1b}', '\u{7}', '\u{202e}', '\r', '\u{9b}'] {
+            assert!(!shown.contains(harmful), "{harmful:?}");
+        }
+    }
 
     #[test]
     fn a_day_and_a_moment_are_taken_and_nothing_else() {

@@ -1,8 +1,10 @@
 //! Plugins as people read them.
 
+use super::release::release_line;
 use crate::cli::commands::text;
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use serde_json::Value;
+use tsunami_plugin_check::Report;
 
 pub fn source_of(plugin: &Value) -> String {
     match plugin["release"]["full_name"].as_str() {
@@ -34,25 +36,89 @@ pub fn plugin_card(plugin: &Value) -> String {
     )
 }
 
+/// What a component says of itself.
+pub fn component_card(component: &Value) -> String {
+    let mut lines = vec![
+        format!(
+            "{} {} ({})",
+            text(&component["title"]),
+            text(&component["version"]),
+            text(&component["name"])
+        ),
+        format!("kinds         {}", text(&component["kinds"])),
+        format!("digest        {}", text(&component["digest"])),
+        format!("licence       {}", text(&component["licence"])),
+    ];
+    lines.extend(powers(component));
+    lines.join("\n")
+}
+
+/// Where a plugin goes, with which credentials, and what it does there.
+fn powers(plugin: &Value) -> [String; 4] {
+    let credentials = plugin["credentials"].as_array().into_iter().flatten();
+    let credentials: Vec<_> = credentials
+        .map(|c| format!("{} ({})", text(&c["key"]), text(&c["scopes"])))
+        .collect();
+    [
+        format!("hosts         {}", text(&plugin["hosts"])),
+        format!("hosts set in  {}", text(&plugin["host_settings"])),
+        format!("credentials   {}", credentials.join(", ")),
+        actions_table(&plugin["actions"]),
+    ]
+}
+
+/// A release: what it may do, who signed it, and what the check found.
+pub fn release_card(release: &Value) -> String {
+    let details = &release["details"];
+    let mut lines = vec![
+        release_line(release),
+        component_card(&details["component"]),
+        format!("signed by     key {}", text(&details["key_id"])),
+    ];
+    let identity = &release["sigstore"];
+    if identity.is_object() {
+        lines.push(format!(
+            "and by        {} ({})",
+            text(&identity["subject"]),
+            text(&identity["issuer"])
+        ));
+    }
+    for (name, value) in [
+        ("source", &details["source"]),
+        ("homepage", &release["homepage"]),
+        ("visibility", &release["visibility"]),
+        ("for", &details["tenants"]),
+        ("downloads", &release["downloads"]),
+        ("submitted by", &details["submitted_by"]),
+        ("reviewed by", &details["reviewed_by"]),
+    ] {
+        let value = text(value);
+        if !value.is_empty() {
+            lines.push(format!("{name:<13} {value}"));
+        }
+    }
+    lines.push(match report_of(release) {
+        Some(report) => format!("the check, as it was published:\n{report}"),
+        None => "the check was not made when it was published".to_owned(),
+    });
+    lines.join("\n")
+}
+
+/// What the conformance check found when a release was published.
+pub fn report_of(release: &Value) -> Option<Report> {
+    serde_json::from_value(release["details"]["conformance"].clone()).ok()
+}
+
 /// What somebody who installs a plugin agrees to, and what is more than they agreed to before.
 pub fn consent_card(problem: &Value) -> String {
     let consent = &problem["consent"];
-    let credentials: Vec<String> = consent["credentials"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|c| format!("{} ({})", text(&c["key"]), text(&c["scopes"])))
-        .collect();
     let mut lines = vec![
         format!("{} wants to do this:", text(&consent["release"])),
         format!("publisher     {}", text(&consent["publisher"])),
         format!("digest        {}", text(&consent["digest"])),
-        format!("hosts         {}", text(&consent["hosts"])),
-        format!("hosts set in  {}", text(&consent["host_settings"])),
-        format!("credentials   {}", credentials.join(", ")),
         format!("limits        {}", consent["limits"]),
-        actions_table(&consent["actions"]),
     ];
+    lines.extend(powers(consent));
     if consent["identity"].is_object() {
         let identity = &consent["identity"];
         lines.insert(

@@ -1,17 +1,17 @@
 //! For whoever installs plugins: what can be had, what is there, and what takes its place.
 
 use super::{
-    cards::{consent_card, plugin_card, source_of, warn_of},
+    cards::{component_card, consent_card, plugin_card, source_of, warn_of},
     lock::{LOCK_FILE, lock, restore},
     release::RELEASE_COLUMNS,
 };
 use crate::cli::{
     api::{Api, query},
     ask::{Yes, asked},
-    commands::{Output, list, show, text},
+    commands::{Output, list, printable, show, text},
 };
-use anyhow::{Context, bail};
-use clap::Subcommand;
+use anyhow::{Context, bail, ensure};
+use clap::{Subcommand, builder::PossibleValuesParser};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::{
@@ -27,8 +27,7 @@ pub enum Installing {
         words: Vec<String>,
         #[arg(long)]
         category: Option<String>,
-        /// `skill-adapter`, `credential-schema` or `routing-policy`
-        #[arg(long)]
+        #[arg(long, value_parser = PossibleValuesParser::new(["skill-adapter", "credential-schema", "routing-policy"]))]
         kind: Option<String>,
         #[command(flatten)]
         output: Output,
@@ -135,7 +134,19 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
             output,
             ..
         } => {
-            let installed = install(api, &what.unwrap_or_default(), auto_upgrade, &yes).await?;
+            let what = what.unwrap_or_default();
+            if Path::new(&what).is_file() || what.ends_with(".wasm") {
+                ensure!(
+                    !auto_upgrade,
+                    "--auto-upgrade is for what comes from the marketplace: no later version of a file is known"
+                );
+                let installed = install_file(api, Path::new(&what), &yes).await?;
+                return show(&output, &installed, |v| {
+                    format!("{} {} is installed", text(&v["skill"]), text(&v["version"]))
+                });
+            }
+            let new = json!({ "release": what, "auto_upgrade": auto_upgrade });
+            let installed = with_consent(api, "/plugins", new, &yes).await?;
             show(&output, &installed, plugin_card)
         }
         Installing::List { output } => {
@@ -202,14 +213,38 @@ async fn search(
     list(output, found, &RELEASE_COLUMNS)
 }
 
-async fn install(api: &Api, what: &str, auto_upgrade: bool, yes: &Yes) -> anyhow::Result<Value> {
-    let file = Path::new(what);
-    if file.is_file() || what.ends_with(".wasm") {
-        let bytes = std::fs::read(file).with_context(|| format!("cannot read {what}"))?;
-        return api.upload("/plugins", "application/wasm", bytes).await;
+/// Shows what a file may do, and asks where it takes the place of something that may do less or was reviewed.
+async fn install_file(api: &Api, file: &Path, yes: &Yes) -> anyhow::Result<Value> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let brought = api
+        .upload("/marketplace/components", "application/wasm", bytes.clone())
+        .await?;
+    eprintln!("{}", printable(&component_card(&brought)));
+    let installed = api.all("/plugins").await?;
+    let there = installed.iter().find(|p| p["skill"] == brought["name"]);
+    let more = there.map(|there| what_is_more(there, &brought));
+    if let Some(more) = more.filter(|more| !more.is_empty()) {
+        eprintln!("{}", printable(&more.join("\n")));
+        yes.or_ask("Put the file in the place of what is installed?")?;
     }
-    let new = json!({ "release": what, "auto_upgrade": auto_upgrade });
-    with_consent(api, "/plugins", new, yes).await
+    api.upload("/plugins", "application/wasm", bytes).await
+}
+
+/// Why somebody should look twice before a file takes an installation's place.
+fn what_is_more(installed: &Value, brought: &Value) -> Vec<String> {
+    let mut more = Vec::new();
+    if let Some(release) = installed["release"]["full_name"].as_str() {
+        more.push(format!(
+            "the file takes the place of {release}, a release that was reviewed, and of what was agreed to for it"
+        ));
+    }
+    for (what, field) in [("host", "hosts"), ("host set in", "host_settings")] {
+        let before = installed[field].as_array().cloned().unwrap_or_default();
+        let after = brought[field].as_array().into_iter().flatten();
+        let new = after.filter(|one| !before.contains(one));
+        more.extend(new.map(|one| format!("MORE  {what} {}", text(one))));
+    }
+    more
 }
 
 /// Sends a request that somebody may have to agree to, and asks whoever runs the command.
@@ -221,7 +256,7 @@ pub async fn with_consent(
 ) -> anyhow::Result<Value> {
     let (status, answer) = api.try_post(path, &body).await?;
     if status == StatusCode::CONFLICT && answer["code"] == "consent_required" {
-        eprintln!("{}", consent_card(&answer));
+        eprintln!("{}", printable(&consent_card(&answer)));
         yes.or_ask("Do you agree?")?;
         body["consent"] = json!({ "sha256": answer["consent_sha256"] });
         return api.post(path, &body).await;
@@ -280,4 +315,29 @@ async fn remove(
         text(&installed["id"])
     );
     api.delete(&path).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_takes_a_releases_place_or_reaches_further_is_looked_at_twice() {
+        let own = json!({ "hosts": ["slack.com"], "host_settings": [], "release": null });
+        let brought = |hosts: &[&str]| json!({ "hosts": hosts, "host_settings": [] });
+        assert!(what_is_more(&own, &brought(&["slack.com"])).is_empty());
+        assert!(what_is_more(&own, &brought(&[])).is_empty());
+        let more = what_is_more(&own, &brought(&["slack.com", "evil.example"]));
+        assert_eq!(more, ["MORE  host evil.example"]);
+        let mut setting = brought(&["slack.com"]);
+        setting["host_settings"] = json!(["/base_url"]);
+        assert_eq!(
+            what_is_more(&own, &setting),
+            ["MORE  host set in /base_url"]
+        );
+        let mut release = own;
+        release["release"] = json!({ "full_name": "acme/slack@1.2.0" });
+        let more = what_is_more(&release, &brought(&["slack.com"]));
+        assert!(more[0].contains("acme/slack@1.2.0"), "{more:?}");
+    }
 }

@@ -4,9 +4,10 @@ use crate::cli::{api::Api, commands::text};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-pub const RELEASE_COLUMNS: [&str; 7] = [
+pub const RELEASE_COLUMNS: [&str; 8] = [
     "full_name",
     "title",
+    "kinds",
     "state",
     "visibility",
     "downloads",
@@ -36,6 +37,12 @@ pub async fn release_id(api: &Api, release: &str) -> anyhow::Result<String> {
         .as_str()
         .map(str::to_owned)
         .with_context(|| format!("there is no release {release} that you may see"))
+}
+
+/// All that there is to know of a release.
+pub async fn release_of(api: &Api, release: &str) -> anyhow::Result<Value> {
+    let id = release_id(api, release).await?;
+    api.get(&format!("/marketplace/releases/{id}")).await
 }
 
 pub fn is_digest(text: &str) -> bool {

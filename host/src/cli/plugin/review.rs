@@ -1,28 +1,50 @@
 //! For whoever answers for what is published: the releases, what is decided on them, and what a bad one did.
 
-use super::release::{RELEASE_COLUMNS, is_digest, release_id, release_line};
-use crate::cli::{
-    api::Api,
-    ask::Yes,
-    commands::{Output, list, show, table, text},
+use super::{
+    cards::{release_card, report_of},
+    release::{RELEASE_COLUMNS, is_digest, release_id, release_line, release_of},
 };
-use clap::Subcommand;
+use crate::cli::{
+    api::{Api, query},
+    ask::Yes,
+    commands::{Output, list, printable, show, table, text},
+};
+use anyhow::{Context, ensure};
+use clap::{Subcommand, builder::PossibleValuesParser};
 use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
+use tsunami_provenance::sha256_hex;
 
 #[derive(Subcommand)]
 pub enum Reviewing {
     /// List releases: your own, those for you, and for operators all.
     Releases {
-        /// Only what is `submitted`, `approved` or `rejected`.
-        #[arg(long)]
+        /// Only what is this: `submitted` are those that wait for an operator.
+        #[arg(long, value_parser = PossibleValuesParser::new(["submitted", "approved", "rejected"]))]
         state: Option<String>,
         #[command(flatten)]
         output: Output,
     },
-    /// Approve a release, as an operator.
+    /// Show a release: what it may do, what the check found, and its readme.
+    Release {
+        /// `acme/slack@1.2.0`, or its id.
+        release: String,
+        /// Write its component here, and show nothing.
+        #[arg(long, value_name = "FILE")]
+        download: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Approve a release, as an operator. Shows it, and asks where it does not conform.
     Approve {
         /// `acme/slack@1.2.0`, or its id.
         release: String,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -57,12 +79,43 @@ pub enum Reviewing {
 pub async fn run(command: Reviewing, api: &Api) -> anyhow::Result<()> {
     match command {
         Reviewing::Releases { state, output } => {
-            let filter = state.map(|s| format!("?state={s}")).unwrap_or_default();
+            let filter = query([("state", state)]);
             let releases = api.all(&format!("/marketplace/releases{filter}")).await?;
             list(&output, releases, &RELEASE_COLUMNS)
         }
-        Reviewing::Approve { release, output } => {
-            let approved = decide(api, &release, "approve", json!({})).await?;
+        Reviewing::Release {
+            release,
+            download: Some(file),
+            output,
+        } => {
+            let release = release_of(api, &release).await?;
+            save(api, &release, &file).await?;
+            let shown = file.display();
+            show(&output, &release, |v| {
+                format!("{} is in {shown}", text(&v["full_name"]))
+            })
+        }
+        Reviewing::Release {
+            release, output, ..
+        } => {
+            let release = release_of(api, &release).await?;
+            show(&output, &release, |v| {
+                let readme = text(&v["details"]["readme"]);
+                format!("{}\n\n{readme}", release_card(v))
+            })
+        }
+        Reviewing::Approve {
+            release,
+            yes,
+            output,
+        } => {
+            let asked = release_of(api, &release).await?;
+            eprintln!("{}", printable(&release_card(&asked)));
+            if !report_of(&asked).is_some_and(|report| report.conforms) {
+                yes.or_ask("Nobody knows that it conforms. Approve it all the same?")?;
+            }
+            // What was shown is what is approved, whatever the name means by now.
+            let approved = decide(api, &text(&asked["id"]), "approve", json!({})).await?;
             show(&output, &approved, release_line)
         }
         Reviewing::Reject {
@@ -83,6 +136,21 @@ pub async fn run(command: Reviewing, api: &Api) -> anyhow::Result<()> {
     }
 }
 
+/// Writes a release's component into a file that is not there yet.
+async fn save(api: &Api, release: &Value, file: &Path) -> anyhow::Result<()> {
+    let path = format!("/marketplace/releases/{}/component", text(&release["id"]));
+    let bytes = api.download(&path).await?;
+    ensure!(
+        release["digest"] == sha256_hex(&bytes),
+        "what the gateway sent is not the component of {}, and is not written",
+        text(&release["full_name"])
+    );
+    let mut new =
+        File::create_new(file).with_context(|| format!("cannot write {}", file.display()))?;
+    new.write_all(&bytes)
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
 async fn decide(api: &Api, release: &str, what: &str, body: Value) -> anyhow::Result<Value> {
     let id = release_id(api, release).await?;
     api.post(&format!("/marketplace/releases/{id}/{what}"), &body)
@@ -98,7 +166,7 @@ async fn revoke(
 ) -> anyhow::Result<()> {
     let (uses, columns) = uses(api, release).await?;
     if !uses.is_empty() {
-        eprintln!("used so far:\n{}", table(&uses, columns));
+        eprintln!("used so far:\n{}", printable(&table(&uses, columns)));
     }
     yes.or_ask(&format!(
         "Revoke {release}? No host calls it any more, whoever has it installed; there is no way back."
