@@ -467,4 +467,33 @@ async fn command_line(world: Arc<World>) {
     );
     let gone = refused(&plugin(&tenant, &["install", "cli-acme/chameleon@1.1.0", "--yes"]).await);
     assert!(gone.contains("plugin_revoked"), "{gone}");
+    // A key that somebody else got at.
+    let keys = said(&plugin(&publisher, &["keys", "--json"]).await);
+    let keys: Value = serde_json::from_str(&keys).expect("JSON");
+    let id = text(&keys[0]["id"]);
+    assert!(said(&plugin(&publisher, &["retire-key", &id]).await).contains("retired since"));
+    let file = at("1.1.0.wasm");
+    assert!(refused(&plugin(&publisher, &["publish", &file, "--key", &key]).await).contains("key"));
+    assert!(refused(&plugin(&publisher, &["revoke-key", &id]).await).contains("--yes"));
+    let still = said(&plugin(&operator, &["keys", "cli-acme"]).await);
+    assert!(still.contains(&id), "{still}");
+    let revoked = said(&plugin(&publisher, &["revoke-key", &id, "--yes"]).await);
+    assert!(revoked.contains("revoked since"), "{revoked}");
+    let record = [
+        "identity",
+        "cli-acme",
+        "--subject",
+        "releases@acme.example",
+        "--issuer",
+        "https://login.acme.example",
+        "--yes",
+    ];
+    assert!(refused(&plugin(&publisher, &record[..6]).await).contains("--yes"));
+    said(&plugin(&publisher, &record).await);
+    let recorded = said(&plugin(&tenant, &["identity", "cli-acme"]).await);
+    assert!(recorded.contains("releases@acme.example"), "{recorded}");
+    // Only an operator takes it away.
+    let remove = ["identity", "cli-acme", "--remove"];
+    assert!(refused(&plugin(&publisher, &remove).await).contains("identity_recorded"));
+    assert!(said(&plugin(&operator, &remove).await).contains("nobody is recorded"));
 }

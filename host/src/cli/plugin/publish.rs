@@ -3,7 +3,8 @@
 use super::release::{release_id, release_line};
 use crate::cli::{
     api::Api,
-    commands::{Output, show, text},
+    ask::Yes,
+    commands::{Output, list, show, text},
     dev::write_private,
 };
 use anyhow::{Context, bail, ensure};
@@ -25,6 +26,47 @@ pub enum Publishing {
         /// The private key of `tsunami plugin keygen`. Only its public half is sent.
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List a publisher's keys.
+    Keys {
+        /// The publisher's namespace; all of your own, unless given.
+        publisher: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Have a key sign nothing new. What it signed stays good.
+    RetireKey {
+        /// Its id, as `tsunami plugin keys` shows it, or the public key.
+        key: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Stop a key that somebody else got at: what it signed runs on no host any more, for good.
+    RevokeKey {
+        /// Its id, as `tsunami plugin keys` shows it, or the public key.
+        key: String,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show, or record, who signs a publisher's components by Sigstore. From then on every release needs that bundle.
+    Identity {
+        /// The publisher's namespace.
+        publisher: String,
+        /// Who signs, exactly as the certificate says: `releases@acme.example`
+        #[arg(long, requires = "issuer")]
+        subject: Option<String>,
+        /// Who vouches for them: `https://accounts.google.com`
+        #[arg(long, requires = "subject")]
+        issuer: Option<String>,
+        /// Take the record away, as an operator.
+        #[arg(long, conflicts_with = "subject")]
+        remove: bool,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         output: Output,
     },
@@ -79,6 +121,58 @@ pub async fn run(command: Publishing, api: &Api) -> anyhow::Result<()> {
                     v["keys"].as_array().map_or(0, Vec::len)
                 )
             })
+        }
+        Publishing::Keys { publisher, output } => {
+            let publishers = match publisher {
+                Some(namespace) => vec![by_namespace(api, &namespace).await?],
+                None => own_publishers(api).await?,
+            };
+            let keys = publishers.iter().flat_map(keys_of).collect();
+            let columns = [
+                "id",
+                "publisher",
+                "name",
+                "public_key",
+                "created_at",
+                "retired_at",
+                "revoked_at",
+            ];
+            list(&output, keys, &columns)
+        }
+        Publishing::RetireKey { key, output } => {
+            let key = find_key(api, &key).await?;
+            end_key(api, &key, "retire", &output).await
+        }
+        Publishing::RevokeKey { key, yes, output } => {
+            let key = find_key(api, &key).await?;
+            yes.or_ask(&format!(
+                "Revoke the key `{}` of {}? No release that it signed runs on any host any more; there is no way back.",
+                text(&key["name"]),
+                text(&key["publisher"])
+            ))?;
+            end_key(api, &key, "revoke", &output).await
+        }
+        Publishing::Identity {
+            publisher,
+            subject,
+            issuer,
+            remove,
+            yes,
+            output,
+        } => {
+            let publisher = by_namespace(api, &publisher).await?;
+            let identity = subject.zip(issuer);
+            if identity.is_none() && !remove {
+                return show(&output, &publisher, identity_line);
+            }
+            if identity.is_some() {
+                yes.or_ask("Every release needs this signature from then on, and only an operator changes it. Record it?")?;
+            }
+            let identity =
+                identity.map(|(subject, issuer)| json!({ "subject": subject, "issuer": issuer }));
+            let path = format!("/marketplace/publishers/{}", text(&publisher["id"]));
+            let changed = api.patch(&path, &json!({ "sigstore": identity })).await?;
+            show(&output, &changed, identity_line)
         }
         Publishing::Publish {
             file,
@@ -176,6 +270,74 @@ async fn own_publishers(api: &Api) -> anyhow::Result<Vec<Value>> {
     let mut publishers = api.all("/marketplace/publishers").await?;
     publishers.retain(|publisher| publisher["own"] == true);
     Ok(publishers)
+}
+
+/// A publisher, whoever's it is.
+async fn by_namespace(api: &Api, namespace: &str) -> anyhow::Result<Value> {
+    let mut publishers = api.all("/marketplace/publishers").await?.into_iter();
+    publishers
+        .find(|publisher| publisher["namespace"] == namespace)
+        .with_context(|| format!("there is no publisher `{namespace}` that you may see"))
+}
+
+fn identity_line(publisher: &Value) -> String {
+    let namespace = text(&publisher["namespace"]);
+    let identity = &publisher["sigstore"];
+    match identity.is_object() {
+        true => format!(
+            "{namespace} is signed for by {} ({}) besides",
+            text(&identity["subject"]),
+            text(&identity["issuer"])
+        ),
+        false => format!("nobody is recorded who signs for {namespace} by Sigstore"),
+    }
+}
+
+/// A publisher's keys, each with whose it is.
+fn keys_of(publisher: &Value) -> Vec<Value> {
+    let keys = publisher["keys"].as_array().cloned().unwrap_or_default();
+    let with_publisher = keys.into_iter().map(|mut key| {
+        key["publisher"] = publisher["namespace"].clone();
+        key["publisher_id"] = publisher["id"].clone();
+        key
+    });
+    with_publisher.collect()
+}
+
+async fn find_key(api: &Api, key: &str) -> anyhow::Result<Value> {
+    let publishers = api.all("/marketplace/publishers").await?;
+    let mut found: Vec<_> = publishers
+        .iter()
+        .flat_map(keys_of)
+        .filter(|known| known["id"] == key || known["public_key"] == key)
+        .collect();
+    ensure!(
+        found.len() < 2,
+        "several publishers have this key; say which by its id: `tsunami plugin keys NAMESPACE` shows it"
+    );
+    found.pop().with_context(|| {
+        format!("there is no key `{key}` that you may see; `tsunami plugin keys` shows yours")
+    })
+}
+
+async fn end_key(api: &Api, key: &Value, how: &str, output: &Output) -> anyhow::Result<()> {
+    let (publisher, id) = (text(&key["publisher_id"]), text(&key["id"]));
+    let path = format!("/marketplace/publishers/{publisher}/keys/{id}/{how}");
+    let changed = api.post(&path, &json!({})).await?;
+    let keys = keys_of(&changed);
+    let ended = keys.into_iter().find(|known| known["id"] == key["id"]);
+    show(output, &ended.unwrap_or(changed), |v| {
+        let state = match (v["revoked_at"].as_str(), v["retired_at"].as_str()) {
+            (Some(at), _) => format!("revoked since {at}"),
+            (None, Some(at)) => format!("retired since {at}"),
+            (None, None) => "good".to_owned(),
+        };
+        format!(
+            "{} of {} is {state}",
+            text(&v["name"]),
+            text(&v["publisher"])
+        )
+    })
 }
 
 fn key_of(publisher: &Value, public: &str) -> Option<String> {
