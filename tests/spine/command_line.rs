@@ -31,6 +31,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         "a_secret_that_is_typed_on_a_terminal_is_not_shown",
         not_shown,
     );
+    shared(
+        stories,
+        theatre,
+        "a_companys_rules_people_and_keys_are_set_by_the_command_line",
+        rules_and_people,
+    );
 }
 
 /// Runs a command as the owner of a company; says whether it was done, and all that was printed.
@@ -108,4 +114,70 @@ async fn not_shown(world: Arc<World>) {
     let active = active.expect("the one that was typed");
     assert_eq!(active["last_4"], json!("9d4e"));
     assert!(text(&active["expires_at"]).starts_with("2099-01-31"));
+}
+
+async fn rules_and_people(world: Arc<World>) {
+    let company = Company::with_slack(&world.gateway, "by-command", &world.slack, CANARY).await;
+    let owner = async |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        run(&world, &company, &words).await
+    };
+    let configs = company.owner.get("/skill-configs").await.ok();
+    let config = format!("/skill-configs/{}", text(&configs["items"][0]["id"]));
+    let (done, said) = owner(
+        "skill config set slack --approval send_message --approvers approver --approval-within 2h \
+         --scope channels=#finance,#ops --rate 100/1h",
+    )
+    .await;
+    assert!(done && said.contains("#finance, #ops"), "{said}");
+    let (done, said) = owner("skill config set slack --scope channels=#finance").await;
+    assert!(done, "{said}");
+    let set = company.owner.get(&config).await.ok();
+    for (rule, expected) in [
+        ("approval_actions", json!(["send_message"])),
+        ("approver_roles", json!(["approver"])),
+        ("approval_ttl_seconds", json!(7200)),
+        ("allowed_scopes", json!({ "channels": ["#finance"] })),
+        (
+            "rate_limit",
+            json!({ "max_actions": 100, "per_seconds": 3600 }),
+        ),
+        // What was not given stays.
+        ("settings", json!({ "base_url": world.slack.url })),
+        ("enabled", json!(true)),
+    ] {
+        assert_eq!(set[rule], expected, "{rule}");
+    }
+    let (done, said) = owner("skill config show slack").await;
+    assert!(
+        done && said.contains("100 in 3600 s") && said.contains("send_message"),
+        "{said}"
+    );
+    let (done, said) = owner("skill config set slack").await;
+    assert!(!done && said.contains("nothing to change"), "{said}");
+    let (done, said) = owner("skill config show slick").await;
+    assert!(!done && said.contains("tsunami plugin list"), "{said}");
+
+    let (done, said) = owner("user add rita@acme.example --role approver --name Rita").await;
+    assert!(done, "{said}");
+    assert!(owner("user list").await.1.contains("rita@acme.example"));
+    let create = "key create rita --role approver --user rita@acme.example --json";
+    let (done, said) = owner(create).await;
+    assert!(done, "{said}");
+    let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let users = company.owner.get("/users").await.ok();
+    let users = users["items"].as_array().expect("a list");
+    let rita = users.iter().find(|one| one["email"] == "rita@acme.example");
+    assert_eq!(made["api_key"]["user_id"], rita.expect("her")["id"]);
+    let key = company.owner.with_key(&text(&made["secret"]));
+    key.get("/approvals").await.ok();
+
+    let id = text(&made["api_key"]["id"]);
+    let (done, said) = owner(&format!("key revoke {id}")).await;
+    assert!(!done && said.contains("--yes"), "{said}");
+    key.get("/approvals").await.ok();
+    let (done, said) = owner(&format!("key revoke {id} --yes")).await;
+    assert!(done && said.contains("revoked since"), "{said}");
+    assert_eq!(key.get("/approvals").await.status, 401);
+    assert!(owner("key list").await.1.contains("revoked since"));
 }

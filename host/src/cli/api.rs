@@ -2,7 +2,10 @@
 
 use crate::config::env_var;
 use anyhow::{Context, bail};
-use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
+use reqwest::{
+    Method, RequestBuilder, StatusCode,
+    header::{CONTENT_TYPE, IF_MATCH},
+};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -81,6 +84,18 @@ impl Api {
     }
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(Method::PATCH, path, Some(body)).await
+    }
+    /// The same, only where nobody changed it since this version.
+    pub async fn patch_version(
+        &self,
+        path: &str,
+        body: &Value,
+        version: &str,
+    ) -> anyhow::Result<Value> {
+        let request = self
+            .prepare(Method::PATCH, path, Some(body))
+            .header(IF_MATCH, format!("\"{version}\""));
+        answer(self.sent(request).await?).await
     }
     pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(Method::PUT, path, Some(body)).await
@@ -166,13 +181,21 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<reqwest::Response> {
-        let mut request = self
+        self.sent(self.prepare(method, path, body)).await
+    }
+
+    fn prepare(&self, method: Method, path: &str, body: Option<&Value>) -> RequestBuilder {
+        let request = self
             .http
             .request(method, format!("{}{path}", self.base))
             .bearer_auth(&self.key);
-        if let Some(body) = body {
-            request = request.json(body);
+        match body {
+            Some(body) => request.json(body),
+            None => request,
         }
+    }
+
+    async fn sent(&self, request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
         request.send().await.with_context(|| {
             format!(
                 "the gateway at {} does not answer; is it running?",

@@ -70,6 +70,12 @@ pub enum ApiCommand {
     /// Calls of skills.
     #[command(subcommand)]
     Skill(super::skill::SkillCommand),
+    /// The people of the tenant.
+    #[command(subcommand)]
+    User(super::people::UserCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(super::people::KeyCommand),
     /// What waits for a person.
     #[command(subcommand)]
     Approval(super::approval::ApprovalCommand),
@@ -262,6 +268,8 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
         ApiCommand::Plugin(command) => plugin::run(command).await,
         ApiCommand::Policy(command) => super::policy::run(command, &api()?).await,
         ApiCommand::Skill(command) => super::skill::run(command, &api()?).await,
+        ApiCommand::User(command) => super::people::user(command, &api()?).await,
+        ApiCommand::Key(command) => super::people::key(command, &api()?).await,
         ApiCommand::Approval(command) => super::approval::run(command, &api()?).await,
     }
 }

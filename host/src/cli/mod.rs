@@ -8,8 +8,10 @@ mod demo;
 pub mod dev;
 mod doctor;
 mod kit;
+mod people;
 mod plugin;
 mod policy;
+mod rules;
 mod serve;
 mod sign_in;
 mod skill;
@@ -163,6 +165,7 @@ mod tests {
         // `plugin dev` goes on until it is interrupted.
         for slice in [
             "tenant", "agent", "task", "instance", "cred", "plugin", "policy", "skill", "approval",
+            "user", "key",
         ] {
             let command = cli.find_subcommand(slice).expect("the command");
             leaves(command, "tsunami", &mut found);

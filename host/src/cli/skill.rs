@@ -38,6 +38,9 @@ pub enum SkillCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// The company's rules for a skill: what waits for a person, what is allowed, how often.
+    #[command(subcommand)]
+    Config(super::rules::ConfigCommand),
     /// List the calls.
     Calls {
         /// Only those that are this: `outcome_unknown` are the ones that somebody has to look at.
@@ -95,6 +98,7 @@ pub async fn run(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
             key,
             output,
         } => call(api, &action, &params, dry_run, key, &output).await,
+        SkillCommand::Config(command) => super::rules::run(command, api).await,
         SkillCommand::Calls {
             status,
             skill,
