@@ -653,6 +653,9 @@ async fn change_instance(
 }
 
 /// Shows progress until the instance is where it should be.
+///
+/// # Errors
+/// Where it cannot come there any more: it failed, or somebody asked for something else meanwhile.
 pub async fn wait_for_instance(api: &Api, id: &str, until: &[&str]) -> anyhow::Result<Value> {
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(Duration::from_millis(100));
@@ -663,13 +666,29 @@ pub async fn wait_for_instance(api: &Api, id: &str, until: &[&str]) -> anyhow::R
             progress.finish_and_clear();
             return Ok(instance);
         }
-        anyhow::ensure!(
-            status != "error",
-            "the instance failed: {}",
-            text(&instance["error"])
-        );
+        if let Some(why) = never(&instance, until) {
+            progress.finish_and_clear();
+            anyhow::bail!(why);
+        }
         progress.set_message(format!("the instance is {status}"));
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Why an instance does not come to one of these by itself any more, if it does not.
+fn never(instance: &Value, until: &[&str]) -> Option<String> {
+    let status = instance["status"].as_str().unwrap_or_default();
+    match status {
+        "error" => Some(format!("the instance failed: {}", text(&instance["error"]))),
+        // What is desired was set with the status: the wait began after that, and these are somebody else's wish.
+        "stopping" | "stopped" if until == ["running"] => Some(format!(
+            "the instance is {status}: somebody stopped it meanwhile. `tsunami instance start {}` starts it",
+            text(&instance["id"])
+        )),
+        "destroying" | "destroyed" if !until.contains(&"destroyed") => Some(format!(
+            "the instance is {status}: somebody destroyed it meanwhile. `tsunami instance deploy` makes another"
+        )),
+        _ => None,
     }
 }
 
@@ -800,6 +819,35 @@ pub fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_for_an_instance_that_does_not_come() {
+        let ends = |status: &str, until: &[&str]| {
+            never(
+                &json!({ "id": "I", "status": status, "error": "no disk" }),
+                until,
+            )
+            .is_some()
+        };
+        for (status, until) in [
+            ("error", "running"),
+            ("stopping", "running"),
+            ("stopped", "running"),
+            ("destroying", "running"),
+            ("destroyed", "running"),
+            ("destroyed", "stopped"),
+        ] {
+            assert!(ends(status, &[until]), "{status}, for {until}");
+        }
+        for (status, until) in [
+            ("provisioning", "running"),
+            ("upgrading", "running"),
+            ("stopping", "stopped"),
+            ("destroying", "destroyed"),
+        ] {
+            assert!(!ends(status, &[until]), "{status}, for {until}");
+        }
+    }
 
     #[test]
     fn what_others_wrote_cannot_act_on_the_terminal() {

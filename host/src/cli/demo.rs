@@ -45,6 +45,21 @@ pub async fn demo(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
     shown
 }
 
+/// What to try when the main job is done, in an order in which it works.
+const NEXT: [&str; 9] = [
+    "tsunami task list",
+    r##"tsunami task create 'Say hello' --step 'slack.send_message={"channel":"#finance","text":"hello"}' --follow"##,
+    "tsunami approval list                                      # what waits for a person",
+    "tsunami approval show APPROVAL_ID                          # exactly what would be done",
+    "tsunami approval approve APPROVAL_ID --note 'looks right'",
+    "tsunami task trace TASK_ID",
+    "tsunami skill call slack.list_channels --dry-run",
+    "tsunami skill config show slack                            # the company's rules",
+    "tsunami plugin list",
+];
+/// Where those lines go, unless the demo goes to a real Slack.
+const CHANNEL: &str = "#finance";
+
 async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
     let owner = tenant(stack).await?;
     agent(&owner).await?;
@@ -130,18 +145,16 @@ async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
         "Finished {} s after the start. Everything stays up; press Ctrl-C to stop. Try next, in another terminal:\n",
         began.elapsed().as_secs()
     );
-    let key_file = stack.data_dir().join("demo-owner-key");
+    let program = std::env::current_exe()?;
     println!(
-        "  export TSUNAMI_URL={} TSUNAMI_API_KEY=$(cat {})",
+        "  export PATH=\"{}:$PATH\"\n  export TSUNAMI_URL={} TSUNAMI_API_KEY=$(cat {})",
+        program.parent().unwrap_or(&program).display(),
         stack.url(),
-        key_file.display()
+        stack.data_dir().join("demo-owner-key").display()
     );
-    println!("  target/debug/tsunami task list");
-    println!("  target/debug/tsunami skill call slack.list_channels --dry-run");
-    println!(
-        "  target/debug/tsunami task create 'Say hello' --step 'slack.send_message={{\"channel\":\"{}\",\"text\":\"hello\"}}' --follow",
-        target.channel
-    );
+    for line in NEXT {
+        println!("  {}", line.replace(CHANNEL, &target.channel));
+    }
     Ok(())
 }
 
@@ -315,4 +328,17 @@ fn indented(text: &str) -> String {
         .map(|line| format!("   {line}"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_what_the_demo_prints_last() {
+        let readme = include_str!("../../../README.md");
+        for line in NEXT {
+            assert!(readme.contains(line), "{line}");
+        }
+    }
 }

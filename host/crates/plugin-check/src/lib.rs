@@ -29,11 +29,38 @@ pub fn check(
     let facts = match loaded {
         Ok(plugin) => examine(&plugin, component, golden, &mut findings),
         Err(error) => {
-            findings.error("component", error.to_string(), "the message says how");
+            let (problem, mend) = not_loaded(&error);
+            findings.error("component", problem, &mend);
             Facts::of(component)
         }
     };
     findings.into_report(facts)
+}
+
+/// What is wrong with a component that does not load, and how to mend it.
+fn not_loaded(error: &LoadError) -> (String, String) {
+    let said = error.to_string();
+    let how = match error {
+        // These say both.
+        LoadError::TooLarge { .. }
+        | LoadError::CoreModule
+        | LoadError::NotAComponent { .. }
+        | LoadError::Import(_) => match said.split_once(". ") {
+            Some((problem, mend)) => return (problem.to_owned(), mend.to_owned()),
+            None => "Build it as `tsunami plugin new` says",
+        },
+        LoadError::Invalid(_) | LoadError::Link(_) | LoadError::Exports(_) => {
+            "Build it against the contract of this version, with the project and the kit that `tsunami plugin new` writes"
+        }
+        LoadError::TooMuch(_) => {
+            "Ask for less: memories, tables and instances of a plugin have limits"
+        }
+        LoadError::Compile(_) => {
+            "Build it smaller, with `--release`; where the machine was busy, check it again"
+        }
+        LoadError::Busy => "Check it again",
+    };
+    (said, how.to_owned())
 }
 
 fn examine(plugin: &Plugin, component: &[u8], golden: &[Golden], findings: &mut Findings) -> Facts {
@@ -158,4 +185,32 @@ fn violations(schema: &Schema, value: &Value) -> Option<String> {
         .map(|found| format!("{} {}", found.pointer, found.message))
         .collect();
     (!told.is_empty()).then(|| told.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_load_says_what_is_wrong_and_apart_from_it_how_to_mend_that() {
+        let told = |said: &str| said.to_owned();
+        for error in [
+            LoadError::TooLarge { bytes: 9, max: 8 },
+            LoadError::CoreModule,
+            LoadError::NotAComponent {
+                begins: told("the bytes 67"),
+            },
+            LoadError::Import(vec![told("wasi:sockets/tcp@0.2.0")]),
+            LoadError::Invalid(told("a type is missing. It is the second")),
+            LoadError::Exports(told("nothing")),
+            LoadError::Busy,
+        ] {
+            let report = check(Err(error), b"garbage", &[]);
+            assert!(!report.conforms);
+            let finding = &report.findings[0];
+            assert!(finding.mend.len() > 10, "{finding:?}");
+            assert!(!finding.problem.contains(&finding.mend), "{finding:?}");
+            assert!(report.to_string().starts_with("7 bytes"), "{report}");
+        }
+    }
 }

@@ -76,11 +76,20 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts = &self.facts;
-        writeln!(
-            f,
-            "{} {}: {} bytes, {} actions, {} calls made, the slowest took {} us",
-            facts.name, facts.version, facts.bytes, facts.actions, facts.calls, facts.slowest_us
-        )?;
+        if facts.name.is_empty() {
+            writeln!(f, "{} bytes that say nothing of themselves", facts.bytes)?;
+        } else {
+            writeln!(
+                f,
+                "{} {}: {} bytes, {} actions, {} calls made, the slowest took {} us",
+                facts.name,
+                facts.version,
+                facts.bytes,
+                facts.actions,
+                facts.calls,
+                facts.slowest_us
+            )?;
+        }
         for finding in &self.findings {
             let severity = match finding.severity {
                 Severity::Error => "error  ",
