@@ -7,6 +7,8 @@ mod publish;
 mod release;
 mod review;
 
+pub use release::{is_digest, release_to_use};
+
 use super::{api::Api, commands::Output, kit};
 use clap::Subcommand;
 use std::path::PathBuf;

@@ -31,7 +31,7 @@ pub enum Reviewing {
     },
     /// Show a release: what it may do, what the check found, and its readme.
     Release {
-        /// `acme/slack@1.2.0`, or its id.
+        /// `acme/slack@1.2.0`, `acme/slack` for the newest, or its id.
         release: String,
         /// Write its component here, and show nothing.
         #[arg(long, value_name = "FILE")]
@@ -109,10 +109,13 @@ pub async fn run(command: Reviewing, api: &Api) -> anyhow::Result<()> {
             yes,
             output,
         } => {
-            let asked = release_of(api, &release).await?;
+            let id = release_id(api, &release).await?;
+            let asked = release_of(api, &id).await?;
             eprintln!("{}", printable(&release_card(&asked)));
-            if !report_of(&asked).is_some_and(|report| report.conforms) {
-                yes.or_ask("Nobody knows that it conforms. Approve it all the same?")?;
+            match report_of(&asked) {
+                Some(report) if report.conforms => {}
+                Some(_) => yes.or_ask("It does not conform. Approve it all the same?")?,
+                None => yes.or_ask("Nobody knows whether it conforms. Approve it all the same?")?,
             }
             // What was shown is what is approved, whatever the name means by now.
             let approved = decide(api, &text(&asked["id"]), "approve", json!({})).await?;
