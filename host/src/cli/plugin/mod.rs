@@ -5,6 +5,8 @@ mod install;
 mod lock;
 mod publish;
 mod release;
+
+pub use release::{is_digest, release_to_use};
 mod review;
 
 pub use release::{is_digest, release_to_use};
