@@ -11,7 +11,11 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use tsunami_plugin_host::{Schema, adapter::Action, types::ScopeValue};
+use tsunami_plugin_host::{
+    Schema,
+    adapter::{Action, Manifest},
+    types::ScopeValue,
+};
 
 /// Violations that one answer lists.
 const VIOLATIONS_SHOWN_MAX: usize = 20;
@@ -95,17 +99,119 @@ pub async fn check_call(
     check_scopes(&config.skill_name, &config.allowed_scopes, action, params)
 }
 
-/// Refuses settings that are not what the plugin's schema says.
-pub async fn check_settings(
+/// What a configuration names of its plugin.
+pub struct Named {
+    approval_actions: Vec<String>,
+    disabled_actions: Vec<String>,
+    scopes: Vec<String>,
+}
+
+impl Named {
+    pub fn by(config: &ConfigRow) -> Self {
+        Self {
+            approval_actions: config.approval_actions.clone(),
+            disabled_actions: config.disabled_actions.clone(),
+            scopes: scopes_of(config).cloned().collect(),
+        }
+    }
+}
+
+fn scopes_of(config: &ConfigRow) -> impl Iterator<Item = &String> {
+    config
+        .allowed_scopes
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+}
+
+/// Refuses a changed configuration that does not fit the plugin. What it named `before` it may go on naming: a version
+/// that lacks an action does not take the other rules with it.
+pub async fn check(
     app: &App,
     tx: &mut TenantTx,
     config: &ConfigRow,
+    before: &Named,
 ) -> Result<(), Problem> {
     let Some(installed) = plugins::installed(app, tx, &config.skill_name).await? else {
         return Ok(());
     };
-    let schema =
-        Schema::compile(&installed.manifest.settings_schema).map_err(|e| Problem::internal(&e))?;
+    let unknown = unknown_names(&installed.manifest, config, before);
+    if !unknown.is_empty() {
+        return Err(Problem::unprocessable(
+            "unknown_name",
+            "The configuration names what the plugin does not have, and so would guard nothing; `errors` says what there is.",
+        )
+        .with_errors(unknown));
+    }
+    check_settings(&installed.manifest, config).await
+}
+
+/// Actions and scopes that are neither the plugin's nor named before.
+fn unknown_names(manifest: &Manifest, config: &ConfigRow, before: &Named) -> Vec<Violation> {
+    let skill = &config.skill_name;
+    let actions: Vec<_> = manifest
+        .actions
+        .iter()
+        .map(|action| action.name.as_str())
+        .collect();
+    let mut scopes: Vec<_> = manifest
+        .actions
+        .iter()
+        .flat_map(|action| action.scopes.iter().map(|scope| scope.name.as_str()))
+        .collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    let no_action = |list: &str, names: &[String], before: &[String]| -> Vec<Violation> {
+        let all = actions.join(", ");
+        unknown(names.iter(), &actions, before)
+            .map(|(at, name)| Violation {
+                pointer: format!("/{list}/{at}"),
+                message: format!("`{name}` is no action of `{skill}`, which has {all}"),
+            })
+            .collect()
+    };
+    let no_scope = unknown(scopes_of(config), &scopes, &before.scopes).map(|(_, name)| Violation {
+        pointer: format!(
+            "/allowed_scopes/{}",
+            name.replace('~', "~0").replace('/', "~1")
+        ),
+        message: match scopes.as_slice() {
+            [] => format!("`{name}` is no scope of `{skill}`, which has none"),
+            all => format!(
+                "`{name}` is no scope of `{skill}`, which has {}",
+                all.join(", ")
+            ),
+        },
+    });
+    let mut found = no_action(
+        "approval_actions",
+        &config.approval_actions,
+        &before.approval_actions,
+    );
+    found.extend(no_action(
+        "disabled_actions",
+        &config.disabled_actions,
+        &before.disabled_actions,
+    ));
+    found.extend(no_scope);
+    found.truncate(VIOLATIONS_SHOWN_MAX);
+    found
+}
+
+/// Those that are neither known nor named before, each with its place.
+fn unknown<'a>(
+    names: impl Iterator<Item = &'a String>,
+    known: &[&str],
+    before: &[String],
+) -> impl Iterator<Item = (usize, &'a String)> {
+    names
+        .enumerate()
+        .filter(|(_, name)| !known.contains(&name.as_str()) && !before.contains(name))
+}
+
+/// Refuses settings that are not what the plugin's schema says.
+async fn check_settings(manifest: &Manifest, config: &ConfigRow) -> Result<(), Problem> {
+    let schema = Schema::compile(&manifest.settings_schema).map_err(|e| Problem::internal(&e))?;
     let schema = Arc::new(schema);
     let violations: Vec<_> = plugins::violations(&schema, &config.settings, VIOLATIONS_SHOWN_MAX)
         .await?
@@ -155,19 +261,21 @@ async fn violations_of(
     )
 }
 
+/// A scope's values are texts, whatever the parameter is: 42 is `42`.
+fn scope_text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// The values that the action's scopes point at.
 pub fn scope_values(action: &Action, params: &Value) -> Vec<ScopeValue> {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
     let mut all = Vec::new();
     for scope in &action.scopes {
         let values = match params.pointer(&scope.pointer) {
             None => continue,
-            Some(Value::Array(values)) => values.iter().map(text).collect(),
-            Some(value) => vec![text(value)],
+            Some(Value::Array(values)) => values.iter().map(scope_text).collect(),
+            Some(value) => vec![scope_text(value)],
         };
         all.extend(values.into_iter().map(|value| ScopeValue {
             scope: scope.name.clone(),
@@ -206,7 +314,11 @@ fn check_scopes(
                 among()
             )));
         }
-        if let Some(other) = values.iter().find(|value| !allowed.contains(value)) {
+        let is_allowed = |value: &Value| {
+            let text = scope_text(value);
+            allowed.iter().any(|allowed| scope_text(allowed) == text)
+        };
+        if let Some(other) = values.iter().find(|value| !is_allowed(value)) {
             return Err(denied(format!("{other} is not among {}.", among())));
         }
     }
@@ -255,5 +367,8 @@ mod tests {
             assert!(allowed(&params), "{params}");
         }
         assert!(check_scopes("slack", &json!({}), &action(), &json!({})).is_ok());
+        let numbers = json!({ "channels": ["42"] });
+        let passes = |params: &Value| check_scopes("slack", &numbers, &action(), params).is_ok();
+        assert!(passes(&json!({ "channel": 42 })) && !passes(&json!({ "channel": 43 })));
     }
 }

@@ -361,7 +361,8 @@ pub struct SkillConfigUpdate {
     #[serde(deserialize_with = "present")]
     #[schema(value_type = Option<RateLimit>)]
     pub rate_limit: Option<Option<RateLimit>>,
-    #[schema(value_type = Option<Object>)]
+    /// By scope, the texts that are allowed.
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Vec<String>>>)]
     pub allowed_scopes: Option<serde_json::Map<String, Value>>,
     #[schema(value_type = Option<Object>)]
     pub settings: Option<serde_json::Map<String, Value>>,
@@ -411,7 +412,8 @@ async fn get_config(
 
 /// Change a skill configuration
 ///
-/// With `If-Match`, only where nobody changed it since. It holds from the next call on.
+/// With `If-Match`, only where nobody changed it since. It holds from the next call on. Where the plugin is installed,
+/// an action or a scope that it does not have is refused, unless the configuration named it before.
 #[utoipa::path(patch, path = "/skill-configs/{id}", tag = "skills", params(("id" = SkillConfigId, Path)), request_body = SkillConfigUpdate,
     responses((status = 200, body = SkillConfig), (status = 404, body = ProblemBody), (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_config(
@@ -426,8 +428,9 @@ async fn update_config(
     let mut row = store::config_by_id(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill configuration"))?;
+    let before = configs::Named::by(&row);
     apply(&mut row, update)?;
-    configs::check_settings(&app, &mut tx, &row).await?;
+    configs::check(&app, &mut tx, &row, &before).await?;
     if !store::update_config(&mut tx, &row, seen).await? {
         return Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,
@@ -459,10 +462,14 @@ fn apply(row: &mut store::ConfigRow, update: SkillConfigUpdate) -> Result<(), Pr
         row.rate_limit = limit.and_then(|l| serde_json::to_value(l).ok());
     }
     if let Some(scopes) = update.allowed_scopes {
-        if let Some((name, _)) = scopes.iter().find(|(_, values)| !values.is_array()) {
+        let texts = |values: &Value| {
+            let values = values.as_array();
+            values.is_some_and(|values| values.iter().all(Value::is_string))
+        };
+        if let Some((name, _)) = scopes.iter().find(|(_, values)| !texts(values)) {
             return Err(Problem::invalid_field(
                 &format!("/allowed_scopes/{name}"),
-                "must be a list of the values that are allowed",
+                "must be a list of the texts that are allowed",
             ));
         }
         row.allowed_scopes = Value::Object(scopes);

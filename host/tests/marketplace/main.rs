@@ -3,6 +3,7 @@
 
 mod installing;
 mod publishing;
+mod requests;
 mod revoking;
 mod seeing;
 mod world;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     let mut stories = Vec::new();
     for of in [
         publishing::stories,
+        requests::stories,
         installing::stories,
         revoking::stories,
         seeing::stories,
