@@ -78,6 +78,12 @@ impl<T: DeserializeOwned> JsonWithDigest<T> {
     }
 }
 
+/// What an Idempotency-Key binds to where the path names a thing too: the same body for another is another request.
+pub fn bound_to(id: uuid::Uuid, body_sha256: &[u8; 32]) -> [u8; 32] {
+    let bound = Sha256::new().chain_update(id.as_bytes());
+    bound.chain_update(body_sha256).finalize().into()
+}
+
 /// Serde repeats a text of the wrong kind; it may be a credential in the wrong place.
 fn without_value(message: &str) -> String {
     for (before, after) in [

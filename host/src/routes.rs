@@ -11,26 +11,27 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde_json::json;
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
         ContentBuilder, ObjectBuilder, Ref, Required, ResponseBuilder, Type,
-        path::{ParameterBuilder, ParameterIn},
+        path::{Operation, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
 
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 #[derive(OpenApi)]
@@ -133,10 +134,22 @@ fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
 /// The header that an operation reads beside the key.
 fn header_of(operation: &str) -> Option<(&'static str, String)> {
     match operation {
-        "create_task" | "create_agent" | "create_user" | "create_key" | "deploy_instance"
-        | "install_plugin" | "upgrade_plugin" | "create_publisher" | "publish_release"
-        | "store_credential" | "call_skill" => Some((
-            "Idempotency-Key",
+        "create_task"
+        | "create_agent"
+        | "create_user"
+        | "create_key"
+        | "deploy_instance"
+        | "install_plugin"
+        | "upgrade_plugin"
+        | "create_publisher"
+        | "add_publisher_key"
+        | "publish_release"
+        | "create_policy"
+        | "create_operator_policy"
+        | "create_owner_key"
+        | "store_credential"
+        | "call_skill" => Some((
+            IDEMPOTENCY_KEY,
             format!(
                 "Any text of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters. The same key with the same body is done once."
             ),
@@ -153,12 +166,26 @@ fn header_of(operation: &str) -> Option<(&'static str, String)> {
     }
 }
 
+/// The paths whose `POST` reads an `Idempotency-Key`.
+fn claiming(openapi: &utoipa::openapi::OpenApi) -> HashSet<String> {
+    let reads = |operation: &Operation| {
+        let name = operation.operation_id.as_deref().unwrap_or_default();
+        header_of(name).is_some_and(|(header, _)| header == IDEMPOTENCY_KEY)
+    };
+    let paths = openapi.paths.paths.iter();
+    paths
+        .filter(|(_, item)| item.post.as_ref().is_some_and(reads))
+        .map(|(path, _)| path.clone())
+        .collect()
+}
+
 /// The whole API, ready to serve.
 pub fn router(app: App) -> Router {
     let (routes, openapi) = api().split_for_parts();
     let openapi = described(openapi);
     let in_flight = usize::try_from(app.config().http.requests_in_flight_max).unwrap_or(usize::MAX);
-    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(in_flight));
+    let slots = Arc::new(tokio::sync::Semaphore::new(in_flight));
+    let claiming = Arc::new(claiming(&openapi));
     let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
     routes
         .route(
@@ -176,6 +203,9 @@ pub fn router(app: App) -> Router {
                 .layer(CatchPanicLayer::custom(panicked))
                 .layer(middleware::from_fn(move |request, next| {
                     bound(slots.clone(), timeout, request, next)
+                }))
+                .layer(middleware::from_fn(move |request, next| {
+                    refuse_unread_key(claiming.clone(), request, next)
                 })),
         )
         .with_state(app)
@@ -244,7 +274,7 @@ async fn name_request(request: Request, next: Next) -> Response {
 
 /// Serves so many at once, each for so long. (A live stream's answer is given at once, and so not cut off.)
 async fn bound(
-    slots: std::sync::Arc<tokio::sync::Semaphore>,
+    slots: Arc<tokio::sync::Semaphore>,
     timeout: Duration,
     request: Request,
     next: Next,
@@ -264,6 +294,26 @@ async fn bound(
         )
         .into_response(),
     }
+}
+
+/// A client that sends an `Idempotency-Key` relies on it: where it would be ignored, it is refused.
+async fn refuse_unread_key(
+    claiming: Arc<HashSet<String>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    if request.method() == Method::POST
+        && request.headers().contains_key(IDEMPOTENCY_KEY)
+        && path.is_some_and(|path| !claiming.contains(path.as_str()))
+    {
+        return Problem::bad_request(
+            "idempotency_key_not_read",
+            "This operation reads no Idempotency-Key, and would not keep to it. Send the request without one.",
+        )
+        .into_response();
+    }
+    next.run(request).await
 }
 
 #[cfg(test)]

@@ -574,8 +574,9 @@ async fn auditor(world: Arc<World>) {
 
 /// Tables that hold nothing of one tenant, or what is shared with others by design: `host/tests/marketplace` says with
 /// whom. A new one is named here, or it has a `tenant_id`.
-const OF_NO_TENANT: [&str; 9] = [
+const OF_NO_TENANT: [&str; 10] = [
     "_sqlx_migrations",
+    "operator_idempotency_keys",
     "operator_keys",
     "operator_policies",
     "plugin_components",

@@ -48,6 +48,7 @@ use crate::{
         intake::{self, Described},
     },
     problem::Problem,
+    tenants::{self, Claim},
 };
 use anyhow::Context;
 use sqlx::PgConnection;
@@ -104,6 +105,21 @@ impl PartyTx {
         match self {
             Self::Tenant(tx) => intake::bring(tx, described, bytes).await.map(|_| ()),
             Self::Operator(tx) => intake::keep(tx, described, bytes).await,
+        }
+    }
+
+    /// An Idempotency-Key, for what the party is about to create.
+    async fn claim(
+        &mut self,
+        operation: &'static str,
+        key: Option<&str>,
+        request_sha256: &[u8; 32],
+    ) -> Result<Claim, Problem> {
+        match self {
+            Self::Tenant(tx) => tenants::claim(tx, operation, key, request_sha256).await,
+            Self::Operator(tx) => {
+                tenants::claim_of_operator(tx, operation, key, request_sha256).await
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
         intake::{self, Described},
     },
     problem::{Problem, RETRY_AFTER_DEFAULT},
-    tenants::{Claim, claim},
+    tenants::Claim,
 };
 use axum::http::StatusCode;
 use semver::Version;
@@ -71,14 +71,10 @@ pub async fn publish(
     };
     let conformance = conformance::examine(app, turn(party), component).await?;
     let mut tx = PartyTx::begin(app, party).await?;
-    let id = match &mut tx {
-        PartyTx::Tenant(tx) => {
-            match claim(tx, "publish_release", idempotency.0, idempotency.1).await? {
-                Claim::Repeat(id) => return Ok(ReleaseId(id)),
-                Claim::New(id) => ReleaseId(id),
-            }
-        }
-        PartyTx::Operator(_) => ReleaseId::fresh(),
+    let (key, sha256) = idempotency;
+    let id = match tx.claim("publish_release", key, sha256).await? {
+        Claim::Repeat(id) => return Ok(ReleaseId(id)),
+        Claim::New(id) => ReleaseId(id),
     };
     let publisher = own_publisher(&mut tx, party, &submission.publisher).await?;
     let described = match (described, &pulled) {

@@ -9,7 +9,7 @@ use crate::{
     app::App,
     caller::{Caller, Operator, Permission},
     db::TenantTx,
-    extract::{IfMatch, Json, Path, Query, etag},
+    extract::{IdempotencyKey, IfMatch, Json, JsonWithDigest, Path, Query, etag},
     id::{PolicyDecisionId, PolicyId, SkillCallId, TenantId},
     page::{Page, PageRequest},
     plugins::{
@@ -17,6 +17,7 @@ use crate::{
         intake::{self, Described},
     },
     problem::{Problem, ProblemBody, Violation},
+    tenants::{Claim, claim, claim_of_operator},
 };
 use axum::{
     body::Bytes,
@@ -213,6 +214,7 @@ async fn adopt(app: &App, tx: &mut TenantTx, digest: &str) -> Result<(), Problem
 
 async fn new_row(
     connection: &mut PgConnection,
+    id: PolicyId,
     new: NewPolicy,
     by: &str,
     now: OffsetDateTime,
@@ -222,7 +224,7 @@ async fn new_row(
     let manifest = manifest_of(connection, &new.digest).await?;
     check_settings(&manifest, settings.clone()).await?;
     Ok(PolicyRow {
-        id: PolicyId::fresh(),
+        id,
         position: new.position,
         name: manifest.name.clone(),
         digest: new.digest,
@@ -398,12 +400,23 @@ struct NoQuery {}
 async fn create_policy(
     State(app): State<App>,
     caller: Caller,
-    Json(new): Json<NewPolicy>,
+    IdempotencyKey(key): IdempotencyKey,
+    body: JsonWithDigest<NewPolicy>,
 ) -> Result<(StatusCode, Response), Problem> {
     caller.require(Permission::Manage)?;
+    let new = body.value;
     let mut tx = app.db().tenant(caller.tenant).await?;
+    let id = match claim(&mut tx, "create_policy", key.as_deref(), &body.sha256).await? {
+        Claim::New(id) => PolicyId(id),
+        Claim::Repeat(id) => {
+            let row = store::tenant::get(&mut tx, PolicyId(id)).await?;
+            let row = row.ok_or_else(|| Problem::not_found("policy"))?;
+            let policy = present(row, super::Source::Tenant);
+            return Ok((StatusCode::CREATED, tagged(policy)));
+        }
+    };
     adopt(&app, &mut tx, &new.digest).await?;
-    let row = new_row(&mut tx, new, &caller.name, app.clock().now()).await?;
+    let row = new_row(&mut tx, id, new, &caller.name, app.clock().now()).await?;
     if is_full(&store::tenant::all(&mut tx).await?) {
         return Err(too_many());
     }
@@ -651,11 +664,23 @@ async fn list_operator_policies(
 async fn create_operator_policy(
     State(app): State<App>,
     operator: Operator,
-    Json(new): Json<NewPolicy>,
+    IdempotencyKey(key): IdempotencyKey,
+    body: JsonWithDigest<NewPolicy>,
 ) -> Result<(StatusCode, Response), Problem> {
+    let new = body.value;
     app.revocations().refuse_revoked(&new.digest)?;
     let mut tx = app.db().system().await?;
-    let row = new_row(&mut tx, new, &operator.name, app.clock().now()).await?;
+    let operation = "create_operator_policy";
+    let id = match claim_of_operator(&mut tx, operation, key.as_deref(), &body.sha256).await? {
+        Claim::New(id) => PolicyId(id),
+        Claim::Repeat(id) => {
+            let row = store::operator::get(&mut tx, PolicyId(id)).await?;
+            let row = row.ok_or_else(|| Problem::not_found("policy"))?;
+            let policy = present(row, super::Source::Operator);
+            return Ok((StatusCode::CREATED, tagged(policy)));
+        }
+    };
+    let row = new_row(&mut tx, id, new, &operator.name, app.clock().now()).await?;
     if is_full(&store::operator::all(&mut tx).await?) {
         return Err(too_many());
     }

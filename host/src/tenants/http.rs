@@ -1,11 +1,11 @@
 //! `/tenants` (operators), `/tenant`, `/users` and `/api-keys`.
 
-use super::{Claim, claim, keys, store};
+use super::{Claim, claim, claim_of_operator, keys, store};
 use crate::{
     app::App,
     caller::{Caller, Operator, Permission, Role},
     db::violated_constraint,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, bound_to},
     id::{ApiKeyId, TenantId, UserId},
     page::{Page, PageQuery},
     problem::{Problem, ProblemBody},
@@ -92,7 +92,7 @@ async fn create_tenant(
         })?;
     let key = keys::NewKey::generate(keys::Kind::Tenant);
     let by = format!("operator {}", operator.name);
-    store::insert_owner_key(&mut tx, row.id, "first owner", &key, &by).await?;
+    store::insert_owner_key(&mut tx, ApiKeyId::fresh(), row.id, "first owner", &key, &by).await?;
     tx.commit().await?;
     Ok((
         StatusCode::CREATED,
@@ -120,20 +120,40 @@ async fn create_owner_key(
     State(app): State<App>,
     operator: Operator,
     Path(tenant): Path<TenantId>,
-    Json(new): Json<NewOwnerKey>,
+    IdempotencyKey(idempotency): IdempotencyKey,
+    body: JsonWithDigest<NewOwnerKey>,
 ) -> Result<(StatusCode, Json<CreatedApiKey>), Problem> {
+    let bound = bound_to(tenant.uuid(), &body.sha256);
+    let new = body.value;
     let name = new.name.as_deref().unwrap_or("owner, made anew");
     Problem::check_length("/name", name, 1, 200)?;
+    let mut tx = app.db().system().await?;
+    let claimed =
+        claim_of_operator(&mut tx, "create_owner_key", idempotency.as_deref(), &bound).await?;
+    let id = match claimed {
+        Claim::New(id) => ApiKeyId(id),
+        Claim::Repeat(id) => {
+            let row = store::key_of_any_tenant(&mut tx, ApiKeyId(id))
+                .await?
+                .ok_or_else(|| Problem::not_found("API key"))?;
+            return Ok((
+                StatusCode::CREATED,
+                Json(CreatedApiKey {
+                    api_key: row.into(),
+                    secret: None,
+                }),
+            ));
+        }
+    };
     let key = keys::NewKey::generate(keys::Kind::Tenant);
     let by = format!("operator {}", operator.name);
-    let mut tx = app.db().system().await?;
-    store::insert_owner_key(&mut tx, tenant, name, &key, &by)
+    store::insert_owner_key(&mut tx, id, tenant, name, &key, &by)
         .await
         .map_err(|e| match violated_constraint(&e) {
             Some("api_keys_tenant_id_fkey") => Problem::not_found("tenant"),
             _ => e.into(),
         })?;
-    let row = store::find_key(&mut tx, &key.prefix)
+    let row = store::key_of_any_tenant(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::internal(&"a key vanished"))?;
     tx.commit().await?;

@@ -27,8 +27,8 @@ mod store;
 use crate::{
     app::App,
     caller::{Caller, Operator, Role},
-    db::TenantTx,
-    id::{ApiKeyId, OperatorKeyId, TenantId},
+    db::{SystemTx, TenantTx},
+    id::{ApiKeyId, OperatorKeyId},
     problem::Problem,
 };
 use keys::PresentedKey;
@@ -115,12 +115,6 @@ pub async fn create_operator_key(app: &App, name: &str) -> Result<String, sqlx::
     Ok(key.text().to_owned())
 }
 
-/// Every tenant, oldest first: for the jobs that go round all of them.
-pub async fn all(app: &App) -> Result<Vec<TenantId>, sqlx::Error> {
-    let mut tx = app.db().system().await?;
-    store::all_tenants(&mut tx).await
-}
-
 /// What became of an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
@@ -148,7 +142,36 @@ pub async fn claim(
     if store::insert_idempotency_key(tx, operation, key, request_sha256, fresh).await? {
         return Ok(Claim::New(fresh));
     }
-    let earlier = store::find_idempotency_key(tx, operation, key).await?;
+    repeat(
+        &store::find_idempotency_key(tx, operation, key).await?,
+        request_sha256,
+    )
+}
+
+/// The same for what an operator creates, who has no tenant.
+///
+/// # Errors
+/// 422 where the key came before with another body.
+pub async fn claim_of_operator(
+    tx: &mut SystemTx,
+    operation: &'static str,
+    key: Option<&str>,
+    request_sha256: &[u8; 32],
+) -> Result<Claim, Problem> {
+    let fresh = ApiKeyId::fresh().uuid();
+    let Some(key) = key else {
+        return Ok(Claim::New(fresh));
+    };
+    if store::insert_operator_idempotency_key(tx, operation, key, request_sha256, fresh).await? {
+        return Ok(Claim::New(fresh));
+    }
+    repeat(
+        &store::find_operator_idempotency_key(tx, operation, key).await?,
+        request_sha256,
+    )
+}
+
+fn repeat(earlier: &store::IdempotencyRow, request_sha256: &[u8; 32]) -> Result<Claim, Problem> {
     if earlier.request_sha256 != request_sha256 {
         return Err(Problem::unprocessable(
             "idempotency_key_reused",

@@ -63,6 +63,18 @@ pub async fn find_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<KeyRow>>
     .await
 }
 
+pub async fn key_of_any_tenant(tx: &mut SystemTx, id: ApiKeyId) -> Result<Option<KeyRow>> {
+    sqlx::query_as!(
+        KeyRow,
+        r#"select id as "id: ApiKeyId", tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId", name, prefix,
+                  secret_sha256, roles, created_by, expires_at, last_used_at, revoked_at, created_at
+           from api_keys where id = $1"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
 pub async fn touch_key(tx: &mut SystemTx, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
     sqlx::query!(
         "update api_keys set last_used_at = $2 where id = $1",
@@ -115,12 +127,6 @@ pub async fn insert_operator_key(
     .execute(&mut **tx)
     .await?;
     Ok(())
-}
-
-pub async fn all_tenants(tx: &mut SystemTx) -> Result<Vec<TenantId>> {
-    sqlx::query_scalar!(r#"select id as "id: TenantId" from tenants order by id"#)
-        .fetch_all(&mut **tx)
-        .await
 }
 
 pub async fn insert_tenant(
@@ -196,6 +202,7 @@ pub async fn insert_key(tx: &mut TenantTx, new: KeyInsert<'_>) -> Result<()> {
 /// An owner's key of a tenant where nobody could make it: it was just made, or its last key is lost.
 pub async fn insert_owner_key(
     tx: &mut SystemTx,
+    id: ApiKeyId,
     tenant: TenantId,
     name: &str,
     key: &NewKey,
@@ -204,7 +211,7 @@ pub async fn insert_owner_key(
     sqlx::query!(
         "insert into api_keys (id, tenant_id, name, prefix, secret_sha256, roles, created_by)
          values ($1, $2, $3, $4, $5, array['owner'], $6)",
-        ApiKeyId::fresh().uuid(),
+        id.uuid(),
         tenant.uuid(),
         name,
         key.prefix,
@@ -325,6 +332,41 @@ pub async fn find_idempotency_key(
     sqlx::query_as!(
         IdempotencyRow,
         "select request_sha256, resource_id from idempotency_keys where operation = $1 and key = $2",
+        operation,
+        key
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
+pub async fn insert_operator_idempotency_key(
+    tx: &mut SystemTx,
+    operation: &str,
+    key: &str,
+    sha256: &[u8; 32],
+    resource: Uuid,
+) -> Result<bool> {
+    let inserted = sqlx::query!(
+        "insert into operator_idempotency_keys (operation, key, request_sha256, resource_id)
+         values ($1, $2, $3, $4) on conflict do nothing",
+        operation,
+        key,
+        sha256.as_slice(),
+        resource
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+pub async fn find_operator_idempotency_key(
+    tx: &mut SystemTx,
+    operation: &str,
+    key: &str,
+) -> Result<IdempotencyRow> {
+    sqlx::query_as!(
+        IdempotencyRow,
+        "select request_sha256, resource_id from operator_idempotency_keys where operation = $1 and key = $2",
         operation,
         key
     )

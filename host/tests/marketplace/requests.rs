@@ -1,12 +1,15 @@
 //! What the API makes of a request that is not quite what somebody meant.
 
 use crate::{Stage, Stories, story, world::World};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tsunami_provenance::PrivateKey;
 use tsunami_tests::{
     api::{Answer, Api},
     chameleon::{chameleon, guise},
     company::text,
+    component,
 };
 
 pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
@@ -16,6 +19,99 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
         "a_rule_that_would_guard_nothing_is_refused",
         mistyped_rules,
     );
+    story(
+        stories,
+        stage,
+        "an_idempotency_key_is_kept_to_or_refused",
+        keys,
+    );
+}
+
+/// Once more under the same key.
+async fn post_once(api: &Api, path: &str, body: &Value, key: &str) -> Answer {
+    let request = api.request(Method::POST, path).json(body);
+    Api::send(request.header("idempotency-key", key)).await
+}
+
+async fn keys(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    for (api, policies) in [
+        (&world.acme, "/policies"),
+        (&world.operator, "/operator-policies"),
+    ] {
+        let brought = api
+            .upload(
+                &format!("{policies}/components"),
+                component("delegation_depth"),
+            )
+            .await
+            .ok();
+        let settings = brought["examples"][0].clone();
+        let policy = json!({ "digest": brought["digest"], "settings": settings });
+        let first = post_once(api, policies, &policy, "a").await.ok();
+        let again = post_once(api, policies, &policy, "a").await;
+        assert_eq!(again.headers["etag"], "\"1\"");
+        assert_eq!(again.ok()["id"], first["id"], "{policies}");
+        let other =
+            json!({ "digest": brought["digest"], "settings": policy["settings"], "position": 7 });
+        let reused = post_once(api, policies, &other, "a").await;
+        assert_eq!(reused.problem(422), "idempotency_key_reused");
+        let second = post_once(api, policies, &policy, "b").await.ok();
+        assert_ne!(second["id"], first["id"]);
+        let chain = api.get(policies).await.ok();
+        let of_ours = |policy: &&Value| policy["id"] == first["id"] || policy["id"] == second["id"];
+        assert_eq!(
+            chain["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(of_ours)
+                .count(),
+            2
+        );
+    }
+    // For an operator as for a tenant.
+    for (api, namespace) in [(&world.acme, "acme"), (&world.operator, "us")] {
+        let publisher = json!({ "namespace": namespace, "name": "Ours" });
+        let made = post_once(api, "/marketplace/publishers", &publisher, "a")
+            .await
+            .ok();
+        let again = post_once(api, "/marketplace/publishers", &publisher, "a")
+            .await
+            .ok();
+        assert_eq!(again["id"], made["id"]);
+        let path = format!("/marketplace/publishers/{}/keys", text(&made["id"]));
+        let key = json!({ "name": "a machine", "public_key": PrivateKey::generate().public().to_string() });
+        let first = post_once(api, &path, &key, "a").await.ok();
+        let again = post_once(api, &path, &key, "a").await.ok();
+        assert_eq!(again["keys"], first["keys"]);
+        assert_eq!(first["keys"].as_array().map(Vec::len), Some(1), "{first}");
+    }
+    // A secret is in the first answer alone; the same for another tenant is another request.
+    let [acme, globex] = [
+        world.tenant(&world.acme).await,
+        world.tenant(&world.globex).await,
+    ];
+    let path = format!("/tenants/{acme}/owner-keys");
+    let made = post_once(&world.operator, &path, &json!({}), "a")
+        .await
+        .ok();
+    let again = post_once(&world.operator, &path, &json!({}), "a")
+        .await
+        .ok();
+    assert_eq!(again["api_key"]["id"], made["api_key"]["id"]);
+    assert!(
+        made["secret"].is_string() && again["secret"].is_null(),
+        "{again}"
+    );
+    let path = format!("/tenants/{globex}/owner-keys");
+    let other = post_once(&world.operator, &path, &json!({}), "a").await;
+    assert_eq!(other.problem(422), "idempotency_key_reused");
+    // Where it is not read it is not ignored.
+    let new = json!({ "name": "initech", "slug": "initech" });
+    let refused = post_once(&world.operator, "/tenants", &new, "a").await;
+    assert_eq!(refused.problem(400), "idempotency_key_not_read");
+    world.operator.post("/tenants", &new).await.ok();
 }
 
 async fn only_config(api: &Api) -> Value {

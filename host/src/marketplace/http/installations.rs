@@ -4,7 +4,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission},
     db::TenantTx,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, bound_to},
     id::{InstallationId, ReleaseId},
     marketplace::installations::{self, Person},
     plugins::{
@@ -310,18 +310,9 @@ async fn upgrade_plugin(
 ) -> Result<Json<InstalledPlugin>, Problem> {
     caller.require(Permission::Manage)?;
     let asked = body.value;
-    let mut bound = Sha256::new();
-    bound.update(id.uuid().as_bytes());
-    bound.update(body.sha256);
+    let bound = bound_to(id.uuid(), &body.sha256);
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let new = match claim(
-        &mut tx,
-        "upgrade_plugin",
-        key.as_deref(),
-        &bound.finalize().into(),
-    )
-    .await?
-    {
+    let new = match claim(&mut tx, "upgrade_plugin", key.as_deref(), &bound).await? {
         Claim::Repeat(new) => {
             let found = installed::find(&mut tx, InstallationId(new)).await?;
             // Where there was nothing to upgrade to, nothing new was made.

@@ -5,7 +5,7 @@ use crate::{
     app::App,
     caller::{Party, Permission},
     db::violated_constraint,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, bound_to},
     id::{PublisherId, PublisherKeyId},
     marketplace::{
         PartyTx,
@@ -14,7 +14,7 @@ use crate::{
     page::{Page, PageQuery},
     plugins::consent::ConsentIdentity,
     problem::{Problem, ProblemBody},
-    tenants::{Claim, claim},
+    tenants::Claim,
 };
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -134,11 +134,10 @@ async fn create_publisher(
     check_namespace(&new.namespace, &party)?;
     Problem::check_length("/name", &new.name, 1, 200)?;
     let mut tx = PartyTx::begin(&app, &party).await?;
-    let id = match &mut tx {
-        PartyTx::Tenant(tx) => claim(tx, "create_publisher", key.as_deref(), &body.sha256).await?,
-        PartyTx::Operator(_) => Claim::New(PublisherId::fresh().uuid()),
-    };
-    let id = match id {
+    let id = match tx
+        .claim("create_publisher", key.as_deref(), &body.sha256)
+        .await?
+    {
         Claim::Repeat(id) => PublisherId(id),
         Claim::New(id) => {
             insert(&mut tx, &party, PublisherId(id), &new).await?;
@@ -291,9 +290,12 @@ async fn add_publisher_key(
     State(app): State<App>,
     party: Party,
     Path(id): Path<PublisherId>,
-    Json(new): Json<NewPublisherKey>,
+    IdempotencyKey(idempotency): IdempotencyKey,
+    body: JsonWithDigest<NewPublisherKey>,
 ) -> Result<(StatusCode, Json<Publisher>), Problem> {
     party.require(Permission::Manage)?;
+    let bound = bound_to(id.uuid(), &body.sha256);
+    let new = body.value;
     Problem::check_length("/name", &new.name, 1, 200)?;
     let key = PublicKey::parse(&new.public_key).map_err(|e| {
         Problem::unprocessable("invalid_key", format!("`public_key` cannot be used: {e}."))
@@ -301,16 +303,22 @@ async fn add_publisher_key(
     let mut tx = PartyTx::begin(&app, &party).await?;
     let row = visible_publisher(&mut tx, id).await?;
     must_own(&party, row.owner_tenant_id)?;
+    let claimed = tx.claim("add_publisher_key", idempotency.as_deref(), &bound);
+    let Claim::New(key_id) = claimed.await? else {
+        return Ok((
+            StatusCode::CREATED,
+            Json(present(&mut tx, &party, row).await?),
+        ));
+    };
     if store::keys(&mut tx, id).await?.len() >= KEYS_MAX {
         return Err(Problem::conflict(
             "too_many_keys",
             format!("The publisher has {KEYS_MAX} keys, which is the most."),
         ));
     }
-    let key_id = PublisherKeyId::fresh();
     store::insert_key(
         &mut tx,
-        key_id,
+        PublisherKeyId(key_id),
         id,
         &new.name,
         &key.to_bytes(),
