@@ -36,8 +36,9 @@ pub struct Violation {
 #[derive(Serialize, serde::Deserialize, Debug, utoipa::ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody {
-    /// A link to what the code means.
+    /// `about:blank`: nothing is to be had of it beyond the status. `code` says which problem it is.
     pub r#type: String,
+    /// The status in words.
     pub title: String,
     pub status: u16,
     /// Stable; branch on this.
@@ -52,6 +53,9 @@ pub struct ProblemBody {
     #[schema(ignore)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
+
+/// The media type of every refusal.
+pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// How long a client should wait where we cannot know better.
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
@@ -171,8 +175,12 @@ impl std::error::Error for Problem {}
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = ProblemBody {
-            r#type: format!("/problems#{}", self.code),
-            title: self.code.replace('_', " "),
+            r#type: "about:blank".to_owned(),
+            title: self
+                .status
+                .canonical_reason()
+                .unwrap_or_default()
+                .to_owned(),
             status: self.status.as_u16(),
             code: self.code.to_owned(),
             detail: self.detail,
@@ -182,10 +190,9 @@ impl IntoResponse for Problem {
         };
         let text = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, text).into_response();
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
             response
@@ -208,5 +215,27 @@ impl From<sqlx::Error> for Problem {
             return Self::unavailable(what, RETRY_AFTER_DEFAULT);
         }
         Self::internal(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_without_a_page_of_its_own_is_named_after_its_status() {
+        let response = Problem::conflict("name_taken", "Choose another name.").into_response();
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await;
+        let body: ProblemBody = serde_json::from_slice(&bytes.unwrap()).unwrap();
+        assert_eq!(
+            (
+                body.r#type.as_str(),
+                body.title.as_str(),
+                body.code.as_str()
+            ),
+            ("about:blank", "Conflict", "name_taken")
+        );
     }
 }
