@@ -18,6 +18,7 @@ pub mod db;
 mod drain;
 pub mod extract;
 pub mod id;
+mod openapi;
 pub mod outbound;
 pub mod outbox;
 pub mod page;

@@ -4,9 +4,11 @@ use crate::{
     agents,
     app::App,
     drain::drain_after,
-    extract::{IDEMPOTENCY_KEY_CHARS_MAX, Json},
-    instances, marketplace, oauth, plugins, policies,
-    problem::{Problem, ProblemBody, REQUEST_ID},
+    extract::Json,
+    instances, marketplace, oauth,
+    openapi::{ApiDoc, IDEMPOTENCY_KEY, described, header_of},
+    plugins, policies,
+    problem::{Problem, REQUEST_ID},
     skills, tasks, tenants, vault,
 };
 use axum::{
@@ -21,42 +23,10 @@ use serde_json::json;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::{
-    Modify, OpenApi,
-    openapi::{
-        ContentBuilder, ObjectBuilder, Ref, Required, ResponseBuilder, Type,
-        path::{Operation, ParameterBuilder, ParameterIn},
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-    },
-};
+use utoipa::{OpenApi, openapi::path::Operation};
 use utoipa_axum::router::OpenApiRouter;
 
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "ServiceTsunami Skills Gateway", description = "Lets a company's AI agents act on outside services under the company's own rules."),
-    modifiers(&BearerKey),
-    components(schemas(ProblemBody, tasks::DelegatedTask)),
-    security(("api_key" = [])),
-)]
-struct ApiDoc;
-
-struct BearerKey;
-
-impl Modify for BearerKey {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("tsk_...")
-            .build();
-        openapi
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("api_key", SecurityScheme::Http(scheme));
-    }
-}
 
 fn api() -> OpenApiRouter<App> {
     let v1 = OpenApiRouter::new()
@@ -77,93 +47,6 @@ fn api() -> OpenApiRouter<App> {
 /// The API's description, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     described(api().into_openapi())
-}
-
-/// With what is true of every operation: how it refuses, and the headers that it takes.
-fn described(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    let refusals = [
-        ("400", "The request is not well-formed."),
-        ("401", "There is no API key, or it is not valid."),
-        ("403", "The key's roles do not allow it."),
-        (
-            "503",
-            "Something that it needs is away; `Retry-After` says when to come again.",
-        ),
-    ];
-    for item in openapi.paths.paths.values_mut() {
-        for operation in [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.patch,
-            &mut item.delete,
-        ] {
-            let Some(operation) = operation else { continue };
-            for (status, description) in refusals {
-                let content = ContentBuilder::new()
-                    .schema(Some(Ref::from_schema_name("Problem")))
-                    .build();
-                let response = ResponseBuilder::new()
-                    .description(description)
-                    .content("application/problem+json", content)
-                    .build();
-                let responses = &mut operation.responses.responses;
-                responses
-                    .entry(status.to_owned())
-                    .or_insert(response.into());
-            }
-            let name = operation.operation_id.as_deref().unwrap_or_default();
-            if let Some((header, about)) = header_of(name) {
-                let parameter = ParameterBuilder::new()
-                    .name(header)
-                    .parameter_in(ParameterIn::Header)
-                    .required(Required::False)
-                    .description(Some(about))
-                    .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-                    .build();
-                operation
-                    .parameters
-                    .get_or_insert_default()
-                    .push(parameter.into());
-            }
-        }
-    }
-    openapi
-}
-
-/// The header that an operation reads beside the key.
-fn header_of(operation: &str) -> Option<(&'static str, String)> {
-    match operation {
-        "create_task"
-        | "create_agent"
-        | "create_user"
-        | "create_key"
-        | "deploy_instance"
-        | "install_plugin"
-        | "upgrade_plugin"
-        | "create_publisher"
-        | "add_publisher_key"
-        | "publish_release"
-        | "create_policy"
-        | "create_operator_policy"
-        | "create_owner_key"
-        | "store_credential"
-        | "call_skill" => Some((
-            IDEMPOTENCY_KEY,
-            format!(
-                "Any text of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters. The same key with the same body is done once."
-            ),
-        )),
-        "update_config" | "update_policy" | "update_operator_policy" => Some((
-            "If-Match",
-            "The `ETag` that was read: refused if it changed meanwhile.".to_owned(),
-        )),
-        "read_trace" => Some((
-            "Last-Event-ID",
-            "With `Accept: text/event-stream`: where the stream goes on.".to_owned(),
-        )),
-        _ => None,
-    }
 }
 
 /// The paths whose `POST` reads an `Idempotency-Key`.
@@ -314,32 +197,4 @@ async fn refuse_unread_key(
         .into_response();
     }
     next.run(request).await
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
-        match value {
-            Value::Object(fields) => {
-                found.extend(fields.get("$ref").and_then(Value::as_str));
-                fields.values().for_each(|field| references(field, found));
-            }
-            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn every_reference_of_the_description_leads_somewhere() {
-        let document = serde_json::to_value(super::openapi()).unwrap();
-        let mut found = Vec::new();
-        references(&document, &mut found);
-        assert!(found.len() > 100, "{}", found.len());
-        for reference in found {
-            let pointer = reference.strip_prefix('#').unwrap_or(reference);
-            assert!(document.pointer(pointer).is_some(), "{reference}");
-        }
-    }
 }

@@ -51,6 +51,7 @@ pub struct Operation {
     /// Below `/api/v1`.
     pub path: String,
     pub has_body: bool,
+    whose: Whose,
 }
 
 /// An id that nothing has.
@@ -81,6 +82,7 @@ fn operations_of(document: &Value) -> Vec<Operation> {
                 method: method.to_uppercase().parse().expect("a method"),
                 path: path.trim_start_matches("/api/v1").to_owned(),
                 has_body: operation.get("requestBody").is_some(),
+                whose: whose(operation),
             });
         }
     }
@@ -143,20 +145,22 @@ pub fn body_of(operation: &str) -> Value {
 }
 
 /// Whose keys an operation takes.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Tenants,
     Operators,
     Both,
 }
 
-fn whose(operation: &Operation) -> Whose {
-    match operation.id.as_str() {
-        "approve_release" | "reject_release" | "revoke_component" => Whose::Operators,
-        "get_consent" | "list_notices" => Whose::Tenants,
-        _ if operation.path.starts_with("/marketplace/") => Whose::Both,
-        _ if operation.path.starts_with("/tenants") => Whose::Operators,
-        _ if operation.path.starts_with("/operator-") => Whose::Operators,
+/// As the description says; `keys_are_asked_for` holds it to that.
+fn whose(operation: &Value) -> Whose {
+    let takes = |key: &str| {
+        let mut all = operation["security"].as_array().into_iter().flatten();
+        all.any(|one| one.get(key).is_some())
+    };
+    match (takes("api_key"), takes("operator_key")) {
+        (false, true) => Whose::Operators,
+        (true, true) => Whose::Both,
         _ => Whose::Tenants,
     }
 }
@@ -269,7 +273,7 @@ async fn nothing_is_found(world: Arc<World>) {
             }
             continue;
         };
-        if whose(&operation) == Whose::Operators && !belongings.contains_key(collection) {
+        if operation.whose == Whose::Operators && !belongings.contains_key(collection) {
             let path = operation.path_to(NOBODYS);
             let answer = ask(&intruder.owner, &operation, &path).await;
             assert_eq!(answer.problem(404), "not_found", "{}", operation.id);
@@ -520,7 +524,7 @@ async fn keys_are_asked_for(world: Arc<World>) {
     for operation in operations(&nobody).await {
         let path = operation.path_to(NOBODYS);
         // An operator runs the gateway and sees nothing inside a tenant; for a tenant's key, its operations do not exist.
-        let whose = whose(&operation);
+        let whose = operation.whose;
         for api in [&nobody, &guess, &nobody.with_key("nonsense")] {
             if whose == Whose::Operators && api.key.starts_with("tsk_") {
                 continue;
@@ -550,7 +554,7 @@ async fn auditor(world: Arc<World>) {
         .ok();
     let auditor = world.gateway.anybody().with_key(&text(&key["secret"]));
     for operation in operations(&auditor).await {
-        if whose(&operation) == Whose::Operators {
+        if operation.whose == Whose::Operators {
             continue;
         }
         let path = operation.path_to(NOBODYS);

@@ -626,7 +626,7 @@ async fn list_policy_decisions(
 // ---- of the operator ------------------------------------------------------------------------------------------------
 
 /// Bring a policy's component, for every tenant
-#[utoipa::path(post, path = "/operator-policies/components", tag = "operators",
+#[utoipa::path(post, path = "/operator-policies/components", tag = "operators", security(("operator_key" = [])),
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component"),
     responses((status = 201, body = PolicyComponent), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn add_operator_policy_component(
@@ -642,7 +642,7 @@ async fn add_operator_policy_component(
 }
 
 /// The operator's part of the chain
-#[utoipa::path(get, path = "/operator-policies", tag = "operators", responses((status = 200, body = PolicyChain)))]
+#[utoipa::path(get, path = "/operator-policies", tag = "operators", security(("operator_key" = [])), responses((status = 200, body = PolicyChain)))]
 async fn list_operator_policies(
     State(app): State<App>,
     _: Operator,
@@ -659,7 +659,7 @@ async fn list_operator_policies(
 }
 
 /// Put a policy before every tenant's calls
-#[utoipa::path(post, path = "/operator-policies", tag = "operators", request_body = NewPolicy,
+#[utoipa::path(post, path = "/operator-policies", tag = "operators", security(("operator_key" = [])), request_body = NewPolicy,
     responses((status = 201, body = Policy), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn create_operator_policy(
     State(app): State<App>,
@@ -693,7 +693,7 @@ async fn create_operator_policy(
 }
 
 /// One of the operator's policies
-#[utoipa::path(get, path = "/operator-policies/{id}", tag = "operators", params(("id" = PolicyId, Path)),
+#[utoipa::path(get, path = "/operator-policies/{id}", tag = "operators", security(("operator_key" = [])), params(("id" = PolicyId, Path)),
     responses((status = 200, body = Policy), (status = 404, body = ProblemBody)))]
 async fn get_operator_policy(
     State(app): State<App>,
@@ -707,7 +707,7 @@ async fn get_operator_policy(
 }
 
 /// Change one of the operator's policies
-#[utoipa::path(patch, path = "/operator-policies/{id}", tag = "operators", params(("id" = PolicyId, Path)), request_body = PolicyUpdate,
+#[utoipa::path(patch, path = "/operator-policies/{id}", tag = "operators", security(("operator_key" = [])), params(("id" = PolicyId, Path)), request_body = PolicyUpdate,
     responses((status = 200, body = Policy), (status = 404, body = ProblemBody), (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_operator_policy(
     State(app): State<App>,
@@ -733,7 +733,7 @@ async fn update_operator_policy(
 }
 
 /// Take one of the operator's policies out of every chain
-#[utoipa::path(delete, path = "/operator-policies/{id}", tag = "operators", params(("id" = PolicyId, Path)),
+#[utoipa::path(delete, path = "/operator-policies/{id}", tag = "operators", security(("operator_key" = [])), params(("id" = PolicyId, Path)),
     responses((status = 204), (status = 404, body = ProblemBody)))]
 async fn remove_operator_policy(
     State(app): State<App>,

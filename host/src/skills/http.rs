@@ -115,13 +115,21 @@ impl From<store::CallRow> for SkillCall {
     }
 }
 
+/// The call as it was made; or, of a dry run, what would happen.
+#[derive(Serialize, ToSchema, Debug)]
+#[serde(untagged)]
+pub enum CallAnswer {
+    Call(Box<SkillCall>),
+    DryRun(Box<DryRun>),
+}
+
 /// Call a skill
 ///
 /// Answers when the service has. Where a person must agree first, or the instance is away, answers 202 and the call
 /// goes on by itself. With an Idempotency-Key, the same call sent again has no second effect and gets the same answer.
 #[utoipa::path(post, path = "/skills/{skill}/{action}", tag = "skills",
     params(("skill" = String, Path), ("action" = String, Path), CallQuery), request_body = CallBody,
-    responses((status = 200, body = SkillCall, description = "Done; with `dry_run=true` a DryRun"), (status = 202, body = SkillCall),
+    responses((status = 200, body = CallAnswer, description = "Done; with `dry_run=true`, what would be done"), (status = 202, body = SkillCall),
         (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody),
         (status = 429, body = ProblemBody), (status = 502, body = ProblemBody), (status = 503, body = ProblemBody)))]
 async fn call_skill(
@@ -147,7 +155,7 @@ async fn call_skill(
     };
     if query.dry_run {
         let shown: DryRun = dry_run(&app, caller.tenant, &request).await?;
-        return Ok(Json(shown).into_response());
+        return Ok(Json(CallAnswer::DryRun(Box::new(shown))).into_response());
     }
     // It goes on though the client hangs up: what is sent must be noted.
     let run = tokio::spawn(make(app.clone(), caller.tenant, request));
@@ -193,7 +201,7 @@ fn who(caller: &Caller) -> Who {
 
 fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
     match outcome {
-        Outcome::Succeeded { .. } => Ok(Json(call).into_response()),
+        Outcome::Succeeded { .. } => Ok(Json(CallAnswer::Call(Box::new(call))).into_response()),
         Outcome::AwaitingApproval { .. } | Outcome::Waiting { .. } => {
             let location = [(
                 HeaderName::from_static("location"),

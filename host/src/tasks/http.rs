@@ -266,7 +266,9 @@ async fn get_task(
 /// With `Accept: text/event-stream`, live: each step as an event whose id is its number, until the task ends.
 /// `Last-Event-ID` goes on after a step; 204 says that nothing comes after it, and not to ask again.
 #[utoipa::path(get, path = "/agent-tasks/{id}/trace", tag = "tasks", params(("id" = TaskId, Path)),
-    responses((status = 200, body = Vec<TraceStep>), (status = 204, description = "The task has ended, and `Last-Event-ID` is its last step."),
+    responses((status = 200, description = "The steps so far; as a stream, each step's JSON as the data of an event",
+            content((Vec<TraceStep> = "application/json"), (String = "text/event-stream"))),
+        (status = 204, description = "The task has ended, and `Last-Event-ID` is its last step."),
         (status = 404, body = ProblemBody)))]
 async fn read_trace(
     State(app): State<App>,

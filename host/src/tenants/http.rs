@@ -68,7 +68,7 @@ pub struct CreatedTenant {
 /// Create a tenant
 ///
 /// For operators. The answer holds the first owner's API key, once.
-#[utoipa::path(post, path = "/tenants", tag = "tenants", request_body = NewTenant,
+#[utoipa::path(post, path = "/tenants", tag = "tenants", security(("operator_key" = [])), request_body = NewTenant,
     responses((status = 201, body = CreatedTenant), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn create_tenant(
     State(app): State<App>,
@@ -114,7 +114,7 @@ pub struct NewOwnerKey {
 ///
 /// For operators, where the first one was lost. The answer holds the key itself, once. The tenant's people see it in
 /// their list, with the operator who made it, and can revoke it.
-#[utoipa::path(post, path = "/tenants/{id}/owner-keys", tag = "tenants", params(("id" = TenantId, Path)), request_body = NewOwnerKey,
+#[utoipa::path(post, path = "/tenants/{id}/owner-keys", tag = "tenants", security(("operator_key" = [])), params(("id" = TenantId, Path)), request_body = NewOwnerKey,
     responses((status = 201, body = CreatedApiKey), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn create_owner_key(
     State(app): State<App>,
@@ -170,7 +170,7 @@ async fn create_owner_key(
 /// List the tenants
 ///
 /// For operators.
-#[utoipa::path(get, path = "/tenants", tag = "tenants", params(PageQuery), responses((status = 200, body = Page<Tenant>)))]
+#[utoipa::path(get, path = "/tenants", tag = "tenants", security(("operator_key" = [])), params(PageQuery), responses((status = 200, body = Page<Tenant>)))]
 async fn list_tenants(
     State(app): State<App>,
     _: Operator,

@@ -121,7 +121,7 @@ pub struct NewPublisherKey {
 /// Register a publisher
 ///
 /// It belongs to the caller's tenant, or to the operators.
-#[utoipa::path(post, path = "/marketplace/publishers", tag = "marketplace", request_body = NewPublisher,
+#[utoipa::path(post, path = "/marketplace/publishers", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), request_body = NewPublisher,
     responses((status = 201, body = Publisher), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn create_publisher(
     State(app): State<App>,
@@ -200,7 +200,7 @@ fn check_namespace(namespace: &str, party: &Party) -> Result<(), Problem> {
 /// List the publishers
 ///
 /// The caller's own, and those that have a release for it.
-#[utoipa::path(get, path = "/marketplace/publishers", tag = "marketplace", params(PageQuery), responses((status = 200, body = Page<Publisher>)))]
+#[utoipa::path(get, path = "/marketplace/publishers", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(PageQuery), responses((status = 200, body = Page<Publisher>)))]
 async fn list_publishers(
     State(app): State<App>,
     party: Party,
@@ -222,7 +222,7 @@ async fn list_publishers(
 }
 
 /// One publisher, with its keys
-#[utoipa::path(get, path = "/marketplace/publishers/{id}", tag = "marketplace", params(("id" = PublisherId, Path)),
+#[utoipa::path(get, path = "/marketplace/publishers/{id}", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = PublisherId, Path)),
     responses((status = 200, body = Publisher), (status = 404, body = ProblemBody)))]
 async fn get_publisher(
     State(app): State<App>,
@@ -236,7 +236,7 @@ async fn get_publisher(
 }
 
 /// Change a publisher's name, or record who signs for it by Sigstore
-#[utoipa::path(patch, path = "/marketplace/publishers/{id}", tag = "marketplace", params(("id" = PublisherId, Path)), request_body = PublisherChange,
+#[utoipa::path(patch, path = "/marketplace/publishers/{id}", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = PublisherId, Path)), request_body = PublisherChange,
     responses((status = 200, body = Publisher), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_publisher(
     State(app): State<App>,
@@ -284,7 +284,7 @@ fn record_identity(
 }
 
 /// Register a key
-#[utoipa::path(post, path = "/marketplace/publishers/{id}/keys", tag = "marketplace", params(("id" = PublisherId, Path)), request_body = NewPublisherKey,
+#[utoipa::path(post, path = "/marketplace/publishers/{id}/keys", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = PublisherId, Path)), request_body = NewPublisherKey,
     responses((status = 201, body = Publisher), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn add_publisher_key(
     State(app): State<App>,
@@ -339,7 +339,7 @@ async fn add_publisher_key(
 /// Retire a key
 ///
 /// It signs nothing new; what it signed stays good.
-#[utoipa::path(post, path = "/marketplace/publishers/{id}/keys/{key}/retire", tag = "marketplace",
+#[utoipa::path(post, path = "/marketplace/publishers/{id}/keys/{key}/retire", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])),
     params(("id" = PublisherId, Path), ("key" = PublisherKeyId, Path)),
     responses((status = 200, body = Publisher), (status = 404, body = ProblemBody)))]
 async fn retire_publisher_key(
@@ -357,7 +357,7 @@ async fn retire_publisher_key(
 ///
 /// For a key that somebody else got at: what it signed is not run any more, on any host, within 10 seconds. There is
 /// no way back.
-#[utoipa::path(post, path = "/marketplace/publishers/{id}/keys/{key}/revoke", tag = "marketplace",
+#[utoipa::path(post, path = "/marketplace/publishers/{id}/keys/{key}/revoke", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])),
     params(("id" = PublisherId, Path), ("key" = PublisherKeyId, Path)),
     responses((status = 200, body = Publisher), (status = 404, body = ProblemBody)))]
 async fn revoke_publisher_key(

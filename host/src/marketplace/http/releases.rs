@@ -99,7 +99,7 @@ impl From<&Described> for Component {
 ///
 /// The body is the component itself. It is checked and stored under its SHA-256, and published by
 /// `POST /marketplace/releases`. The same once more changes nothing.
-#[utoipa::path(post, path = "/marketplace/components", tag = "marketplace",
+#[utoipa::path(post, path = "/marketplace/components", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])),
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component"),
     responses((status = 200, body = Component), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn bring_component(
@@ -218,7 +218,7 @@ pub struct ReleaseDetails {
 ///
 /// It is signed by the publisher, and reviewed by an operator before anybody installs it; an operator's own is approved
 /// at once. A version that is published never changes.
-#[utoipa::path(post, path = "/marketplace/releases", tag = "marketplace", request_body = NewRelease,
+#[utoipa::path(post, path = "/marketplace/releases", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), request_body = NewRelease,
     responses((status = 201, body = Release), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn publish_release(
     State(app): State<App>,
@@ -273,7 +273,7 @@ struct ReleasesQuery {
 ///
 /// All versions that the caller sees: its own, those that are for it, and those that it once installed. Operators see
 /// all; `state=submitted` are those that wait for them.
-#[utoipa::path(get, path = "/marketplace/releases", tag = "marketplace", params(ReleasesQuery), responses((status = 200, body = Page<Release>)))]
+#[utoipa::path(get, path = "/marketplace/releases", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(ReleasesQuery), responses((status = 200, body = Page<Release>)))]
 async fn list_releases(
     State(app): State<App>,
     party: Party,
@@ -322,7 +322,7 @@ struct SearchQuery {
 /// Search the marketplace
 ///
 /// The newest version of each plugin that can be installed, the latest first.
-#[utoipa::path(get, path = "/marketplace/search", tag = "marketplace", params(SearchQuery), responses((status = 200, body = Page<Release>)))]
+#[utoipa::path(get, path = "/marketplace/search", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(SearchQuery), responses((status = 200, body = Page<Release>)))]
 async fn search_marketplace(
     State(app): State<App>,
     party: Party,
@@ -362,7 +362,7 @@ fn prefixes(text: &str) -> Result<String, Problem> {
 }
 
 /// One release, with all that there is to know of it
-#[utoipa::path(get, path = "/marketplace/releases/{id}", tag = "marketplace", params(("id" = ReleaseId, Path)),
+#[utoipa::path(get, path = "/marketplace/releases/{id}", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)),
     responses((status = 200, body = Release), (status = 404, body = ProblemBody)))]
 async fn get_release(
     State(app): State<App>,
@@ -376,7 +376,7 @@ async fn get_release(
 }
 
 /// Download a release's component
-#[utoipa::path(get, path = "/marketplace/releases/{id}/component", tag = "marketplace", params(("id" = ReleaseId, Path)),
+#[utoipa::path(get, path = "/marketplace/releases/{id}/component", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)),
     responses((status = 200, content_type = "application/wasm", body = Vec<u8>), (status = 404, body = ProblemBody)))]
 async fn download_component(
     State(app): State<App>,
@@ -405,7 +405,7 @@ pub struct ReleaseChange {
 /// Change whom a release is for
 ///
 /// Whoever has it installed keeps it.
-#[utoipa::path(patch, path = "/marketplace/releases/{id}", tag = "marketplace", params(("id" = ReleaseId, Path)), request_body = ReleaseChange,
+#[utoipa::path(patch, path = "/marketplace/releases/{id}", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)), request_body = ReleaseChange,
     responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_release(
     State(app): State<App>,

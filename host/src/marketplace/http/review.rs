@@ -27,7 +27,7 @@ pub fn routes() -> OpenApiRouter<App> {
 /// Approve a release
 ///
 /// For operators. Tenants that it is for can install it from now on.
-#[utoipa::path(post, path = "/marketplace/releases/{id}/approve", tag = "marketplace", params(("id" = ReleaseId, Path)),
+#[utoipa::path(post, path = "/marketplace/releases/{id}/approve", tag = "marketplace", security(("operator_key" = [])), params(("id" = ReleaseId, Path)),
     responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
 async fn approve_release(
     State(app): State<App>,
@@ -40,7 +40,7 @@ async fn approve_release(
 /// Reject a release
 ///
 /// For operators. The publisher reads the reason, and publishes a higher version.
-#[utoipa::path(post, path = "/marketplace/releases/{id}/reject", tag = "marketplace", params(("id" = ReleaseId, Path)), request_body = Reason,
+#[utoipa::path(post, path = "/marketplace/releases/{id}/reject", tag = "marketplace", security(("operator_key" = [])), params(("id" = ReleaseId, Path)), request_body = Reason,
     responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn reject_release(
     State(app): State<App>,
@@ -87,7 +87,7 @@ async fn decide(
 /// Yank a release
 ///
 /// For its publisher, and for operators. Where it is installed it stays and warns; nobody else installs it any more.
-#[utoipa::path(post, path = "/marketplace/releases/{id}/yank", tag = "marketplace", params(("id" = ReleaseId, Path)), request_body = Reason,
+#[utoipa::path(post, path = "/marketplace/releases/{id}/yank", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)), request_body = Reason,
     responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn yank_release(
     State(app): State<App>,
@@ -105,7 +105,7 @@ async fn yank_release(
 }
 
 /// Take a yank back
-#[utoipa::path(delete, path = "/marketplace/releases/{id}/yank", tag = "marketplace", params(("id" = ReleaseId, Path)),
+#[utoipa::path(delete, path = "/marketplace/releases/{id}/yank", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)),
     responses((status = 200, body = Release), (status = 404, body = ProblemBody)))]
 async fn unyank_release(
     State(app): State<App>,
@@ -120,7 +120,7 @@ async fn unyank_release(
 ///
 /// No host loads or calls it any more, within 10 seconds, and there is no way back. A publisher revokes this release;
 /// an operator revokes the component, whatever it came by.
-#[utoipa::path(post, path = "/marketplace/releases/{id}/revoke", tag = "marketplace", params(("id" = ReleaseId, Path)), request_body = Reason,
+#[utoipa::path(post, path = "/marketplace/releases/{id}/revoke", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)), request_body = Reason,
     responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn revoke_release(
     State(app): State<App>,

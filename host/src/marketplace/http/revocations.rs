@@ -74,7 +74,7 @@ pub struct NewRevocation {
 ///
 /// For operators: whatever it came by, also as a file of a tenant's own, no host loads or calls it any more, within 10
 /// seconds. There is no way back. A component that is not there yet can be revoked too.
-#[utoipa::path(post, path = "/marketplace/revocations", tag = "marketplace", request_body = NewRevocation,
+#[utoipa::path(post, path = "/marketplace/revocations", tag = "marketplace", security(("operator_key" = [])), request_body = NewRevocation,
     responses((status = 201, body = Revocation), (status = 422, body = ProblemBody)))]
 async fn revoke_component(
     State(app): State<App>,
@@ -108,7 +108,7 @@ fn check_digest(digest: &str) -> Result<(), Problem> {
 }
 
 /// List what is revoked
-#[utoipa::path(get, path = "/marketplace/revocations", tag = "marketplace", params(PageQuery), responses((status = 200, body = Page<Revocation>)))]
+#[utoipa::path(get, path = "/marketplace/revocations", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(PageQuery), responses((status = 200, body = Page<Revocation>)))]
 async fn list_revocations(
     State(app): State<App>,
     party: Party,
@@ -199,7 +199,7 @@ impl From<AffectedTenantRow> for AffectedTenant {
 /// What a release was used for
 ///
 /// All executions of its component: those of the caller's tenant, or for an operator how many each tenant has.
-#[utoipa::path(get, path = "/marketplace/releases/{id}/affected", tag = "marketplace", params(("id" = ReleaseId, Path), PageQuery),
+#[utoipa::path(get, path = "/marketplace/releases/{id}/affected", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path), PageQuery),
     responses((status = 200, body = Affected), (status = 404, body = ProblemBody)))]
 async fn release_affected(
     State(app): State<App>,
@@ -217,7 +217,7 @@ async fn release_affected(
 /// What a component was used for
 ///
 /// As for a release, of a component that may have come by none.
-#[utoipa::path(get, path = "/marketplace/digests/{digest}/affected", tag = "marketplace", params(("digest" = String, Path), PageQuery),
+#[utoipa::path(get, path = "/marketplace/digests/{digest}/affected", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("digest" = String, Path), PageQuery),
     responses((status = 200, body = Affected), (status = 422, body = ProblemBody)))]
 async fn digest_affected(
     State(app): State<App>,
