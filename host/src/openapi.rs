@@ -154,7 +154,8 @@ fn describe_body(operation: &mut Operation) {
 }
 
 fn describe_refusals(operation: &mut Operation) {
-    let takes_json = matches!(&operation.request_body, Some(RefOr::T(body)) if body.content.contains_key(JSON));
+    let takes_json =
+        matches!(&operation.request_body, Some(RefOr::T(body)) if body.content.contains_key(JSON));
     let mut refusals = ALWAYS
         .map(|(status, about)| (status, about.to_owned()))
         .to_vec();

@@ -232,17 +232,34 @@ fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
     }
 }
 
+#[derive(Deserialize, IntoParams, Debug)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CallsQuery {
+    /// 1 to 200; 50 where it is left out.
+    pub limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only these: `outcome_unknown` and `awaiting_approval` wait for a person.
+    pub status: Option<CallStatus>,
+    /// Only of this skill.
+    pub skill: Option<String>,
+    /// Only of this task.
+    pub task_id: Option<TaskId>,
+}
+
 /// List the skill calls
-#[utoipa::path(get, path = "/skill-calls", tag = "skills", params(PageQuery), responses((status = 200, body = Page<SkillCall>)))]
+#[utoipa::path(get, path = "/skill-calls", tag = "skills", params(CallsQuery), responses((status = 200, body = Page<SkillCall>)))]
 async fn list_calls(
     State(app): State<App>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<CallsQuery>,
 ) -> Result<Json<Page<SkillCall>>, Problem> {
     caller.require(Permission::Read)?;
-    let page = query.parse()?;
+    let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let rows = store::list_calls(&mut tx, page).await?;
+    let skill = query.skill.as_deref();
+    let rows = store::list_calls(&mut tx, page, query.status, skill, query.task_id).await?;
     Ok(Json(Page::of(
         rows,
         page,
@@ -499,13 +516,37 @@ fn apply(row: &mut store::ConfigRow, update: SkillConfigUpdate) -> Result<(), Pr
     Ok(())
 }
 
+/// How far an approval has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalStatus {
+    Pending,
+    Approved,
+    Rejected,
+    Expired,
+    /// Approved, and the call went ahead.
+    Used,
+}
+
+impl ApprovalStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Used => "used",
+        }
+    }
+}
+
 /// What a person is asked to agree to.
 #[derive(Serialize, Deserialize, ToSchema, Debug)]
 pub struct Approval {
     pub id: ApprovalId,
     pub task_id: Option<TaskId>,
     pub call_id: SkillCallId,
-    /// `pending`, `approved`, `rejected`, `expired` or `used`.
+    #[schema(value_type = ApprovalStatus)]
     pub status: String,
     /// Exactly what would be done: skill, action, parameters, settings, instance, plugin.
     pub request: Value,
@@ -564,8 +605,8 @@ pub struct ApprovalsQuery {
     pub limit: Option<i64>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
-    /// Only these: `pending`, `approved`, `rejected`, `expired` or `used`.
-    pub status: Option<String>,
+    /// Only these.
+    pub status: Option<ApprovalStatus>,
 }
 
 /// List the approvals
@@ -578,7 +619,8 @@ async fn list_approvals(
     caller.require(Permission::Read)?;
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let rows = store::list_approvals(&mut tx, page, query.status.as_deref()).await?;
+    let status = query.status.map(ApprovalStatus::as_str);
+    let rows = store::list_approvals(&mut tx, page, status).await?;
     Ok(Json(Page::of(
         rows,
         page,

@@ -300,11 +300,21 @@ pub async fn lock_call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<Call
         .await
 }
 
-pub async fn list_calls(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<CallRow>> {
+pub async fn list_calls(
+    tx: &mut TenantTx,
+    page: PageRequest,
+    status: Option<CallStatus>,
+    skill: Option<&str>,
+    task: Option<TaskId>,
+) -> Result<Vec<CallRow>> {
     call_query!(
-        "($1::uuid is null or id < $1) order by id desc limit $2",
+        "($1::uuid is null or id < $1) and ($3::text is null or status = $3) and ($4::text is null or skill_name = $4)
+         and ($5::uuid is null or task_id = $5) order by id desc limit $2",
         page.before,
-        page.fetch()
+        page.fetch(),
+        status.map(CallStatus::as_str),
+        skill,
+        task.map(TaskId::uuid)
     )
     .fetch_all(&mut **tx)
     .await

@@ -75,12 +75,41 @@ impl Priority {
     }
 }
 
+/// How far a task has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    Queued,
+    Thinking,
+    Executing,
+    WaitingInput,
+    Delegated,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl TaskStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Thinking => "thinking",
+            Self::Executing => "executing",
+            Self::WaitingInput => "waiting_input",
+            Self::Delegated => "delegated",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// Something that an agent is to get done.
 #[derive(Serialize, Deserialize, ToSchema, Debug)]
 pub struct AgentTask {
     pub id: TaskId,
     pub objective: String,
-    /// `queued`, `thinking`, `executing`, `waiting_input`, `delegated`, `completed`, `failed` or `cancelled`.
+    #[schema(value_type = TaskStatus)]
     pub status: String,
     pub priority: String,
     pub agent_id: Option<AgentId>,
@@ -219,7 +248,8 @@ pub struct TasksQuery {
     pub limit: Option<i64>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
-    pub status: Option<String>,
+    /// Only these.
+    pub status: Option<TaskStatus>,
     pub agent_id: Option<AgentId>,
     pub priority: Option<Priority>,
 }
@@ -234,7 +264,7 @@ async fn list_tasks(
     caller.require(Permission::Read)?;
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let filter = store::Filter {
-        status: query.status.as_deref(),
+        status: query.status.map(TaskStatus::as_str),
         agent: query.agent_id,
         priority: query.priority.map(Priority::as_str),
     };

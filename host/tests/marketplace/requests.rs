@@ -3,6 +3,7 @@
 use crate::{Stage, Stories, story, world::World};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor};
 use std::sync::Arc;
 use tsunami_provenance::PrivateKey;
 use tsunami_tests::{
@@ -24,6 +25,12 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
         stage,
         "an_idempotency_key_is_kept_to_or_refused",
         keys,
+    );
+    story(
+        stories,
+        stage,
+        "a_list_is_narrowed_by_what_there_is_and_by_nothing_else",
+        filters,
     );
 }
 
@@ -186,4 +193,120 @@ async fn mistyped_rules(stage: Arc<Stage>) {
         .ok();
     let again = configure(acme, json!({ "approval_actions": ["shout"] })).await;
     assert_eq!(again.problem(422), "unknown_name");
+}
+
+/// The column of each entry of a list, sorted.
+async fn column(api: &Api, list: &str, name: &str) -> Vec<String> {
+    let page = api.get(list).await.ok();
+    let mut all: Vec<_> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| text(&item[name]))
+        .collect();
+    all.sort();
+    all
+}
+
+async fn filters(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    let (acme, tenant) = (&world.acme, world.tenant(&world.acme).await);
+    for list in ["/skill-calls", "/approvals", "/agent-tasks"] {
+        for query in [
+            "status=pendng",
+            "status=",
+            "status=PENDING",
+            "stauts=pending",
+            "task_id=7",
+        ] {
+            let refused = acme.get(&format!("{list}?{query}")).await;
+            assert_eq!(refused.problem(400), "invalid_query", "{list}?{query}");
+        }
+    }
+    let task = json!({ "objective": "narrow", "plan": { "steps": [] } });
+    let task = text(&acme.post("/agent-tasks", &task).await.ok()["id"]);
+    let mut superuser = world.database("postgres").await;
+    let calls = [
+        "queued",
+        "awaiting_approval",
+        "running",
+        "outcome_unknown",
+        "succeeded",
+        "failed",
+        "rejected",
+        "cancelled",
+    ];
+    for (nr, status) in calls.iter().enumerate() {
+        let skill = if nr % 2 == 0 { "slack" } else { "github" };
+        let of = if *status == "failed" {
+            format!("'{task}'")
+        } else {
+            "null".to_owned()
+        };
+        let call = format!("insert into skill_calls (id, tenant_id, task_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, started_at)
+            values (uuidv7(), '{tenant}', {of}, 'somebody', '{nr}', '', '{skill}', 'act', '{{}}', '{status}', case when '{status}' in ('running', 'outcome_unknown') then now() end)");
+        superuser
+            .execute(AssertSqlSafe(call))
+            .await
+            .expect("a call");
+    }
+    for status in calls {
+        let found = column(acme, &format!("/skill-calls?status={status}"), "status").await;
+        assert_eq!(found, [status]);
+    }
+    assert_eq!(
+        column(acme, "/skill-calls?skill=github", "status").await,
+        [
+            "awaiting_approval",
+            "cancelled",
+            "failed",
+            "outcome_unknown"
+        ]
+    );
+    let of_task = format!("/skill-calls?task_id={task}");
+    assert_eq!(column(acme, &of_task, "status").await, ["failed"]);
+    assert!(
+        column(acme, &format!("{of_task}&skill=slack"), "status")
+            .await
+            .is_empty()
+    );
+    // The filter holds over its pages.
+    let first = acme.get("/skill-calls?skill=github&limit=3").await.ok();
+    let rest = format!(
+        "/skill-calls?skill=github&cursor={}",
+        text(&first["next_cursor"])
+    );
+    assert_eq!(column(acme, &rest, "status").await, ["awaiting_approval"]);
+    assert_eq!(
+        column(&world.globex, "/skill-calls?skill=github", "status").await,
+        [""; 0]
+    );
+    assert_eq!(
+        column(acme, "/agent-tasks?status=queued", "id").await,
+        [task]
+    );
+    for status in [
+        "thinking",
+        "executing",
+        "waiting_input",
+        "delegated",
+        "completed",
+        "failed",
+        "cancelled",
+    ] {
+        assert!(
+            column(acme, &format!("/agent-tasks?status={status}"), "id")
+                .await
+                .is_empty(),
+            "{status}"
+        );
+    }
+    for status in ["pending", "approved", "rejected", "expired", "used"] {
+        assert!(
+            column(acme, &format!("/approvals?status={status}"), "id")
+                .await
+                .is_empty(),
+            "{status}"
+        );
+    }
 }
