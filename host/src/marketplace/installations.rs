@@ -128,7 +128,7 @@ fn origin_of(release: &ReleaseRow) -> Origin {
 /// Whether a release may be installed now.
 async fn may_install(tx: &mut TenantTx, release: &ReleaseRow) -> Result<(), Problem> {
     let name = release.full_name();
-    if let Some(reason) = &release.revoke_reason {
+    if let Some(reason) = release.revoked() {
         return Err(Problem::conflict(
             "plugin_revoked",
             format!("{name} was revoked: {reason}. Choose another version."),

@@ -295,6 +295,8 @@ pub struct ReleaseRow {
     pub yanked_at: Option<OffsetDateTime>,
     pub yank_reason: Option<String>,
     pub revoke_reason: Option<String>,
+    /// When its publisher took back the key that it is signed with.
+    pub key_revoked_at: Option<OffsetDateTime>,
     pub conformance: Option<Value>,
     pub downloads: i64,
     pub submitted_by: String,
@@ -302,6 +304,14 @@ pub struct ReleaseRow {
 }
 
 impl ReleaseRow {
+    /// Why no host runs it any more.
+    pub fn revoked(&self) -> Option<String> {
+        let by_key = self
+            .key_revoked_at
+            .map(|_| "its publisher has revoked the key that it is signed with".to_owned());
+        self.revoke_reason.clone().or(by_key)
+    }
+
     /// `acme/slack@1.2.0`
     pub fn full_name(&self) -> String {
         format!("{}/{}@{}", self.namespace, self.name, self.version)
@@ -318,6 +328,7 @@ macro_rules! release_query {
                       r.source, r.visibility, r.state, r.state_reason, r.reviewed_by, r.reviewed_at, r.yanked_at, r.yank_reason,
                       (select x.reason from plugin_revocations x
                        where x.digest = r.digest and (x.release_id is null or x.release_id = r.id) limit 1) as "revoke_reason?",
+                      (select k.revoked_at from publisher_keys k where k.id = r.key_id) as "key_revoked_at?",
                       r.conformance, r.downloads, r.submitted_by, r.created_at
                from plugin_releases r where "# + $where
             $(, $arg)*
@@ -356,6 +367,7 @@ pub async fn newest_release(
     release_query!(
         "r.namespace = $1 and r.name = $2 and r.state = 'approved' and r.yanked_at is null and not r.prerelease
          and not exists (select from plugin_revocations x where x.digest = r.digest and (x.release_id is null or x.release_id = r.id))
+         and not exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null)
          order by r.version_numbers desc limit 1",
         namespace,
         name
@@ -407,10 +419,12 @@ pub async fn search(
          and ($3::text is null or r.words @@ to_tsquery('simple', $3))
          and ($4::text is null or $4 = any(r.categories)) and ($5::text is null or $5 = any(r.kinds))
          and not exists (select from plugin_revocations x where x.digest = r.digest and (x.release_id is null or x.release_id = r.id))
+         and not exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null)
          and not exists (select from plugin_releases n
              where n.publisher_id = r.publisher_id and n.name = r.name and n.state = 'approved' and n.yanked_at is null
                and not n.prerelease and n.version_numbers > r.version_numbers
-               and not exists (select from plugin_revocations x where x.digest = n.digest and (x.release_id is null or x.release_id = n.id)))
+               and not exists (select from plugin_revocations x where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
+               and not exists (select from publisher_keys k where k.id = n.key_id and k.revoked_at is not null))
          order by r.id desc limit $2",
         page.before,
         page.fetch(),
@@ -782,7 +796,10 @@ pub async fn auto_upgrades(
            where i.auto_upgrade and i.removed_at is null and ($1::uuid is null or i.id > $1)
              and exists (select from plugin_releases n
                          where n.publisher_id = r.publisher_id and n.name = r.name and n.state = 'approved'
-                           and n.yanked_at is null and not n.prerelease and n.version_numbers > r.version_numbers)
+                           and n.yanked_at is null and not n.prerelease and n.version_numbers > r.version_numbers
+                           and not exists (select from plugin_revocations x
+                                           where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
+                           and not exists (select from publisher_keys k where k.id = n.key_id and k.revoked_at is not null))
            order by i.id limit $2"#,
         after.map(InstallationId::uuid),
         limit

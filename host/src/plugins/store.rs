@@ -151,8 +151,12 @@ pub async fn has_version(tx: &mut TenantTx, origin: &Origin) -> Result<bool> {
 /// The newest release of a digest that the tenant may use.
 pub async fn newest_release(tx: &mut TenantTx, digest: &str) -> Result<Option<ReleaseId>> {
     sqlx::query_scalar!(
-        r#"select id as "id: ReleaseId" from plugin_releases
-           where digest = $1 and state = 'approved' and yanked_at is null order by id desc limit 1"#,
+        r#"select r.id as "id: ReleaseId" from plugin_releases r
+           where r.digest = $1 and r.state = 'approved' and r.yanked_at is null
+             and not exists (select from plugin_revocations x
+                             where x.digest = r.digest and (x.release_id is null or x.release_id = r.id))
+             and not exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null)
+           order by r.id desc limit 1"#,
         digest
     )
     .fetch_optional(&mut **tx)
@@ -301,6 +305,7 @@ macro_rules! installation_query {
                          and not n.prerelease and n.version_numbers > r.version_numbers
                          and not exists (select from plugin_revocations x
                                          where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
+                         and not exists (select from publisher_keys s where s.id = n.key_id and s.revoked_at is not null)
                        order by n.version_numbers desc limit 1) as "newest?"
                from plugin_installations i
                join plugin_versions v on v.id = i.plugin_version_id

@@ -8,12 +8,16 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tsunami::{app::App, marketplace::revocations};
+use tsunami::{
+    app::App,
+    marketplace::{revocations, upgrades},
+};
+use tsunami_provenance::PrivateKey;
 use tsunami_tests::{
     api::Api,
     chameleon::{chameleon, guise},
     company::text,
-    component,
+    component, eventually,
     publisher::{Publisher, agree_and_install},
 };
 
@@ -40,6 +44,12 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
         by_operator,
     );
     story(stories, stage, "a_revoked_key_stops_what_it_signed", by_key);
+    story(
+        stories,
+        stage,
+        "what_a_revoked_key_signed_takes_the_place_of_nothing",
+        by_stolen_key,
+    );
     story(
         stories,
         stage,
@@ -333,6 +343,73 @@ async fn by_key(stage: Arc<Stage>) {
     let told = world.globex.get("/marketplace/notices").await.ok();
     assert_eq!(told["items"][0]["code"], "revoked");
     watching.abort();
+}
+
+async fn by_stolen_key(stage: Arc<Stage>) {
+    let settings = [("TSUNAMI_MARKETPLACE__AUTO_UPGRADE_INTERVAL_SECONDS", "1")];
+    let world = World::make_with(&stage, &settings).await;
+    let (mut acme, release) = released(&world, "1.0.0").await;
+    let globex = &world.globex;
+    let installed = agree_and_install(globex, &release).await;
+    let path = format!("/plugins/{}", text(&installed["id"]));
+    acme.key = PrivateKey::generate();
+    acme.key_id = Publisher::add_key(&world.acme, &acme.id, &acme.key).await;
+    let stolen = acme
+        .publish_approved(chameleon(&guise("1.1.0")), &world.operator)
+        .await;
+    let waiting = acme.publish(chameleon(&guise("1.2.0"))).await.ok();
+    assert_eq!(live(globex).await.1, ["upgrade_available"]);
+    let key = format!("/marketplace/publishers/{}/keys/{}", acme.id, acme.key_id);
+    let revoke = format!("{key}/revoke");
+    world.acme.post(&revoke, &json!({})).await.ok();
+    let shown = globex
+        .get(&format!("/marketplace/releases/{}", text(&stolen["id"])))
+        .await
+        .ok();
+    assert_eq!(shown["state"], "revoked");
+    // Nobody approves it, installs it, finds it or goes to it.
+    let approved = world
+        .operator
+        .post(&about(&waiting, "approve"), &json!({}))
+        .await;
+    assert_eq!(approved.problem(409), "plugin_revoked");
+    let asked = globex.get(&about(&stolen, "consent")).await.ok();
+    let consent = json!({ "sha256": asked["consent_sha256"] });
+    let new = json!({ "release": stolen["id"], "consent": consent });
+    assert_eq!(
+        globex.post("/plugins", &new).await.problem(409),
+        "plugin_revoked"
+    );
+    let to = json!({ "to": "1.1.0", "consent": consent });
+    assert_eq!(
+        globex
+            .post(&format!("{path}/upgrade"), &to)
+            .await
+            .problem(409),
+        "plugin_revoked"
+    );
+    assert_eq!(live(globex).await.1, Vec::<String>::new());
+    let found = globex.get("/marketplace/search?q=chameleon").await.ok();
+    assert_eq!(found["items"][0]["version"], "1.0.0", "{found}");
+    // Nor does what upgrades by itself, which goes past it to what another key signed.
+    globex
+        .patch(&path, &json!({ "auto_upgrade": true }))
+        .await
+        .ok();
+    let round = tokio::spawn(upgrades::go_round(world.app.clone()));
+    let third = PrivateKey::generate();
+    acme.key_id = Publisher::add_key(&world.acme, &acme.id, &third).await;
+    acme.key = third;
+    acme.publish_approved(chameleon(&guise("1.0.1")), &world.operator)
+        .await;
+    eventually("it upgrades", || async {
+        let version = text(&live(globex).await.0["version"]);
+        assert!(["1.0.0", "1.0.1"].contains(&version.as_str()), "{version}");
+        (version == "1.0.1").then_some(())
+    })
+    .await;
+    assert_eq!(code(&world, &world.app, globex).await, "1.0.1");
+    round.abort();
 }
 
 async fn lost(stage: Arc<Stage>) {

@@ -430,8 +430,8 @@ async fn update_release(
 
 /// As lists show it.
 pub(super) fn present(party: &Party, row: ReleaseRow) -> Release {
-    let (state, reason) = match (&row.revoke_reason, row.yanked_at) {
-        (Some(reason), _) => ("revoked", Some(reason.clone())),
+    let (state, reason) = match (row.revoked(), row.yanked_at) {
+        (Some(reason), _) => ("revoked", Some(reason)),
         (None, Some(_)) => ("yanked", row.yank_reason.clone()),
         (None, None) => (row.state.as_str(), row.state_reason.clone()),
     };

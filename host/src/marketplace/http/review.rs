@@ -65,6 +65,15 @@ async fn decide(
     let row = store::release(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("release"))?;
+    if let Some(reason) = row.revoked().filter(|_| state == "approved") {
+        return Err(Problem::conflict(
+            "plugin_revoked",
+            format!(
+                "{} is not run any more: {reason}. Have a higher version published.",
+                row.full_name()
+            ),
+        ));
+    }
     // The same decision again changes nothing.
     if row.state == "submitted" {
         store::review(&mut tx, id, state, reason, &party.name()).await?;
