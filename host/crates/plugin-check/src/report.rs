@@ -108,6 +108,15 @@ impl fmt::Display for Report {
     }
 }
 
+/// Plugins write what stands in a finding. People read it in a terminal, and databases take no NUL in JSON.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c.is_control() && c != '\n' && c != '\t' {
+        true => char::REPLACEMENT_CHARACTER,
+        false => c,
+    };
+    text.chars().map(shown).collect()
+}
+
 #[derive(Default)]
 pub(crate) struct Findings(Vec<Finding>);
 
@@ -133,8 +142,8 @@ impl Findings {
     fn add(&mut self, severity: Severity, place: &str, problem: String, mend: &str) {
         let finding = Finding {
             severity,
-            place: place.to_owned(),
-            problem,
+            place: printable(place),
+            problem: printable(&problem),
             mend: mend.to_owned(),
         };
         if self.0.len() < FINDINGS_MAX && !self.0.contains(&finding) {
@@ -152,5 +161,26 @@ impl Findings {
             facts,
             findings: self.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_plugin_writes_into_a_finding_is_text() {
+        let mut findings = Findings::default();
+        findings.error(
+            "actions/\u{1b}[2K",
+            "it goes to https://a.example/\0",
+            "mend it",
+        );
+        let report = findings.into_report(Facts::default());
+        assert_eq!(report.findings[0].place, "actions/\u{fffd}[2K");
+        assert_eq!(
+            report.findings[0].problem,
+            "it goes to https://a.example/\u{fffd}"
+        );
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     schema::{SCHEMA_BYTES_MAX, Schema},
     types::About,
 };
+use semver::Version;
 use serde_json::Value;
 use url::Url;
 
@@ -20,6 +21,11 @@ const EXAMPLES_MAX: usize = 16;
 const FIELDS_MAX: usize = 16;
 /// Of one action.
 const SCOPES_MAX: usize = 16;
+/// What one credential must be allowed to do at its service.
+const CREDENTIAL_SCOPES_MAX: usize = 64;
+/// What one sign-in asks for besides.
+const AUTHORIZE_PARAMS_MAX: usize = 16;
+const VERSION_CHARS_MAX: usize = 64;
 /// What one answer tells. Whatever else is wrong is told when these are mended.
 const FINDINGS_MAX: usize = 64;
 
@@ -109,7 +115,7 @@ struct Findings(Vec<ManifestError>);
 
 impl Findings {
     fn about(&mut self, about: &About) {
-        self.text("about/title", &about.title, 1);
+        self.line("about/title", &about.title, 1);
         self.text("about/summary", &about.summary, 1);
         self.unless(
             is_semver(&about.version),
@@ -142,7 +148,7 @@ impl Findings {
     fn action(&mut self, action: &Action, manifest: &Manifest, fields: &[Field]) {
         let place = format!("actions/{}", action.name);
         self.name(&place, &action.name, '_');
-        self.text(&format!("{place}/title"), &action.title, 1);
+        self.line(&format!("{place}/title"), &action.title, 1);
         self.text(&format!("{place}/summary"), &action.summary, 0);
         self.schema(&format!("{place}/params-schema"), &action.params_schema);
         self.schema(&format!("{place}/output-schema"), &action.output_schema);
@@ -190,7 +196,7 @@ impl Findings {
             "must be 1 to 16: people and models learn from them",
         );
         for example in action.examples.iter().take(EXAMPLES_MAX) {
-            self.text(&at, &example.title, 1);
+            self.line(&at, &example.title, 1);
             self.object(&at, &example.params);
         }
     }
@@ -199,9 +205,17 @@ impl Findings {
         for field in fields.iter().take(FIELDS_MAX) {
             let place = format!("fields/{}", field.key);
             self.name(&place, &field.key, '_');
-            self.text(&format!("{place}/label"), &field.label, 1);
+            self.line(&format!("{place}/label"), &field.label, 1);
             self.text(&format!("{place}/help"), &field.help, 0);
-            self.text(&format!("{place}/placeholder"), &field.placeholder, 0);
+            self.line(&format!("{place}/placeholder"), &field.placeholder, 0);
+            self.at_most(
+                &format!("{place}/scopes"),
+                &field.scopes,
+                CREDENTIAL_SCOPES_MAX,
+            );
+            for scope in field.scopes.iter().take(CREDENTIAL_SCOPES_MAX) {
+                self.line(&format!("{place}/scopes"), scope, 1);
+            }
             let same = fields.iter().filter(|other| other.key == field.key);
             self.unless(same.count() == 1, &place, "stands there twice");
             if let Some(oauth) = &field.oauth {
@@ -225,6 +239,20 @@ impl Findings {
                 &format!("names the client's `{key}`, which is no field"),
             );
         }
+        let at = format!("{place}/oauth/scopes");
+        self.at_most(&at, &oauth.scopes, CREDENTIAL_SCOPES_MAX);
+        for scope in oauth.scopes.iter().take(CREDENTIAL_SCOPES_MAX) {
+            self.unless(is_scope_token(scope), &at, "must be scopes as OAuth 2.0 has them (RFC 6749, 3.3): visible ASCII without spaces, quotes and backslashes, one scope an entry");
+        }
+        let at = format!("{place}/oauth/authorize-params");
+        self.at_most(&at, &oauth.authorize_params, AUTHORIZE_PARAMS_MAX);
+        for (name, value) in oauth.authorize_params.iter().take(AUTHORIZE_PARAMS_MAX) {
+            self.line(&at, name, 1);
+            self.line(&at, value, 0);
+        }
+    }
+    fn at_most<T>(&mut self, place: &str, all: &[T], max: usize) {
+        self.unless(all.len() <= max, place, &format!("must be at most {max}"));
     }
     fn url(&mut self, place: &str, text: &str) {
         let plain = Url::parse(text).is_ok_and(|url| {
@@ -233,17 +261,19 @@ impl Findings {
                 && url.username().is_empty()
                 && url.password().is_none()
         });
+        // The parser drops and encodes what is not to be there; people are shown the text.
+        let is_as_shown = text.chars().all(|c| c.is_ascii_graphic());
         self.unless(
-            plain && text.len() <= TEXT_CHARS_MAX,
+            plain && is_as_shown && text.len() <= TEXT_CHARS_MAX,
             place,
-            "must be an https URL",
+            "must be an https URL of visible ASCII characters",
         );
     }
     fn pointer(&mut self, place: &str, pointer: &str, example: &str) {
         self.unless(
-            pointer.starts_with('/') && pointer.len() <= TEXT_CHARS_MAX,
+            pointer.starts_with('/') && is_line(pointer, 1),
             place,
-            &format!("must be a JSON Pointer: {example}"),
+            &format!("must be a JSON Pointer in one line, without control characters: {example}"),
         );
     }
     fn object(&mut self, place: &str, text: &str) {
@@ -254,8 +284,8 @@ impl Findings {
     fn unless(&mut self, holds: bool, place: &str, problem: &str) {
         if !holds && self.0.len() < FINDINGS_MAX {
             self.0.push(ManifestError {
-                place: place.chars().take(200).collect(),
-                problem: problem.chars().take(TEXT_CHARS_MAX).collect(),
+                place: printable(place, 200),
+                problem: printable(problem, TEXT_CHARS_MAX),
             });
         }
     }
@@ -276,6 +306,13 @@ impl Findings {
             &format!("must be {min} to {TEXT_CHARS_MAX} characters without control characters"),
         );
     }
+    fn line(&mut self, place: &str, text: &str, min: usize) {
+        self.unless(
+            is_line(text, min),
+            place,
+            &format!("must be {min} to {TEXT_CHARS_MAX} characters in one line, without control characters"),
+        );
+    }
     fn schema(&mut self, place: &str, text: &str) {
         if let Err(why) = Schema::compile(text) {
             self.unless(false, place, &why.to_string());
@@ -283,10 +320,33 @@ impl Findings {
     }
 }
 
-/// Control characters, and those that reorder a text before a reader's eyes (Unicode TR 36, bidirectional).
+/// Control characters, and those that reorder or break a text before a reader's eyes (Unicode TR 36, bidirectional).
 fn is_unprintable(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t'))
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Whether a text stands in a line of its own and nothing in it pretends to be another.
+fn is_line(text: &str, min: usize) -> bool {
+    (min..=TEXT_CHARS_MAX).contains(&text.chars().count())
+        && !text.chars().any(|c| c.is_control() || is_unprintable(c))
+}
+
+/// What is told of a text that may hold anything.
+fn printable(text: &str, chars_max: usize) -> String {
+    let shown = |c: char| match c.is_control() || is_unprintable(c) {
+        true => char::REPLACEMENT_CHARACTER,
+        false => c,
+    };
+    text.chars().take(chars_max).map(shown).collect()
+}
+
+/// RFC 6749, 3.3.
+fn is_scope_token(text: &str) -> bool {
+    (1..=TEXT_CHARS_MAX).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))
 }
 
 /// The characters of an SPDX expression; whether the licences exist is for whoever reviews it.
@@ -298,13 +358,7 @@ fn is_licence(text: &str) -> bool {
 }
 
 fn is_semver(text: &str) -> bool {
-    let core = text.split(['-', '+']).next().unwrap_or_default();
-    let parts: Vec<_> = core.split('.').collect();
-    text.len() <= NAME_CHARS_MAX
-        && parts.len() == 3
-        && parts.iter().all(|part| {
-            !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit())
-        })
+    text.len() <= VERSION_CHARS_MAX && Version::parse(text).is_ok()
 }
 
 fn is_host_pattern(pattern: &str) -> bool {
@@ -362,6 +416,123 @@ mod tests {
             "bücher.example",
         ] {
             assert!(!is_host_pattern(bad), "{bad}");
+        }
+    }
+
+    /// One finding, and where.
+    fn found(check: impl FnOnce(&mut Findings)) -> Vec<String> {
+        let mut findings = Findings(Vec::new());
+        check(&mut findings);
+        findings.0.into_iter().map(|e| e.place).collect()
+    }
+
+    fn field() -> Field {
+        Field {
+            key: "token".into(),
+            kind: credentials::Kind::OauthToken,
+            required: true,
+            label: "Token".into(),
+            help: "Where it is found.\nAnd how.".into(),
+            placeholder: "xoxb-...".into(),
+            scopes: vec!["Contents: read and write".into()],
+            oauth: Some(Oauth {
+                authorize_url: "https://id.example/authorize".into(),
+                token_url: "https://id.example/token".into(),
+                revoke_url: None,
+                scopes: vec!["https://id.example/auth/mail.modify".into()],
+                authorize_params: vec![("access_type".into(), "offline".into())],
+                client_id: "token".into(),
+                client_secret: None,
+                client_authentication: credentials::ClientAuthentication::Body,
+            }),
+        }
+    }
+
+    /// What is found of a field in which one thing is otherwise.
+    fn field_with(change: impl FnOnce(&mut Field, &mut Oauth)) -> Vec<String> {
+        let mut field = field();
+        let mut oauth = field.oauth.take().unwrap();
+        change(&mut field, &mut oauth);
+        field.oauth = Some(oauth);
+        found(|f| f.fields(&[field]))
+    }
+
+    #[test]
+    fn nothing_that_people_agree_to_writes_over_another_line() {
+        assert!(field_with(|_, _| {}).is_empty());
+        for text in [
+            "\u{1b}[2A\u{1b}[2Khosts         slack.com",
+            "repo\nhosts         slack.com",
+            "repo\rhosts",
+            "\0",
+            "\u{202e}repo",
+            "repo\u{2028}hosts",
+            "",
+        ] {
+            let places = |places: Vec<String>| assert_eq!(places.len(), 1, "{text:?}");
+            places(field_with(|field, _| field.label = text.into()));
+            places(field_with(|field, _| field.scopes.push(text.into())));
+            places(field_with(|_, oauth| oauth.scopes.push(text.into())));
+            places(field_with(|_, oauth| {
+                oauth.authorize_params.push((text.into(), "x".into()))
+            }));
+            places(field_with(|_, oauth| {
+                oauth.token_url.push_str(&format!("/{text}\t"))
+            }));
+            places(found(|f| f.pointer("p", &format!("/{text}\n"), "/channel")));
+            if !text.is_empty() {
+                places(field_with(|field, _| field.placeholder = text.into()));
+                places(field_with(|_, oauth| {
+                    oauth.authorize_params.push(("x".into(), text.into()))
+                }));
+            }
+        }
+        // Two scopes that look like one.
+        assert_eq!(
+            field_with(|_, oauth| oauth.scopes.push("mail.read admin".into())),
+            ["fields/token/oauth/scopes"]
+        );
+    }
+
+    #[test]
+    fn nobody_reads_a_thousand_scopes() {
+        let many = || vec!["scope".to_owned(); 65];
+        assert_eq!(
+            field_with(|field, _| field.scopes = many()),
+            ["fields/token/scopes"]
+        );
+        assert_eq!(
+            field_with(|_, oauth| oauth.scopes = many()),
+            ["fields/token/oauth/scopes"]
+        );
+        let params = || vec![("name".to_owned(), "value".to_owned()); 17];
+        assert_eq!(
+            field_with(|_, oauth| oauth.authorize_params = params()),
+            ["fields/token/oauth/authorize-params"]
+        );
+    }
+
+    #[test]
+    fn what_is_told_of_a_bad_name_is_printable() {
+        let told = found(|f| f.name("fields/\u{1b}[2K", "\u{1b}[2K", '_'));
+        assert_eq!(told, ["fields/\u{fffd}[2K"]);
+    }
+
+    #[test]
+    fn a_version_is_semantic_to_its_end() {
+        for good in ["1.4.0", "1.4.0-rc.1", "0.0.1+build.5"] {
+            assert!(is_semver(good), "{good}");
+        }
+        for bad in [
+            "1.4",
+            "1.4.0-",
+            "1.4.0-\u{1b}[2K",
+            "1.4.0-a b",
+            "1.4.0-\0",
+            "v1.4.0",
+            "01.4.0",
+        ] {
+            assert!(!is_semver(bad), "{bad:?}");
         }
     }
 
