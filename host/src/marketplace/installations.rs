@@ -53,12 +53,9 @@ async fn consent(app: &App, tx: &mut TenantTx, release: &ReleaseRow) -> Result<C
             .and_then(|json| serde_json::from_value(json).ok()),
         digest: release.digest.clone(),
     };
-    Ok(Consent::new(
-        app,
-        from,
-        described.adapter()?,
-        &described.fields,
-    ))
+    let manifest = described.adapter()?;
+    let class = intake::class(app, tx, &release.digest).await?;
+    Ok(Consent::new(app, from, manifest, &described.fields, class))
 }
 
 /// Somebody, and what they say they agree to.

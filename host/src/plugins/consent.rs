@@ -1,11 +1,14 @@
 //! What a tenant agrees to when it installs a published plugin, and what more a later version would want.
 
-use super::CredentialField;
-use crate::{app::App, plugins::http::risk_name};
+use super::{CredentialField, OauthField};
+use crate::{app::App, config, plugins::http::risk_name};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use tsunami_plugin_host::adapter::{Action, Manifest};
+use tsunami_plugin_host::{
+    Class, ClassLimits,
+    adapter::{Action, Manifest},
+};
 use utoipa::ToSchema;
 
 /// What a published plugin may do. The order of the fields is part of its hash.
@@ -55,9 +58,12 @@ pub struct ConsentCredential {
     pub required: bool,
     /// What it must be allowed to do at the service.
     pub scopes: Vec<String>,
+    /// What a person who signs in is asked to grant, and who is given the client's secret and the tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OauthField>,
 }
 
-/// What one call may use; set by the operator.
+/// What one call may use; set by the operator, and more for a component that brings the interpreter of its language.
 #[derive(Serialize, Deserialize, ToSchema, Debug, Clone, PartialEq, Eq)]
 pub struct ConsentLimits {
     pub call_timeout_ms: u64,
@@ -71,7 +77,8 @@ pub struct ConsentLimits {
 #[derive(Serialize, Deserialize, ToSchema, Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// `host`, `host_setting`, `action`, `risk`, `action_credential`, `scope`, `idempotent`, `credential`,
-    /// `credential_scope`, `limit`, `publisher` or `identity`.
+    /// `credential_scope`, `oauth`, `oauth_endpoint`, `oauth_scope`, `oauth_param`, `oauth_client`, `limit`, `publisher`
+    /// or `identity`.
     pub what: String,
     /// Of what: `send_message`, `slack.com`.
     pub of: String,
@@ -96,8 +103,9 @@ impl Consent {
         from: Provenance,
         manifest: &Manifest,
         fields: &[CredentialField],
+        class: Class,
     ) -> Self {
-        let (plugins, skills) = (&app.config().plugins, &app.config().skills);
+        let limits = app.plugin_host().limits().of(class);
         Self {
             release: from.release,
             publisher: from.publisher,
@@ -108,13 +116,7 @@ impl Consent {
             host_settings: manifest.host_settings.clone(),
             actions: manifest.actions.iter().map(ConsentAction::from).collect(),
             credentials: fields.iter().map(ConsentCredential::from).collect(),
-            limits: ConsentLimits {
-                call_timeout_ms: plugins.call_timeout_ms.into(),
-                call_memory_bytes_max: plugins.call_memory_bytes_max,
-                requests_max: skills.steps_max.into(),
-                request_timeout_seconds: skills.request_timeout_seconds.into(),
-                reply_bytes_max: skills.reply_bytes_max.into(),
-            },
+            limits: ConsentLimits::new(limits, &app.config().skills),
         }
     }
 
@@ -188,11 +190,23 @@ impl From<&CredentialField> for ConsentCredential {
             kind: field.kind.clone(),
             required: field.required,
             scopes: field.scopes.clone(),
+            oauth: field.oauth.clone(),
         }
     }
 }
 
 impl ConsentLimits {
+    fn new(class: &ClassLimits, skills: &config::SkillsConfig) -> Self {
+        let whole = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Self {
+            call_timeout_ms: u64::try_from(class.call_timeout.as_millis()).unwrap_or(u64::MAX),
+            call_memory_bytes_max: whole(class.memory_bytes_max),
+            requests_max: skills.steps_max.into(),
+            request_timeout_seconds: skills.request_timeout_seconds.into(),
+            reply_bytes_max: skills.reply_bytes_max.into(),
+        }
+    }
+
     fn each(&self) -> [(&'static str, u64); 5] {
         [
             ("call_timeout_ms", self.call_timeout_ms),
@@ -312,12 +326,58 @@ impl Changes {
                 &new.scopes,
                 Grows::WithMore,
             );
+            self.oauth(key, old.oauth.as_ref(), new.oauth.as_ref());
         }
         for old in before {
             if !after.iter().any(|new| new.key == old.key) {
                 self.push("credential", &old.key, Some(&old.kind), None, false);
             }
         }
+    }
+}
+
+impl Changes {
+    /// Whoever is told other secrets, or more of them, is agreed to anew.
+    fn oauth(&mut self, key: &str, before: Option<&OauthField>, after: Option<&OauthField>) {
+        let (old, new) = match (before, after) {
+            (Some(old), Some(new)) => (old, new),
+            (old, new) => {
+                let by = |oauth: &OauthField| oauth.authorize_url.clone();
+                let (b, a) = (old.map(by), new.map(by));
+                self.replaced("oauth", key, b.as_deref(), a.as_deref(), a.is_some());
+                return;
+            }
+        };
+        for (before, after) in [
+            (Some(&old.authorize_url), Some(&new.authorize_url)),
+            (Some(&old.token_url), Some(&new.token_url)),
+            (old.revoke_url.as_ref(), new.revoke_url.as_ref()),
+        ] {
+            let (b, a) = (before.map(String::as_str), after.map(String::as_str));
+            self.replaced("oauth_endpoint", key, b, a, true);
+        }
+        // Who names no scope is granted what the provider thinks right.
+        let grows = match new.scopes.is_empty() {
+            true => Grows::WithLess,
+            false => Grows::WithMore,
+        };
+        self.sets("oauth_scope", key, &old.scopes, &new.scopes, grows);
+        let params = |oauth: &OauthField| {
+            let pairs = oauth.authorize_params.iter();
+            let pairs: Vec<_> = pairs
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            pairs.join("&")
+        };
+        let (b, a) = (params(old), params(new));
+        self.replaced("oauth_param", key, Some(&b), Some(&a), true);
+        let client = |oauth: &OauthField| {
+            let secret = oauth.client_secret.as_deref().unwrap_or("none");
+            let how = &oauth.client_authentication;
+            format!("{}, secret {secret}, in the {how}", oauth.client_id)
+        };
+        let (b, a) = (client(old), client(new));
+        self.replaced("oauth_client", key, Some(&b), Some(&a), true);
     }
 }
 
@@ -357,6 +417,7 @@ mod tests {
                 kind: "bot_token".into(),
                 required: true,
                 scopes: texts(&["chat:write"]),
+                oauth: None,
             }],
             limits: ConsentLimits {
                 call_timeout_ms: 100,
@@ -443,6 +504,98 @@ mod tests {
         );
         assert_eq!(told(|c| c.credentials.clear()), shrinks("credential"));
         assert_eq!(told(|c| c.limits.requests_max = 1), shrinks("limit"));
+    }
+
+    fn oauth() -> OauthField {
+        OauthField {
+            authorize_url: "https://id.example/authorize".into(),
+            token_url: "https://id.example/token".into(),
+            revoke_url: None,
+            scopes: vec!["mail.read".into()],
+            authorize_params: vec![("access_type".into(), "offline".into())],
+            client_id: "client_id".into(),
+            client_secret: Some("client_secret".into()),
+            client_authentication: "body".into(),
+        }
+    }
+
+    /// The same of a credential that is had by signing in.
+    fn told_of_sign_in(change: impl FnOnce(&mut OauthField)) -> Vec<(String, bool)> {
+        let of = |oauth| {
+            let mut consent = consent();
+            consent.credentials[0].oauth = Some(oauth);
+            consent
+        };
+        let mut later = oauth();
+        change(&mut later);
+        let changes = of(oauth()).changes(&of(later));
+        changes.into_iter().map(|c| (c.what, c.grows)).collect()
+    }
+
+    #[test]
+    fn what_a_person_who_signs_in_grants_and_to_whom_is_agreed_to() {
+        let grows = |what: &str| vec![(what.to_owned(), true)];
+        assert_eq!(told_of_sign_in(|_| {}), []);
+        assert_eq!(
+            told_of_sign_in(|o| o.scopes.push("admin".into())),
+            grows("oauth_scope")
+        );
+        // The provider's own choice, which may be everything.
+        assert_eq!(told_of_sign_in(|o| o.scopes.clear()), grows("oauth_scope"));
+        assert_eq!(
+            told_of_sign_in(|o| o.authorize_params.push(("acr".into(), "x".into()))),
+            grows("oauth_param")
+        );
+        for endpoint in [
+            |o: &mut OauthField| o.authorize_url.push('2'),
+            |o: &mut OauthField| o.token_url.push('2'),
+            |o: &mut OauthField| o.revoke_url = Some("https://evil.example/".into()),
+        ] {
+            assert_eq!(told_of_sign_in(endpoint), grows("oauth_endpoint"));
+        }
+        assert_eq!(
+            told_of_sign_in(|o| o.client_secret = Some("bot_token".into())),
+            grows("oauth_client")
+        );
+        assert_eq!(
+            told(|c| c.credentials[0].oauth = Some(oauth())),
+            grows("oauth")
+        );
+    }
+
+    #[test]
+    fn fewer_scopes_need_nobody() {
+        let mut before = consent();
+        let mut more = oauth();
+        more.scopes.push("admin".into());
+        before.credentials[0].oauth = Some(more);
+        let mut after = consent();
+        after.credentials[0].oauth = Some(oauth());
+        let changes = before.changes(&after);
+        assert!(changes.len() == 1 && !changes[0].grows, "{changes:?}");
+    }
+
+    #[test]
+    fn a_field_is_agreed_to_with_how_it_is_had() {
+        let field = CredentialField {
+            key: "token".into(),
+            kind: "oauth_token".into(),
+            required: true,
+            label: "Token".into(),
+            help: String::new(),
+            placeholder: String::new(),
+            scopes: vec!["mail".into()],
+            oauth: Some(oauth()),
+        };
+        assert_eq!(ConsentCredential::from(&field).oauth, Some(oauth()));
+    }
+
+    #[test]
+    fn what_was_agreed_to_before_sign_in_was_part_of_it_is_read_and_hashed_as_it_was() {
+        let old = serde_json::to_value(consent()).unwrap();
+        assert!(old["credentials"][0].get("oauth").is_none(), "{old}");
+        let read: Consent = serde_json::from_value(old).unwrap();
+        assert_eq!(read.sha256(), consent().sha256());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use axum::{body::Bytes, extract::Request};
 use sqlx::PgConnection;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    IntakeError, Kinds, ManifestError, Plugin, adapter::Manifest, policy, types::About,
+    Class, IntakeError, Kinds, LoadError, ManifestError, Plugin, adapter::Manifest, check_file,
+    policy, types::About,
 };
 use tsunami_provenance::sha256_hex;
 
@@ -59,8 +60,30 @@ pub async fn load_new(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Arc<P
         if e.is_transient() {
             return busy();
         }
-        Problem::unprocessable("invalid_plugin", format!("This is no plugin: {e}."))
+        invalid(&e)
     })
+}
+
+/// Which limits hold for a component that is stored.
+///
+/// # Errors
+/// 422 where it exceeds all, which the operator may have lowered.
+pub async fn class(app: &App, tx: &mut PgConnection, digest: &str) -> Result<Class, Problem> {
+    if let Some(plugin) = app.plugin_host().loaded(digest).await {
+        return Ok(plugin.class());
+    }
+    let bytes = store::component(tx, digest)
+        .await?
+        .ok_or_else(|| Problem::internal(&"a stored component is not there"))?;
+    let host = app.plugin_host().clone();
+    tokio::task::spawn_blocking(move || check_file(&bytes, host.limits()))
+        .await
+        .map_err(|e| Problem::internal(&e))?
+        .map_err(|e| invalid(&e))
+}
+
+fn invalid(error: &LoadError) -> Problem {
+    Problem::unprocessable("invalid_plugin", format!("This is no plugin: {error}."))
 }
 
 /// Loads a component and asks it what it is, for a tenant or for [`super::OPERATOR`].

@@ -31,6 +31,12 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
     story(
         stories,
         stage,
+        "an_upgrade_that_may_run_longer_is_agreed_to_anew",
+        longer,
+    );
+    story(
+        stories,
+        stage,
         "an_upgrade_by_itself_never_does_more",
         auto_upgrade,
     );
@@ -240,6 +246,67 @@ async fn upgrade(stage: Arc<Stage>) {
         "not_published"
     );
     assert!(own["agreed"].is_null() && own["release"].is_null());
+}
+
+/// A component with so many bytes more, in a custom section that nothing reads.
+fn padded(mut component: Vec<u8>, bytes: u32) -> Vec<u8> {
+    // An id and the size in LEB128, five bytes long; the section's name is empty.
+    component.push(0);
+    let size = bytes + 1;
+    component.extend((0..5).map(|i| {
+        let seven = u8::try_from((size >> (7 * i)) & 0x7f).expect("seven bits");
+        if i < 4 { seven | 0x80 } else { seven }
+    }));
+    component.resize(component.len() + size as usize, 0);
+    component
+}
+
+async fn longer(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    let acme = Publisher::register(&world.acme, "acme").await;
+    let first = acme
+        .publish_approved(chameleon(&guise("1.0.0")), &world.operator)
+        .await;
+    let globex = &world.globex;
+    let installed = agree_and_install(globex, &first).await;
+    let consent = &installed["agreed"]["consent"];
+    assert_eq!(consent["limits"]["call_timeout_ms"], 100, "{installed}");
+    // More than a small component may be: it has the limits of those that bring an interpreter along.
+    let large = padded(chameleon(&guise("1.1.0")), 4 << 20);
+    let second = acme.publish_approved(large, &world.operator).await;
+    let path = format!("/plugins/{}/upgrade", text(&installed["id"]));
+    let plan = globex.get(&path).await.ok();
+    assert_eq!(plan["needs_consent"], true, "{plan}");
+    let grown: Vec<String> = plan["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| {
+            format!(
+                "{}: {} to {}",
+                text(&c["of"]),
+                text(&c["before"]),
+                text(&c["after"])
+            )
+        })
+        .collect();
+    assert_eq!(
+        grown,
+        [
+            "call_timeout_ms: 100 to 1000",
+            "call_memory_bytes_max: 33554432 to 134217728"
+        ]
+    );
+    assert_eq!(
+        globex.post(&path, &json!({})).await.problem(409),
+        "consent_required"
+    );
+    // The same by a host that has not loaded it.
+    let other = world.another_host().await;
+    let mut tx = other.db().tenant(world.tenant(globex).await).await.unwrap();
+    let id = text(&second["id"]).parse().unwrap();
+    let asked = tsunami::marketplace::installations::consent_to(&other, &mut tx, id).await;
+    assert_eq!(asked.unwrap().limits.call_timeout_ms, 1000);
 }
 
 async fn auto_upgrade(stage: Arc<Stage>) {
