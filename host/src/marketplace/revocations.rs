@@ -42,9 +42,16 @@ struct Inner {
     state: RwLock<State>,
     /// One reads at a time; it holds when the last attempt began.
     reading: tokio::sync::Mutex<Option<Instant>>,
-    /// Which key signed, of releases whose signature holds.
-    verified: Cache<ReleaseId, PublisherKeyId>,
+    /// Releases whose signature holds.
+    verified: Cache<ReleaseId, Verified>,
     is_watched: AtomicBool,
+}
+
+/// That a release is of these bytes, and which key says so.
+#[derive(Clone)]
+struct Verified {
+    digest: String,
+    key: PublisherKeyId,
 }
 
 #[derive(Default)]
@@ -106,18 +113,26 @@ impl Revocations {
                 .await;
         }
         if let Some(release) = origin.release
-            && !self.0.verified.contains_key(&release)
+            && self.key_of(release, &origin.digest).is_none()
         {
             let key = signing::check_stored(tx, release, &origin.digest).await?;
-            self.0.verified.insert(release, key);
+            let digest = origin.digest.clone();
+            let verified = Verified { digest, key };
+            self.0.verified.insert(release, verified);
         }
         self.check(origin)
     }
 
     /// Whether [`Revocations::check`] says all of it: there is nothing to read or to verify first.
     pub fn knows(&self, origin: &Origin) -> bool {
-        let verified = |release| self.0.verified.contains_key(&release);
+        let verified = |release| self.key_of(release, &origin.digest).is_some();
         self.age().is_some() && origin.release.is_none_or(verified)
+    }
+
+    /// Which key signed that the release is of these bytes, where that was looked at here.
+    fn key_of(&self, release: ReleaseId, digest: &str) -> Option<PublisherKeyId> {
+        let verified = self.0.verified.get(&release)?;
+        (verified.digest == digest).then_some(verified.key)
     }
 
     /// The same, by what is known here already: between two steps of a call.
@@ -134,7 +149,7 @@ impl Revocations {
         let Some(release) = release else {
             return Ok(());
         };
-        let key = self.0.verified.get(&release);
+        let key = self.key_of(release, &origin.digest);
         if key.is_some_and(|key| known.keys.contains(&key)) {
             return Err(revoked(
                 "The publisher has revoked the key that the plugin was signed with",
