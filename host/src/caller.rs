@@ -98,7 +98,7 @@ pub struct Caller {
     pub tenant: TenantId,
     pub key: ApiKeyId,
     pub user: Option<UserId>,
-    /// How traces name them: the user's address, or the key's name and prefix.
+    /// How traces name them: the key's name and prefix. It tells keys apart, and not persons (`tenants::person`).
     pub name: String,
     pub roles: Vec<Role>,
 }

@@ -214,13 +214,19 @@ async fn second_person(world: Arc<World>) {
     let settings =
         json!({ "answer": "ask", "second_person": true, "roles": ["admin", "approver"] });
     let policy = put(owner, "/policies", settings).await;
-    let key = |name: &str, role: &str| {
-        let new = json!({ "name": name, "roles": [role] });
+    let user = |name: &'static str| async move {
+        let new = json!({ "email": format!("{name}@second.test"), "roles": ["admin"] });
+        owner.post("/users", &new).await.ok()["id"].clone()
+    };
+    let (asks, agrees) = (user("asks").await, user("agrees").await);
+    let key = |user: &Value, role: &str| {
+        let new = json!({ "name": "key", "roles": [role], "user_id": user });
         let owner = owner.clone();
         async move { owner.with_key(&text(&owner.post("/api-keys", &new).await.ok()["secret"])) }
     };
-    let admin = key("asks", "admin").await;
-    let other = key("agrees", "approver").await;
+    let admin = key(&asks, "admin").await;
+    let same = key(&asks, "approver").await;
+    let other = key(&agrees, "approver").await;
     let body = json!({ "params": { "channel": "#finance", "text": "policy: two" } });
     let asked = admin.post("/skills/slack/send_message", &body).await;
     assert_eq!(asked.status, 202, "{}", asked.text);
@@ -228,6 +234,11 @@ async fn second_person(world: Arc<World>) {
     let path = format!("/approvals/{}/approve", text(&asked["approval_id"]));
     assert_eq!(
         admin.post(&path, &json!({})).await.problem(403),
+        "second_person_needed"
+    );
+    // Another key makes nobody another person.
+    assert_eq!(
+        same.post(&path, &json!({})).await.problem(403),
         "second_person_needed"
     );
     assert_eq!(

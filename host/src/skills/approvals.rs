@@ -14,6 +14,7 @@ use crate::{
     outbox,
     policies::Asks,
     problem::Problem,
+    tenants,
     traces::StepType,
 };
 use serde_json::{Value, json};
@@ -122,12 +123,15 @@ async fn ask(
         true => "The skill's configuration asks for an approval of this action.".to_owned(),
         false => asks.reasons.join("; "),
     };
-    let on_behalf_of = router::who(row).map_or_else(|| row.actor.clone(), |who| who.on_behalf_of);
+    let who = router::who(row);
+    let on_behalf_of_key = who.as_ref().and_then(|who| who.on_behalf_of_key);
+    let on_behalf_of = who.map_or_else(|| row.actor.clone(), |who| who.on_behalf_of);
     let new = store::NewApproval {
         id,
         role_sets: &json!(asks.role_sets),
         second_person: asks.second_person,
         on_behalf_of: &on_behalf_of,
+        on_behalf_of_key,
         task: row.task_id,
         call: row.id,
         workflow_id: &workflow,
@@ -279,6 +283,9 @@ pub async fn decide(
         .await?
         .ok_or_else(|| Problem::not_found("approval"))?;
     check(app, caller, &approval, decision)?;
+    if approval.second_person && decision.approve {
+        check_second_person(&mut tx, caller, &approval).await?;
+    }
     if approval.status != "pending" {
         return Ok(approval);
     }
@@ -377,15 +384,6 @@ fn check(
             ));
         }
     }
-    if approval.second_person
-        && decision.approve
-        && approval.on_behalf_of.as_deref() == Some(&caller.name)
-    {
-        return Err(Problem::forbidden(
-            "second_person_needed",
-            "A policy asks for a second person: somebody else than who asked for the call has to approve it.",
-        ));
-    }
     let same = matches!(
         (approval.status.as_str(), decision.approve),
         ("approved" | "used", true) | ("rejected", false)
@@ -403,6 +401,31 @@ fn check(
         ));
     }
     Ok(())
+}
+
+/// Refuses whoever is, or may be, the person that asked: two keys do not make two persons.
+async fn check_second_person(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    approval: &ApprovalRow,
+) -> Result<(), Problem> {
+    let asked = match approval.on_behalf_of_key {
+        Some(key) => tenants::person(tx, key).await?,
+        None => None,
+    };
+    let Some(asked) = asked else {
+        return Err(Problem::forbidden(
+            "second_person_needed",
+            "A policy asks for a second person, and it was not written down who asked for this call. Reject it, and make it again.",
+        ));
+    };
+    if tenants::person(tx, caller.key).await? != Some(asked) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(
+        "second_person_needed",
+        "A policy asks for a second person: somebody else than who asked for the call has to approve it, with a key of their own user. A key without a user counts as whoever made it.",
+    ))
 }
 
 async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {

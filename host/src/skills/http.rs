@@ -196,6 +196,7 @@ fn who(caller: &Caller) -> Who {
         trust: 1.0,
         delegation_depth: 0,
         on_behalf_of: caller.name.clone(),
+        on_behalf_of_key: Some(caller.key),
     }
 }
 

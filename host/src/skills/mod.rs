@@ -52,7 +52,7 @@ pub mod workflow;
 use crate::{
     app::App,
     db::TenantTx,
-    id::{AgentId, ApprovalId, SkillCallId, TaskId, TenantId},
+    id::{AgentId, ApiKeyId, ApprovalId, SkillCallId, TaskId, TenantId},
     problem::Problem,
     worker::patience,
 };
@@ -106,6 +106,9 @@ pub struct Who {
     pub delegation_depth: u32,
     /// Whoever stands behind it: who created the task, or made the call. Such a person is not a second one.
     pub on_behalf_of: String,
+    /// The key that this person came with; none in what was written down before keys were.
+    #[serde(default)]
+    pub on_behalf_of_key: Option<ApiKeyId>,
 }
 
 impl Who {
@@ -118,6 +121,7 @@ impl Who {
             trust: 0.0,
             delegation_depth: 0,
             on_behalf_of: String::new(),
+            on_behalf_of_key: None,
         }
     }
 }

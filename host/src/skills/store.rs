@@ -1,7 +1,7 @@
 use super::{CallFailure, CallRequest, CallStatus, Origin, configs::RateLimit};
 use crate::{
     db::{SystemTx, TenantTx},
-    id::{AgentId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId},
+    id::{AgentId, ApiKeyId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId},
     page::PageRequest,
 };
 use serde_json::Value;
@@ -689,7 +689,7 @@ pub struct ApprovalRow {
     pub roles: Vec<String>,
     pub role_sets: Value,
     pub second_person: bool,
-    pub on_behalf_of: Option<String>,
+    pub on_behalf_of_key: Option<ApiKeyId>,
     pub requested_by: String,
     pub expires_at: OffsetDateTime,
     pub decided_by: Option<String>,
@@ -703,7 +703,7 @@ macro_rules! approval_query {
         sqlx::query_as!(
             ApprovalRow,
             r#"select id as "id: ApprovalId", task_id as "task_id: TaskId", call_id as "call_id: SkillCallId", workflow_id, status, fingerprint,
-                      request, reason, roles, role_sets, second_person, on_behalf_of, requested_by, expires_at, decided_by, decided_at, note, created_at
+                      request, reason, roles, role_sets, second_person, on_behalf_of_key as "on_behalf_of_key: ApiKeyId", requested_by, expires_at, decided_by, decided_at, note, created_at
                from approvals where "# + $where
             $(, $arg)*
         )
@@ -722,6 +722,7 @@ pub struct NewApproval<'a> {
     pub role_sets: &'a Value,
     pub second_person: bool,
     pub on_behalf_of: &'a str,
+    pub on_behalf_of_key: Option<ApiKeyId>,
     pub requested_by: &'a str,
     pub expires_at: OffsetDateTime,
 }
@@ -730,8 +731,8 @@ pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<
     let tenant = tx.tenant();
     sqlx::query!(
         "insert into approvals (id, tenant_id, task_id, call_id, workflow_id, status, fingerprint, request, reason, roles, requested_by, expires_at,
-                                role_sets, second_person, on_behalf_of)
-         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                                role_sets, second_person, on_behalf_of, on_behalf_of_key)
+         values ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         new.id.uuid(),
         tenant.uuid(),
         new.task.map(TaskId::uuid),
@@ -745,7 +746,8 @@ pub async fn insert_approval(tx: &mut TenantTx, new: NewApproval<'_>) -> Result<
         new.expires_at,
         new.role_sets,
         new.second_person,
-        new.on_behalf_of
+        new.on_behalf_of,
+        new.on_behalf_of_key.map(ApiKeyId::uuid)
     )
     .execute(&mut **tx)
     .await?;

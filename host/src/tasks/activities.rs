@@ -311,6 +311,7 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         agent_trust: agent.trust,
         delegation_depth: row.delegation_depth,
         created_by: &row.created_by,
+        created_by_key: row.created_by_key,
         planned,
     };
     // With the status, which locks the task: one that ends at the same time finds the call, or we find that it has ended.
@@ -479,6 +480,7 @@ async fn delegate(app: &App, tenant: TenantId, task: TaskId) -> Result<Delegated
                 capabilities: &child.capabilities,
                 plan: &child.plan,
                 created_by: &row.created_by,
+                created_by_key: row.created_by_key,
             };
             create(app, &mut tx, &new).await?;
         }

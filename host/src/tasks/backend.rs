@@ -5,7 +5,7 @@ use crate::{
     agents::Backend,
     app::App,
     db::TenantTx,
-    id::{AgentId, SkillCallId, TaskId, TenantId},
+    id::{AgentId, ApiKeyId, SkillCallId, TaskId, TenantId},
     problem::Problem,
     skills::{CallRequest, Origin, Outcome, Who, WhoKind, router},
 };
@@ -22,6 +22,7 @@ pub struct StepRequest<'a> {
     pub delegation_depth: i32,
     /// Who created the task.
     pub created_by: &'a str,
+    pub created_by_key: Option<ApiKeyId>,
     pub planned: &'a PlannedStep,
 }
 
@@ -53,6 +54,7 @@ pub async fn submit(
                     trust: request.agent_trust,
                     delegation_depth: u32::try_from(request.delegation_depth).unwrap_or(0),
                     on_behalf_of: request.created_by.to_owned(),
+                    on_behalf_of_key: request.created_by_key,
                 },
                 origin,
             };

@@ -215,6 +215,7 @@ async fn create_task(
                 capabilities: &new.capabilities,
                 plan: &new.plan,
                 created_by: &caller.name,
+                created_by_key: Some(caller.key),
             };
             create(&app, &mut tx, &task).await?;
             TaskId(id)

@@ -33,7 +33,7 @@ pub mod workflow;
 use crate::{
     app::App,
     db::TenantTx,
-    id::{AgentId, TaskId},
+    id::{AgentId, ApiKeyId, TaskId},
     outbox,
     problem::Problem,
     worker::patience,
@@ -138,6 +138,7 @@ pub struct NewTask<'a> {
     pub capabilities: &'a [String],
     pub plan: &'a Plan,
     pub created_by: &'a str,
+    pub created_by_key: Option<ApiKeyId>,
 }
 
 /// Writes a task down and, unless a parent starts it, that it is to be started.

@@ -1,7 +1,7 @@
 use super::NewTask;
 use crate::{
     db::TenantTx,
-    id::{AgentId, MessageId, TaskId},
+    id::{AgentId, ApiKeyId, MessageId, TaskId},
     page::PageRequest,
 };
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ pub struct TaskRow {
     pub tokens_used: i64,
     pub cost_micro_usd: i64,
     pub created_by: String,
+    pub created_by_key: Option<ApiKeyId>,
     pub cancel_requested_at: Option<OffsetDateTime>,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
@@ -44,7 +45,7 @@ macro_rules! task_query {
             TaskRow,
             r#"select id as "id: TaskId", objective, status, priority, requested_agent_id as "requested_agent_id: AgentId", agent_id as "agent_id: AgentId",
                       parent_task_id as "parent_task_id: TaskId", delegation_depth, capabilities, plan, waiting_for, output, error, confidence,
-                      tokens_used, cost_micro_usd, created_by, cancel_requested_at, started_at, finished_at, created_at
+                      tokens_used, cost_micro_usd, created_by, created_by_key as "created_by_key: ApiKeyId", cancel_requested_at, started_at, finished_at, created_at
                from agent_tasks where "# + $where
             $(, $arg)*
         )
@@ -55,8 +56,8 @@ pub async fn insert(tx: &mut TenantTx, new: &NewTask<'_>) -> Result<()> {
     let tenant = tx.tenant();
     let plan = serde_json::to_value(new.plan).map_err(|e| sqlx::Error::Encode(e.into()))?;
     sqlx::query!(
-        "insert into agent_tasks (id, tenant_id, objective, status, priority, requested_agent_id, parent_task_id, delegation_depth, capabilities, plan, created_by)
-         values ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10)",
+        "insert into agent_tasks (id, tenant_id, objective, status, priority, requested_agent_id, parent_task_id, delegation_depth, capabilities, plan, created_by, created_by_key)
+         values ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11)",
         new.id.uuid(),
         tenant.uuid(),
         new.objective,
@@ -66,7 +67,8 @@ pub async fn insert(tx: &mut TenantTx, new: &NewTask<'_>) -> Result<()> {
         new.depth,
         new.capabilities,
         plan,
-        new.created_by
+        new.created_by,
+        new.created_by_key.map(ApiKeyId::uuid)
     )
     .execute(&mut **tx)
     .await?;

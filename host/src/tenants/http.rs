@@ -406,6 +406,7 @@ async fn create_key(
                 key: &made,
                 roles: &roles,
                 created_by: &caller.name,
+                created_by_key: caller.key,
                 expires_at: new.expires_at,
             };
             store::insert_key(&mut tx, insert).await?;

@@ -13,6 +13,8 @@
 //! - Of a key only the prefix and a SHA-256 are stored (`a_key_is_stored_only_as_its_hash`).
 //! - Another tenant's things answer 404, by row-level security and not by a `where`
 //!   (`guard_tenant_table` in `migrations/*_ground_roles.sql`).
+//! - A person with two keys is one person: keys of one user, and those that a key made without a user ([`person`],
+//!   `one_person_with_two_keys_is_no_second_person`).
 //! - Nobody but an owner hands out a role that they lack (`http::check_roles`).
 //! - An operator's key sees nothing inside a tenant, and a tenant's key nothing of the operators' (`caller`).
 //!
@@ -28,7 +30,7 @@ use crate::{
     app::App,
     caller::{Caller, Operator, Role},
     db::{SystemTx, TenantTx},
-    id::{ApiKeyId, OperatorKeyId},
+    id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
     problem::Problem,
 };
 use keys::PresentedKey;
@@ -77,6 +79,20 @@ pub async fn is_valid(
 
 fn is_live(row: &store::KeyRow, now: OffsetDateTime) -> bool {
     row.revoked_at.is_none() && row.expires_at.is_none_or(|at| at > now)
+}
+
+/// A person, as far as the gateway can tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Person {
+    User(UserId),
+    /// Whoever was given a key that belongs to no user, and that nobody of the tenant made.
+    Bearer(ApiKeyId),
+}
+
+/// The person behind a key: its user; without one, the person who made it.
+pub async fn person(tx: &mut TenantTx, key: ApiKeyId) -> Result<Option<Person>, sqlx::Error> {
+    let origin = store::origin_of_key(tx, key).await?;
+    Ok(origin.map(|(key, user)| user.map_or(Person::Bearer(key), Person::User)))
 }
 
 /// Which operator comes with this key.

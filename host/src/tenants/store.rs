@@ -176,14 +176,15 @@ pub struct KeyInsert<'a> {
     pub key: &'a NewKey,
     pub roles: &'a [String],
     pub created_by: &'a str,
+    pub created_by_key: ApiKeyId,
     pub expires_at: Option<OffsetDateTime>,
 }
 
 pub async fn insert_key(tx: &mut TenantTx, new: KeyInsert<'_>) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(
-        "insert into api_keys (id, tenant_id, user_id, name, prefix, secret_sha256, roles, created_by, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into api_keys (id, tenant_id, user_id, name, prefix, secret_sha256, roles, created_by, expires_at, created_by_key)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         new.id.uuid(),
         tenant.uuid(),
         new.user.map(UserId::uuid),
@@ -192,11 +193,33 @@ pub async fn insert_key(tx: &mut TenantTx, new: KeyInsert<'_>) -> Result<()> {
         new.key.secret_sha256.as_slice(),
         new.roles,
         new.created_by,
-        new.expires_at
+        new.expires_at,
+        new.created_by_key.uuid()
     )
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// The key from which this one descends, and the user of that: up to the first key with a user, or to one that nobody
+/// of the tenant made.
+pub async fn origin_of_key(
+    tx: &mut TenantTx,
+    id: ApiKeyId,
+) -> Result<Option<(ApiKeyId, Option<UserId>)>> {
+    let found = sqlx::query!(
+        r#"with recursive line as (
+               select id, user_id, created_by_key from api_keys where id = $1
+               union
+               select k.id, k.user_id, k.created_by_key from line join api_keys k on k.id = line.created_by_key
+               where line.user_id is null)
+           select id as "id!: ApiKeyId", user_id as "user_id: UserId" from line
+           where user_id is not null or created_by_key is null"#,
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(found.map(|row| (row.id, row.user_id)))
 }
 
 /// An owner's key of a tenant where nobody could make it: it was just made, or its last key is lost.

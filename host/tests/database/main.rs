@@ -6,6 +6,7 @@ mod ground;
 mod instances;
 mod live;
 mod oauth;
+mod persons;
 mod traces;
 
 use ground::{Ground, Server};
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         instances::stories,
         live::stories,
         oauth::stories,
+        persons::stories,
         traces::stories,
     ] {
         of(&mut stories, &server);

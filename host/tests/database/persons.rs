@@ -1,0 +1,138 @@
+//! Who is a person, and who a second one.
+
+use crate::{
+    Stories,
+    ground::{Answer, Ground, Server, text},
+    story,
+};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgConnection};
+use std::sync::Arc;
+use tsunami::id::{ApprovalId, SkillCallId};
+
+pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
+    story(
+        stories,
+        server,
+        "persons::one_person_with_two_keys_is_no_second_person",
+        two_keys,
+    );
+}
+
+/// A key as it was made: what it is called by, and what it is.
+struct Key {
+    id: String,
+    text: String,
+}
+
+struct Company {
+    ground: Ground,
+    tenant: String,
+    database: PgConnection,
+}
+
+impl Company {
+    async fn user(&self, by: &str, name: &str) -> Value {
+        let new = json!({ "email": format!("{name}@acme.test"), "roles": ["admin"] });
+        self.ground.post("/users", by, new).await.ok()["id"].clone()
+    }
+
+    async fn key(&self, by: &str, user: &Value) -> Key {
+        let new = json!({ "name": "key", "roles": ["admin"], "user_id": user });
+        let made = self.ground.post("/api-keys", by, new).await.ok();
+        Key {
+            id: text(&made["api_key"]["id"]),
+            text: text(&made["secret"]),
+        }
+    }
+
+    async fn write(&mut self, sql: String) {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut self.database)
+            .await
+            .expect("it is written");
+    }
+
+    /// A call that waits for a second person, of whoever came with this key; SQL for where nobody knows.
+    async fn asked(&mut self, key: &str) -> String {
+        let (call, approval, tenant) = (SkillCallId::fresh(), ApprovalId::fresh(), &self.tenant);
+        let insert = format!(
+            "insert into skill_calls (id, tenant_id, actor, idempotency_key, request_sha256, skill_name, action, params, status, approval_id)
+             values ('{call}', '{tenant}', 'who', '{call}', '', 'slack', 'send_message', '{{}}', 'awaiting_approval', '{approval}');
+             insert into approvals (id, tenant_id, call_id, workflow_id, status, fingerprint, request, reason, requested_by, expires_at,
+                                    second_person, on_behalf_of, on_behalf_of_key)
+             values ('{approval}', '{tenant}', '{call}', 'w', 'pending', sha256(''), '{{}}', 'why', 'who', now() + interval '1 day',
+                     true, 'who', {key})"
+        );
+        self.write(insert).await;
+        format!("/approvals/{approval}")
+    }
+
+    /// What becomes of it where that key approves what the other asked for.
+    async fn approve(&mut self, asked: &Key, approves: &Key) -> Answer {
+        let path = self.asked(&format!("'{}'", asked.id)).await;
+        self.decide(&path, "approve", &approves.text).await
+    }
+
+    async fn decide(&self, path: &str, decision: &str, key: &str) -> Answer {
+        let path = format!("{path}/{decision}");
+        self.ground.post(&path, key, json!({})).await
+    }
+}
+
+#[track_caller]
+fn is_refused(answer: &Answer) {
+    assert_eq!(answer.status, 403, "{}", answer.json);
+    assert_eq!(answer.json["code"], "second_person_needed");
+}
+
+async fn two_keys(ground: Ground) {
+    let (tenant, owner) = ground.tenant("acme").await;
+    let mut company = Company {
+        database: ground.database("postgres").await,
+        tenant,
+        ground,
+    };
+    let (alice, bob) = (
+        company.user(&owner, "alice").await,
+        company.user(&owner, "bob").await,
+    );
+    let first = company.key(&owner, &alice).await;
+    let second = company.key(&owner, &alice).await;
+    let other = company.key(&owner, &bob).await;
+    // Alice makes herself keys that name nobody, and one of these another.
+    let program = company.key(&first.text, &Value::Null).await;
+    let sibling = company.key(&second.text, &Value::Null).await;
+    let child = company.key(&program.text, &Value::Null).await;
+    let hers = [&first, &second, &program, &sibling, &child];
+    for asked in hers {
+        for approves in hers {
+            is_refused(&company.approve(asked, approves).await);
+        }
+        company.approve(asked, &other).await.ok();
+        company.approve(&other, asked).await.ok();
+    }
+
+    // Two keys that an owner made without users are that owner's, and no two persons.
+    let one = company.key(&owner, &Value::Null).await;
+    let two = company.key(&owner, &Value::Null).await;
+    is_refused(&company.approve(&one, &two).await);
+    company.approve(&one, &first).await.ok();
+
+    // Where nobody wrote down who asked, it may be anybody; and anybody may say no.
+    let path = company.asked("null").await;
+    is_refused(&company.decide(&path, "approve", &other.text).await);
+    company.decide(&path, "reject", &other.text).await.ok();
+
+    // A task knows the key that it was created with, for the calls that are made for it.
+    let new = json!({ "objective": "say hello" });
+    let task = company.ground.post("/agent-tasks", &child.text, new).await;
+    let id = text(&task.ok()["id"]);
+    let by: String = sqlx::query_scalar(AssertSqlSafe(format!(
+        "select created_by_key::text from agent_tasks where id = '{id}'"
+    )))
+    .fetch_one(&mut company.database)
+    .await
+    .expect("a key");
+    assert_eq!(by, child.id);
+}
