@@ -141,7 +141,7 @@ impl FromRequestParts<App> for Caller {
         if key.kind == keys::Kind::Operator {
             return Err(Problem::forbidden(
                 "operator_key",
-                "This is an operator's key; it sees nothing inside a tenant. Use an API key of the tenant's own.",
+                "This is an operator's key; it acts inside no tenant. Use an API key of the tenant's own.",
             ));
         }
         tenants::authenticate(app, &key)
@@ -150,7 +150,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// Somebody who runs the gateway: creates tenants, sees nothing inside of them.
+/// Somebody who runs the gateway: creates tenants, and acts inside one only by an owner's key that they make for it.
 #[derive(Debug, Clone)]
 pub struct Operator {
     pub key: OperatorKeyId,

@@ -319,7 +319,7 @@ async fn operator_key(app: &App, path: &Path) -> anyhow::Result<String> {
     {
         return Ok(key.trim().to_owned());
     }
-    let key = tenants::create_operator_key(app, "development").await?;
+    let key = tenants::create_operator_key(app, "development", None).await?;
     write_private(path, &key)?;
     Ok(key)
 }

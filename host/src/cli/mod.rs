@@ -8,6 +8,7 @@ mod demo;
 pub mod dev;
 mod doctor;
 mod kit;
+mod operator_key;
 mod people;
 mod plugin;
 mod policy;
@@ -62,10 +63,10 @@ enum Command {
     },
     /// Print the API's description, OpenAPI 3.1.
     Openapi,
-    /// Make a key for somebody who runs the gateway. It is printed once.
+    /// Keys of the people who run the gateway.
     OperatorKey {
-        /// Whose it is.
-        name: String,
+        #[command(subcommand)]
+        command: operator_key::OperatorKeyCommand,
     },
     /// Print a script that completes commands in your shell.
     Completion { shell: clap_complete::Shell },
@@ -123,7 +124,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         } => answer(load()?.show().as_bytes()),
         Command::Openapi => answer((crate::routes::openapi().to_pretty_json()? + "\n").as_bytes()),
         Command::CompilePlugin { .. } => unreachable!("`main` has carried it out"),
-        Command::OperatorKey { name } => serve::operator_key(load()?, &name).await,
+        Command::OperatorKey { command } => operator_key::operator_key(load()?, command).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tsunami", &mut script);

@@ -1,8 +1,6 @@
 //! `serve`, `worker`, `migrate`: the roles against configured servers.
 
-use crate::{
-    app::App, config::Config, db, marketplace::revocations, routes, telemetry, tenants, worker,
-};
+use crate::{app::App, config::Config, db, marketplace::revocations, routes, telemetry, worker};
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::{future::IntoFuture, net::SocketAddr};
@@ -127,11 +125,5 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
         "the schema is up to date ({} migrations)",
         db::MIGRATOR.iter().count()
     );
-    Ok(())
-}
-
-pub async fn operator_key(config: Config, name: &str) -> anyhow::Result<()> {
-    let app = App::new(config).await?;
-    println!("{}", tenants::create_operator_key(&app, name).await?);
     Ok(())
 }

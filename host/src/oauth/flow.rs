@@ -28,8 +28,32 @@ const QUERY_BYTES_MAX: usize = 8 << 10;
 /// What the code of the page is made of: no letter that is taken for another (Crockford's base 32).
 const CONFIRMATION_ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const CONFIRMATION_CHARS: usize = 8;
-/// Parameters of the authorization request that are ours, whatever a plugin adds.
-const RESERVED: [&str; 9] = [
+/// Parameters that a plugin may add to an authorization request, their bytes together, and which: those that say how a
+/// person is asked, or for which of the provider's services a token is. Any other could widen what is granted past the
+/// scopes that were consented to (`user_scope`, `authorization_details`), or change where the answer goes.
+const ADDED_PARAMS_MAX: usize = 16;
+const ADDED_PARAMS_BYTES_MAX: usize = 2 << 10;
+const ADDED_PARAMS: [&str; 17] = [
+    "access_type",
+    "acr_values",
+    "allow_signup",
+    "approval_prompt",
+    "audience",
+    "display",
+    "domain_hint",
+    "duration",
+    "force_verify",
+    "hd",
+    "login_hint",
+    "max_age",
+    "owner",
+    "prompt",
+    "resource",
+    "token_access_type",
+    "ui_locales",
+];
+/// Parameters of the authorization request that are ours, whatever a provider's URL holds.
+const RESERVED: [&str; 11] = [
     "response_type",
     "response_mode",
     "client_id",
@@ -39,6 +63,8 @@ const RESERVED: [&str; 9] = [
     "code_challenge",
     "code_challenge_method",
     "request",
+    "request_uri",
+    "registration",
 ];
 
 /// A sign-in that was begun.
@@ -162,7 +188,38 @@ fn random_text() -> Zeroizing<String> {
     Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-/// Where a person signs in. What a plugin adds never takes the place of what is ours.
+/// What a plugin adds to an authorization request: by its field, and in an endpoint of its own.
+fn added_params(provider: &Provider, field: &OauthField) -> Result<Vec<(String, String)>, Problem> {
+    let mut added = Vec::new();
+    if provider.issuer.is_none() {
+        let url = parse_url(&provider.authorize_url)?;
+        added.extend(url.query_pairs().into_owned());
+    }
+    added.extend(field.authorize_params.iter().cloned());
+    let bytes: usize = added.iter().map(|(n, v)| n.len() + v.len()).sum();
+    let refused = |why: String| {
+        let next = "Ask whoever publishes the plugin to leave that out.";
+        Problem::conflict("oauth_parameters_refused", format!("{why} {next}"))
+    };
+    if added.len() > ADDED_PARAMS_MAX || bytes > ADDED_PARAMS_BYTES_MAX {
+        return Err(refused(format!(
+            "The plugin adds {} parameters of {bytes} bytes to the authorization request; it may add {ADDED_PARAMS_MAX} of {ADDED_PARAMS_BYTES_MAX}.",
+            added.len()
+        )));
+    }
+    match added
+        .iter()
+        .find(|(name, _)| !ADDED_PARAMS.contains(&name.as_str()))
+    {
+        None => Ok(added),
+        Some((name, _)) => Err(refused(format!(
+            "The plugin adds the parameter {name:?} to the authorization request; it may add {}.",
+            ADDED_PARAMS.join(", ")
+        ))),
+    }
+}
+
+/// Where a person signs in.
 fn authorization_url(
     provider: &Provider,
     field: &OauthField,
@@ -171,12 +228,17 @@ fn authorization_url(
     verifier: &str,
 ) -> Result<String, Problem> {
     let mut url = parse_url(&provider.authorize_url)?;
-    let of_the_url = url.query_pairs().into_owned().collect::<Vec<_>>();
-    let added = of_the_url.iter().chain(&field.authorize_params);
-    let added = added.filter(|(name, _)| !RESERVED.contains(&name.as_str()));
+    let added = added_params(provider, field)?;
+    // Of an issuer that an administrator named, and not the plugin's.
+    let mut of_the_issuer = Vec::new();
+    if provider.issuer.is_some() {
+        of_the_issuer.extend(url.query_pairs().into_owned());
+        of_the_issuer.retain(|(name, _)| !RESERVED.contains(&name.as_str()));
+    }
     let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
     let mut pairs = form_urlencoded::Serializer::new(String::new());
-    pairs.extend_pairs(added);
+    pairs.extend_pairs(&of_the_issuer);
+    pairs.extend_pairs(&added);
     pairs.append_pair("response_type", "code");
     pairs.append_pair("client_id", &provider.client_id);
     pairs.append_pair("redirect_uri", redirect_uri);
@@ -274,7 +336,7 @@ pub async fn come_back(app: &App, query: &str) -> Result<Arrival, Problem> {
     )
     .await;
     match exchanged {
-        Ok(tokens) => granted(app, tenant, id, tokens).await,
+        Ok(tokens) => granted(app, tenant, id, tokens, ready.client_secret).await,
         Err(error) => {
             let why = error.to_string();
             let mut tx = app.db().tenant(tenant).await?;
@@ -334,7 +396,8 @@ async fn take(
             let step = Step {
                 status: Status::Exchanging,
                 expires_at: row.expires_at,
-                due_at: row.due_at,
+                // The sweep forgets it after this, which must not be while the code is exchanged.
+                due_at: Some(now + STEP_TIME),
                 failures: 0,
                 error: None,
             };
@@ -398,6 +461,7 @@ async fn granted(
     tenant: TenantId,
     id: GrantId,
     tokens: provider::Tokens,
+    client_secret: Zeroizing<String>,
 ) -> Result<Arrival, Problem> {
     let now = app.clock().now();
     let mut tx = app.db().tenant(tenant).await?;
@@ -408,11 +472,25 @@ async fn granted(
         verifier: None,
         access_token: Some(tokens.access_token),
         refresh_token: tokens.refresh_token,
+        client_secret: Some(client_secret),
         expires_at: tokens.lifetime.map(|life| (now + life).unix_timestamp()),
     };
     let version = row.sealed_version + 1;
     let sealed = held.seal(app, &mut tx, id, version).await?;
     store::seal(&mut tx, id, Some(&sealed), version).await?;
+    if row.status() != Status::Exchanging {
+        let why = "The sign-in was ended meanwhile: its skill was removed.";
+        let step = Step {
+            status: Status::Ending,
+            expires_at: None,
+            due_at: Some(now),
+            failures: 0,
+            error: Some(why),
+        };
+        store::step(&mut tx, id, step).await?;
+        tx.commit().await?;
+        return Ok(Arrival::Failed(why.to_owned()));
+    }
     let code = confirmation();
     store::ask_to_confirm(&mut tx, id, &Sha256::digest(code.as_bytes())).await?;
     let step = Step {
@@ -456,6 +534,9 @@ pub async fn confirm(
 ) -> Result<CredentialId, Problem> {
     let now = app.clock().now();
     let mut tx = app.db().tenant(caller.tenant).await?;
+    if let Some(config) = store::config_of(&mut tx, id).await? {
+        vault::lock_config(&mut tx, config).await?;
+    }
     let row = store::lock(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("sign-in"))?;
@@ -526,7 +607,9 @@ async fn adopt(
         return Err(Problem::internal(&"a granted sign-in holds no token"));
     };
     let provider = &row.provider.0;
-    let (config, key) = (row.skill_config_id, &row.credential_key);
+    let (Some(config), key) = (row.skill_config_id, &row.credential_key) else {
+        return Err(Problem::internal(&"a granted sign-in is for no skill"));
+    };
     // The same person at the same client is often one grant at the provider: revoking the old token would end the new.
     store::supersede(tx, config, key, &provider.token_url, &provider.client_id).await?;
     let credential = CredentialId::fresh();
@@ -697,16 +780,11 @@ mod tests {
     fn field() -> OauthField {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         OauthField {
-            authorize_url: "https://idp.example/a?tenant=x&state=theirs".into(),
+            authorize_url: "https://idp.example/a?hd=acme.example".into(),
             token_url: "https://idp.example/t".into(),
             revoke_url: None,
             scopes: vec!["one".into(), "two".into()],
-            authorize_params: vec![
-                pair("access_type", "offline"),
-                pair("redirect_uri", "https://evil.example"),
-                pair("code_challenge_method", "plain"),
-                pair("response_mode", "fragment"),
-            ],
+            authorize_params: vec![pair("access_type", "offline")],
             client_id: "client_id".into(),
             client_secret: None,
             client_authentication: "basic".into(),
@@ -714,7 +792,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_adds_parameters_and_replaces_none() {
+    fn a_plugin_adds_parameters_to_those_that_are_ours() {
         let provider = Provider {
             client_id: "me&you".into(),
             ..of_field(&field())
@@ -725,7 +803,7 @@ mod tests {
         let pairs: Vec<_> = url.query_pairs().into_owned().collect();
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(b"V"));
         let expected = [
-            ("tenant", "x"),
+            ("hd", "acme.example"),
             ("access_type", "offline"),
             ("response_type", "code"),
             ("client_id", "me&you"),
@@ -737,6 +815,61 @@ mod tests {
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn a_plugin_adds_no_parameter_that_is_ours_or_widens_what_is_granted() {
+        let url = |field: &OauthField| {
+            authorization_url(&of_field(field), field, "https://gw.example/cb", "S", "V")
+        };
+        let refused = |field: &OauthField, name: &str| {
+            let problem = url(field).expect_err(name);
+            assert_eq!(problem.code(), "oauth_parameters_refused");
+        };
+        let others = [
+            "user_scope",
+            "authorization_details",
+            "claims",
+            "",
+            "Prompt",
+        ];
+        for name in RESERVED.into_iter().chain(others) {
+            let mut by_list = field();
+            by_list.authorize_params.push((name.to_owned(), "x".into()));
+            refused(&by_list, name);
+            let mut by_url = field();
+            by_url.authorize_url = format!("https://idp.example/a?{name}=x");
+            refused(&by_url, name);
+        }
+        let prompts = |count: usize, bytes: usize| OauthField {
+            authorize_params: vec![("prompt".to_owned(), "x".repeat(bytes)); count],
+            ..field()
+        };
+        assert!(url(&prompts(ADDED_PARAMS_MAX - 1, 1)).is_ok());
+        refused(&prompts(ADDED_PARAMS_MAX, 1), "too many");
+        refused(&prompts(1, ADDED_PARAMS_BYTES_MAX), "too long");
+    }
+
+    #[test]
+    fn the_endpoint_of_an_issuer_replaces_no_parameter_of_ours() {
+        let discovered = Provider {
+            issuer: Some("https://idp.example".into()),
+            authorize_url: "https://idp.example/a?p=policy&request_uri=theirs&state=theirs".into(),
+            ..of_field(&field())
+        };
+        let url = authorization_url(&discovered, &field(), "https://gw.example/cb", "S", "V");
+        let url = Url::parse(&url.unwrap()).unwrap();
+        let of = |name: &str| {
+            let found = url.query_pairs().filter(|(key, _)| key == name);
+            found
+                .map(|(_, value)| value.into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (of("p"), of("state")),
+            (vec!["policy".to_owned()], vec!["S".to_owned()])
+        );
+        assert!(of("request_uri").is_empty());
     }
 
     #[test]

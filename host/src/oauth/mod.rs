@@ -19,6 +19,11 @@
 //!   (`oauth::only_who_began_it_confirms_and_with_the_code_of_the_page`).
 //! - One process renews at a time, over all hosts; who was overtaken writes nothing (`oauth::two_hosts_renew_once`).
 //! - The rotated refresh token and the access token are one write (`renew::settle`).
+//! - Tokens that came are kept, or are revoked at the provider; so is what a removed skill leaves behind
+//!   (`oauth::what_a_removed_skill_was_granted_is_revoked`). Only what a new sign-in at the same client took the place
+//!   of is left to the provider, where both are often one.
+//! - Locks are taken in one order, also by `vault::store` and `plugins::store`: the skill's configuration, sign-ins,
+//!   credentials (`oauth::who_renews_and_who_revokes_do_not_wait_for_each_other`).
 //! - Tokens go to the endpoints that an administrator agreed to, as they were when the sign-in began, and nowhere else.
 //!
 //! ## To change
@@ -104,6 +109,8 @@ struct Held {
     verifier: Option<Zeroizing<String>>,
     access_token: Option<Zeroizing<String>>,
     refresh_token: Option<Zeroizing<String>>,
+    /// The client's, as it was when the tokens were had: to revoke them where it is stored no more.
+    client_secret: Option<Zeroizing<String>>,
     /// Of the access token, in seconds since 1970.
     expires_at: Option<i64>,
 }
@@ -196,7 +203,13 @@ async fn client_secret(
     row: &store::GrantRow,
 ) -> Result<Zeroizing<String>, Problem> {
     let provider = &row.provider.0;
-    let id = opened(app, tx, row.skill_config_id, &provider.client_id_key).await?;
+    let config = row.skill_config_id.ok_or_else(|| {
+        Problem::conflict(
+            "oauth_client_missing",
+            "The skill that this sign-in was for was removed, with its client.",
+        )
+    })?;
+    let id = opened(app, tx, config, &provider.client_id_key).await?;
     if *id != provider.client_id {
         return Err(Problem::conflict(
             "oauth_client_replaced",
@@ -204,7 +217,7 @@ async fn client_secret(
         ));
     }
     match &provider.client_secret_key {
-        Some(key) => opened(app, tx, row.skill_config_id, key).await,
+        Some(key) => opened(app, tx, config, key).await,
         None => Ok(Zeroizing::new(String::new())),
     }
 }

@@ -17,6 +17,7 @@ use crate::{
 use futures::{StreamExt, stream};
 use std::time::Duration as StdDuration;
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 /// How long one process has a grant to itself: longer than a request to a provider takes (`outbound::REQUEST_TIMEOUT`).
 const LEASE: Duration = Duration::seconds(30);
@@ -47,6 +48,7 @@ struct Leased {
     row: GrantRow,
     fence: i32,
     held: Held,
+    client_secret: Zeroizing<String>,
 }
 
 /// Sees to it that a token can be used, where it expires soon: renews it, or waits for whoever does.
@@ -102,7 +104,12 @@ async fn renew(app: &App, tenant: TenantId, id: GrantId, wanted: Wanted) -> Resu
         tx.commit().await?;
         let token = held.refresh_token.clone().unwrap_or_default();
         let renewed = provider::refresh(app.outbound(), &row.provider.0, &secret, &token).await;
-        let leased = Leased { row, fence, held };
+        let leased = Leased {
+            row,
+            fence,
+            held,
+            client_secret: secret,
+        };
         if settle(app, tenant, leased, renewed).await? {
             return Ok(());
         }
@@ -223,10 +230,18 @@ async fn settle(
             return Ok(true);
         }
     };
+    if row.status() == Status::Ended {
+        // A new sign-in at the same client took its place: what came is not used, and so not kept. To revoke it could
+        // end the new one (`store::supersede`).
+        release(&mut tx, &row).await?;
+        tx.commit().await?;
+        return Ok(false);
+    }
     let held = Held {
         verifier: None,
         access_token: Some(tokens.access_token),
         refresh_token: tokens.refresh_token.or(leased.held.refresh_token),
+        client_secret: Some(leased.client_secret),
         expires_at: tokens.lifetime.map(|life| (now + life).unix_timestamp()),
     };
     let version = row.sealed_version + 1;
@@ -380,9 +395,10 @@ async fn tell(
     };
     let secret = match client_secret(app, &mut tx, &row).await {
         Ok(secret) => secret,
-        Err(problem) if problem.status().is_client_error() => {
-            return finished(tx, &row, Some(problem.detail())).await;
-        }
+        Err(problem) if problem.status().is_client_error() => match held.client_secret.clone() {
+            Some(secret) => secret,
+            None => return finished(tx, &row, Some(problem.detail())).await,
+        },
         Err(problem) => return Err(problem),
     };
     let fence = store::lease(&mut tx, row.id, now + LEASE).await?;

@@ -143,7 +143,8 @@ pub async fn due(
 
 pub struct GrantRow {
     pub id: GrantId,
-    pub skill_config_id: SkillConfigId,
+    /// None where the skill was removed with its configuration.
+    pub skill_config_id: Option<SkillConfigId>,
     pub credential_key: String,
     pub credential_id: Option<CredentialId>,
     pub status: String,
@@ -171,6 +172,15 @@ impl GrantRow {
     pub fn is_leased(&self, now: OffsetDateTime) -> bool {
         self.leased_until.is_some_and(|until| until > now)
     }
+}
+
+/// The configuration that a grant is for.
+pub async fn config_of(tx: &mut TenantTx, id: GrantId) -> Result<Option<SkillConfigId>> {
+    let config = sqlx::query_scalar!(
+        r#"select skill_config_id as "id: SkillConfigId" from oauth_grants where id = $1"#,
+        id.uuid()
+    );
+    Ok(config.fetch_optional(&mut **tx).await?.flatten())
 }
 
 /// A grant, which nobody else changes until the transaction ends.

@@ -269,8 +269,33 @@ pub async fn calls_under_way(tx: &mut TenantTx, skill: &str) -> Result<i64> {
     .await
 }
 
-/// Deletes all credentials of a skill, revoked ones too.
+/// Deletes all credentials of a skill, revoked ones too. The sign-ins that some were had by end on their own: the sweep
+/// has their providers revoke the tokens. The locks are taken in the order of all who change credentials: the
+/// configuration, then sign-ins, then credentials.
 pub async fn delete_credentials(tx: &mut TenantTx, skill: &str) -> Result<()> {
+    sqlx::query!(
+        "select 1 as one from skill_configs where skill_name = $1 for no key update",
+        skill
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    // Nothing came of these yet.
+    sqlx::query!(
+        "delete from oauth_grants where status = 'asked' and skill_config_id = (select id from skill_configs where skill_name = $1)",
+        skill
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "update oauth_grants set credential_id = null, confirm_sha256 = null, updated_at = now(),
+                status = case when status = 'ended' then 'ended' else 'ending' end,
+                due_at = case when status = 'ended' then null when status = 'ending' then due_at else now() end,
+                failures = case when status = 'ending' then failures else 0 end
+         where skill_config_id = (select id from skill_configs where skill_name = $1)",
+        skill
+    )
+    .execute(&mut **tx)
+    .await?;
     sqlx::query!(
         "delete from skill_credentials where skill_config_id = (select id from skill_configs where skill_name = $1)",
         skill
@@ -280,7 +305,20 @@ pub async fn delete_credentials(tx: &mut TenantTx, skill: &str) -> Result<()> {
     Ok(())
 }
 
+/// And the configuration, with the clients that were registered for it. Sign-ins that end do not need it.
 pub async fn delete_config(tx: &mut TenantTx, skill: &str) -> Result<()> {
+    sqlx::query!(
+        "delete from oauth_clients where skill_config_id = (select id from skill_configs where skill_name = $1)",
+        skill
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "update oauth_grants set skill_config_id = null where skill_config_id = (select id from skill_configs where skill_name = $1)",
+        skill
+    )
+    .execute(&mut **tx)
+    .await?;
     sqlx::query!("delete from skill_configs where skill_name = $1", skill)
         .execute(&mut **tx)
         .await?;

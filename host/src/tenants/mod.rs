@@ -16,7 +16,10 @@
 //! - A person with two keys is one person: keys of one user, and those that a key made without a user ([`person`],
 //!   `one_person_with_two_keys_is_no_second_person`).
 //! - Nobody but an owner hands out a role that they lack (`http::check_roles`).
-//! - An operator's key sees nothing inside a tenant, and a tenant's key nothing of the operators' (`caller`).
+//! - An operator's key reads nothing inside a tenant, and a tenant's key nothing of the operators' (`caller`). But an
+//!   operator can make an owner's key of any tenant ([`http`], `create_owner_key`), which the tenant's people see in
+//!   their list: whoever has an operator's key has every tenant. It ends by its time, or because it was revoked
+//!   (`persons::an_operators_key_ends`).
 //!
 //! ## To change
 //! - A role: [`crate::caller::Role`], the checks in the migration, [`crate::caller::Permission`].
@@ -37,6 +40,10 @@ use keys::PresentedKey;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+/// The longest that an operator's key may be good for, in days.
+pub const OPERATOR_KEY_DAYS_MAX: u16 = 366;
+/// Operators' keys that a list shows.
+const OPERATOR_KEYS_LISTED_MAX: i64 = 1000;
 /// `last_used_at` is written at most this often for one key.
 const LAST_USE_RESOLUTION: Duration = Duration::minutes(1);
 
@@ -104,10 +111,11 @@ pub async fn authenticate_operator(
     let Some(row) = store::find_operator_key(&mut tx, &key.prefix).await? else {
         return Ok(None);
     };
-    if row.revoked_at.is_some() || !keys::same_hash(&row.secret_sha256, &key.secret_sha256) {
+    let now = app.clock().now();
+    let ended = row.revoked_at.is_some() || row.expires_at.is_some_and(|at| at <= now);
+    if ended || !keys::same_hash(&row.secret_sha256, &key.secret_sha256) {
         return Ok(None);
     }
-    let now = app.clock().now();
     if stale(row.last_used_at, now) {
         store::touch_operator_key(&mut tx, row.id, now).await?;
         tx.commit().await?;
@@ -122,11 +130,39 @@ fn stale(last_used_at: Option<OffsetDateTime>, now: OffsetDateTime) -> bool {
     last_used_at.is_none_or(|at| now - at > LAST_USE_RESOLUTION)
 }
 
+/// A key of somebody who runs the gateway, as it is listed.
+pub struct OperatorKey {
+    pub name: String,
+    pub prefix: String,
+    pub created_at: OffsetDateTime,
+    pub last_used_at: Option<OffsetDateTime>,
+    pub expires_at: Option<OffsetDateTime>,
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// Operators' keys, the newest first, as many as are shown.
+pub async fn operator_keys(app: &App) -> Result<Vec<OperatorKey>, sqlx::Error> {
+    let mut tx = app.db().system().await?;
+    store::list_operator_keys(&mut tx, OPERATOR_KEYS_LISTED_MAX).await
+}
+
+/// Ends an operator's key; gives its name, and none where there is none of this prefix.
+pub async fn revoke_operator_key(app: &App, prefix: &str) -> Result<Option<String>, sqlx::Error> {
+    let mut tx = app.db().system().await?;
+    let name = store::revoke_operator_key(&mut tx, prefix, app.clock().now()).await?;
+    tx.commit().await?;
+    Ok(name)
+}
+
 /// Makes an operator's key and returns its text, which is shown this once.
-pub async fn create_operator_key(app: &App, name: &str) -> Result<String, sqlx::Error> {
+pub async fn create_operator_key(
+    app: &App,
+    name: &str,
+    expires_at: Option<OffsetDateTime>,
+) -> Result<String, sqlx::Error> {
     let key = keys::NewKey::generate(keys::Kind::Operator);
     let mut tx = app.db().system().await?;
-    store::insert_operator_key(&mut tx, OperatorKeyId::fresh(), name, &key).await?;
+    store::insert_operator_key(&mut tx, OperatorKeyId::fresh(), name, &key, expires_at).await?;
     tx.commit().await?;
     Ok(key.text().to_owned())
 }

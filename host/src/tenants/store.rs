@@ -1,4 +1,4 @@
-use super::keys::NewKey;
+use super::{OperatorKey, keys::NewKey};
 use crate::{
     db::{SystemTx, TenantTx},
     id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
@@ -28,6 +28,7 @@ pub struct OperatorKeyRow {
     pub name: String,
     pub secret_sha256: Vec<u8>,
     pub last_used_at: Option<OffsetDateTime>,
+    pub expires_at: Option<OffsetDateTime>,
     pub revoked_at: Option<OffsetDateTime>,
 }
 
@@ -89,7 +90,7 @@ pub async fn touch_key(tx: &mut SystemTx, id: ApiKeyId, now: OffsetDateTime) -> 
 pub async fn find_operator_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<OperatorKeyRow>> {
     sqlx::query_as!(
         OperatorKeyRow,
-        r#"select id as "id: OperatorKeyId", name, secret_sha256, last_used_at, revoked_at from operator_keys where prefix = $1"#,
+        r#"select id as "id: OperatorKeyId", name, secret_sha256, last_used_at, expires_at, revoked_at from operator_keys where prefix = $1"#,
         prefix
     )
     .fetch_optional(&mut **tx)
@@ -116,17 +117,44 @@ pub async fn insert_operator_key(
     id: OperatorKeyId,
     name: &str,
     key: &NewKey,
+    expires_at: Option<OffsetDateTime>,
 ) -> Result<()> {
     sqlx::query!(
-        "insert into operator_keys (id, name, prefix, secret_sha256) values ($1, $2, $3, $4)",
+        "insert into operator_keys (id, name, prefix, secret_sha256, expires_at) values ($1, $2, $3, $4, $5)",
         id.uuid(),
         name,
         key.prefix,
-        key.secret_sha256.as_slice()
+        key.secret_sha256.as_slice(),
+        expires_at
     )
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+pub async fn list_operator_keys(tx: &mut SystemTx, max: i64) -> Result<Vec<OperatorKey>> {
+    sqlx::query_as!(
+        OperatorKey,
+        "select name, prefix, created_at, last_used_at, expires_at, revoked_at from operator_keys order by id desc limit $1",
+        max
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Gives the name of the key; none where there is none of this prefix.
+pub async fn revoke_operator_key(
+    tx: &mut SystemTx,
+    prefix: &str,
+    now: OffsetDateTime,
+) -> Result<Option<String>> {
+    sqlx::query_scalar!(
+        "update operator_keys set revoked_at = coalesce(revoked_at, $2) where prefix = $1 returning name",
+        prefix,
+        now
+    )
+    .fetch_optional(&mut **tx)
+    .await
 }
 
 pub async fn insert_tenant(

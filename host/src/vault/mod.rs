@@ -340,13 +340,15 @@ impl Vault {
         Ok(key)
     }
 
-    /// Seals a value as a skill's credential, in the place of the one that it had under this key.
+    /// Seals a value as a skill's credential, in the place of the one that it had under this key. Of two at once, the
+    /// second takes the place of the first.
     pub async fn keep(
         &self,
         tx: &mut TenantTx,
         id: CredentialId,
         new: &NewValue<'_>,
     ) -> Result<(), Problem> {
+        store::lock_config(tx, new.config).await?;
         let version = store::retire(tx, new.config, new.key).await? + 1;
         let about = credential_aad(tx.tenant(), id, version);
         let sealed = self.seal(tx, &about, new.value.as_bytes()).await?;
@@ -511,6 +513,12 @@ pub fn masks(
         },
     };
     keys.iter().map(|key| (key.clone(), shown(key))).collect()
+}
+
+/// Makes whoever would change the credentials of a skill, or end its sign-ins, wait until the transaction ends. To be
+/// taken before a sign-in is locked.
+pub async fn lock_config(tx: &mut TenantTx, config: SkillConfigId) -> Result<(), sqlx::Error> {
+    store::lock_config(tx, config).await
 }
 
 /// A credential that can be renewed no more.

@@ -162,9 +162,30 @@ pub async fn insert(tx: &mut TenantTx, new: NewCredentialRow<'_>) -> Result<()> 
     Ok(())
 }
 
+/// Locks a skill's configuration, to which its credentials belong. What refers to it may still come.
+pub async fn lock_config(tx: &mut TenantTx, config: SkillConfigId) -> Result<()> {
+    sqlx::query!(
+        "select 1 as one from skill_configs where id = $1 for no key update",
+        config.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Ends the credentials that a new one replaces; gives the highest version that there was. Where one was had by
-/// signing in, that ends in the same statement: what is left of it, at the provider, is the sweep's.
+/// signing in, that ends with it: what is left of it, at the provider, is the sweep's. The sign-in is locked first, as
+/// whoever renews it does.
 pub async fn retire(tx: &mut TenantTx, config: SkillConfigId, key: &str) -> Result<i32> {
+    sqlx::query!(
+        "select 1 as one from oauth_grants where id in (
+             select grant_id from skill_credentials where skill_config_id = $1 and credential_key = $2 and status <> 'revoked')
+         order by id for update",
+        config.uuid(),
+        key
+    )
+    .fetch_all(&mut **tx)
+    .await?;
     sqlx::query!(
         "with revoked as (
              update skill_credentials set status = 'revoked', updated_at = now()
@@ -213,7 +234,14 @@ pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<Credential
     .await
 }
 
+/// Ends a credential, and the sign-in that it was had by, which is locked first.
 pub async fn revoke(tx: &mut TenantTx, id: CredentialId) -> Result<()> {
+    sqlx::query!(
+        "select 1 as one from oauth_grants where id = (select grant_id from skill_credentials where id = $1) for update",
+        id.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
     sqlx::query!(
         "with revoked as (
              update skill_credentials set status = 'revoked', updated_at = now()

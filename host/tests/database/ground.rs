@@ -105,7 +105,7 @@ impl Server {
         fs::create_dir(&folder).expect("a folder");
         let config = config(&folder, &url);
         let app = App::new(config).await.expect("the host");
-        let operator = tenants::create_operator_key(&app, "tester")
+        let operator = tenants::create_operator_key(&app, "tester", None)
             .await
             .expect("a key");
         Ground {

@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex};
 use tsunami::{
     app::App,
     config::Config,
-    id::{GrantId, SkillConfigId, TenantId},
+    id::{CredentialId, GrantId, SkillConfigId, TenantId},
     oauth,
-    vault::{Renewal, Unusable, Vault},
+    vault::{NewValue, Renewal, Unusable, Vault},
 };
 use tsunami_tests::provider::{CLIENT_ID, CLIENT_SECRET, PUBLIC_URL, Provider, SCOPE, sign_in};
 
@@ -43,6 +43,11 @@ pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
         a_provider_that_is_away_is_waited_for,
         what_is_revoked_here_is_revoked_there,
         what_nobody_confirms_is_revoked,
+        what_a_removed_skill_was_granted_is_revoked,
+        a_sign_in_is_not_forgotten_while_its_code_is_exchanged,
+        a_renewal_that_a_new_sign_in_overtook_keeps_nothing,
+        who_renews_and_who_revokes_do_not_wait_for_each_other,
+        two_who_store_a_value_at_once_are_both_answered,
         hostile_answers_leave_nothing_behind,
     );
 }
@@ -788,6 +793,196 @@ async fn what_is_revoked_here_is_revoked_there(ground: Ground) {
     assert_eq!(provider.asked("revoked").await, 2);
     company.expires_soon(30).await;
     company.renew().await.expect("the new sign-in lives");
+}
+
+async fn what_a_removed_skill_was_granted_is_revoked(ground: Ground) {
+    let provider = Provider::start().await;
+    let company = Company::registered(ground, &provider).await;
+    let remove = async |query: &str| {
+        let plugins = company.ask(Method::GET, "/plugins", Value::Null).await.ok();
+        let path = format!("/plugins/{}?{query}", text(&plugins["items"][0]["id"]));
+        company.ask(Method::DELETE, &path, Value::Null).await.ok();
+    };
+    let left = async |table: &str| {
+        let query = format!("select count(*)::text from {table}");
+        company.read(&query).await
+    };
+    // With its client, which the sweep has a copy of. One sign-in is asked for, one ended, one is in use.
+    company.signed_in().await;
+    company.signed_in().await;
+    company.begin().await;
+    let refresh_token = held(&company).await;
+    remove("credentials=delete").await;
+    assert_eq!(left("skill_credentials").await, "0");
+    company.sweep().await;
+    assert_eq!(provider.asked("revoked").await, 1);
+    assert_eq!(
+        provider.refresh(&refresh_token).await,
+        StatusCode::BAD_REQUEST
+    );
+    let grants = "select string_agg(distinct status || ':' || (sealed is null)::text, ',') from oauth_grants";
+    assert_eq!(company.read(grants).await, "ended:true");
+
+    // With all that was set, and while a code is exchanged.
+    company.ground.install("gmail", &company.key).await;
+    let registration = company.registration(&provider.issuer, &[provider.host()]);
+    let registered = company.ask(Method::PUT, "/skill-creds/oauth/client", registration);
+    registered.await.ok();
+    company.signed_in().await;
+    let begun = company.begin().await;
+    let back = sign_in(&begun.url).await.expect("the browser comes back");
+    provider.trouble(0, 1500).await;
+    let (page, ()) = tokio::join!(company.come_back(&back), async {
+        until_status(&company, "exchanging").await;
+        remove("credentials=delete&configuration=delete").await;
+    });
+    provider.trouble(0, 0).await;
+    assert!(page.html.contains("was removed"), "{}", page.html);
+    for table in ["skill_credentials", "skill_configs", "oauth_clients"] {
+        assert_eq!(left(table).await, "0", "{table}");
+    }
+    company.sweep().await;
+    assert_eq!(provider.asked("revoked").await, 3, "both are revoked");
+    assert_eq!(company.read(grants).await, "ended:true");
+}
+
+async fn until_status(company: &Company, status: &str) {
+    crate::ground::until("the status of the sign-in", async || {
+        company.status().await == status
+    })
+    .await;
+}
+
+async fn a_sign_in_is_not_forgotten_while_its_code_is_exchanged(ground: Ground) {
+    let provider = Provider::start().await;
+    let company = Company::registered(ground, &provider).await;
+    let begun = company.begin().await;
+    let back = sign_in(&begun.url).await.expect("the browser comes back");
+    // It comes back in the last minute that it has.
+    company
+        .sql("update oauth_grants set expires_at = now() + interval '60 s', due_at = now() + interval '60 s'")
+        .await;
+    provider.trouble(0, 1500).await;
+    let (page, due) = tokio::join!(company.come_back(&back), async {
+        until_status(&company, "exchanging").await;
+        company
+            .read("select (due_at > now() + interval '5 min')::text from oauth_grants")
+            .await
+    });
+    assert_eq!(page.status, StatusCode::OK, "{}", page.html);
+    assert_eq!(
+        due, "true",
+        "the sweep comes when nobody exchanges any more"
+    );
+}
+
+async fn a_renewal_that_a_new_sign_in_overtook_keeps_nothing(ground: Ground) {
+    let provider = Provider::start().await;
+    let company = Company::registered(ground, &provider).await;
+    company.signed_in().await;
+    let begun = company.begin().await;
+    let back = sign_in(&begun.url).await.expect("the browser comes back");
+    let page = company.come_back(&back).await;
+    let old = "select id::text from oauth_grants where status = 'active'";
+    let old: GrantId = company.read(old).await.parse().expect("an id");
+    company.expires_soon(30).await;
+    company
+        .sql("update oauth_grants set expires_at = now() + interval '5 min' where status = 'granted'")
+        .await;
+    provider.trouble(0, 1500).await;
+    let app = &company.ground.app;
+    let (renewed, ()) = tokio::join!(oauth::renew_for_use(app, company.tenant, old), async {
+        crate::ground::until("the old one is renewed", async || {
+            company
+                .read("select bool_or(leased_until is not null)::text from oauth_grants")
+                .await
+                == "true"
+        })
+        .await;
+        company.confirm(&begun.id, &page.code()).await.ok();
+    });
+    renewed.expect_err("it is used no more");
+    let kept = format!(
+        "select status || ':' || (sealed is null)::text || ':' || (leased_until is null)::text from oauth_grants where id = '{old}'"
+    );
+    assert_eq!(company.read(&kept).await, "ended:true:true");
+    company.token().await;
+}
+
+/// What the database says to whoever has the sign-in and then writes the credential, as a renewal does, while another
+/// changes the credential by `path`.
+async fn who_renews_and_who_revokes_do_not_wait_for_each_other(ground: Ground) {
+    let provider = Provider::start().await;
+    let company = Company::registered(ground, &provider).await;
+    let mut watcher = company.ground.database("postgres").await;
+    for by_hand in [true, false] {
+        let credential = text(&company.signed_in().await["id"]);
+        let mut renewing = company.ground.database("postgres").await;
+        let grant = company.grant().await;
+        // Shorter than PostgreSQL takes to find a deadlock, and to choose whose work is lost.
+        let lock = format!(
+            "set lock_timeout = '500ms'; begin; select 1 from oauth_grants where id = '{grant}' for update"
+        );
+        sqlx::raw_sql(AssertSqlSafe(lock))
+            .execute(&mut renewing)
+            .await
+            .expect("the sign-in is locked");
+        let path = format!("/skill-creds/{credential}");
+        let value = json!({ "skill": "gmail", "key": "access_token", "value": "ya29.another-CANARY-value" });
+        let (changed, ()) = tokio::join!(
+            async {
+                match by_hand {
+                    true => company.ask(Method::POST, "/skill-creds", value).await,
+                    false => company.ask(Method::DELETE, &path, Value::Null).await,
+                }
+            },
+            async {
+                crate::ground::until_waiting(&mut watcher, 1).await;
+                let write = format!(
+                    "update skill_credentials set version = version + 1 where id = '{credential}'; commit"
+                );
+                sqlx::raw_sql(AssertSqlSafe(write))
+                    .execute(&mut renewing)
+                    .await
+                    .expect("nobody holds the credential who waits for the sign-in");
+            }
+        );
+        changed.ok();
+        assert_eq!(company.status().await, "ending");
+    }
+}
+
+async fn two_who_store_a_value_at_once_are_both_answered(ground: Ground) {
+    let company = Company::found(ground, "127.0.0.1:9").await;
+    let value = |value: &str| json!({ "skill": "gmail", "key": "access_token", "value": value });
+    let store = |body: Value| company.ask(Method::POST, "/skill-creds", body);
+    // Somebody writes the first one down, and has not committed when the second comes.
+    let config = company.read("select id::text from skill_configs where skill_name = 'gmail'");
+    let new = NewValue {
+        config: config.await.parse().expect("an id"),
+        key: "access_token",
+        kind: "oauth_token",
+        value: "ya29.first-CANARY-value",
+        expires_at: None,
+        grant: None,
+    };
+    let app = &company.ground.app;
+    let mut first = app
+        .db()
+        .tenant(company.tenant)
+        .await
+        .expect("a transaction");
+    app.vault()
+        .keep(&mut first, CredentialId::fresh(), &new)
+        .await
+        .expect("it is kept");
+    let mut watcher = company.ground.database("postgres").await;
+    let (second, ()) = tokio::join!(store(value("ya29.second-CANARY-value")), async {
+        crate::ground::until_waiting(&mut watcher, 1).await;
+        first.commit().await.expect("it is committed");
+    });
+    assert_eq!(second.ok()["version"], 2);
+    assert_eq!(company.token().await, "ya29.second-CANARY-value");
 }
 
 async fn what_nobody_confirms_is_revoked(ground: Ground) {

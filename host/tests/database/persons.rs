@@ -8,7 +8,10 @@ use crate::{
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::sync::Arc;
-use tsunami::id::{ApprovalId, SkillCallId};
+use tsunami::{
+    id::{ApprovalId, SkillCallId},
+    tenants,
+};
 
 pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
     story(
@@ -16,6 +19,12 @@ pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
         server,
         "persons::one_person_with_two_keys_is_no_second_person",
         two_keys,
+    );
+    story(
+        stories,
+        server,
+        "persons::an_operators_key_ends",
+        operators_keys,
     );
 }
 
@@ -84,6 +93,41 @@ impl Company {
 fn is_refused(answer: &Answer) {
     assert_eq!(answer.status, 403, "{}", answer.json);
     assert_eq!(answer.json["code"], "second_person_needed");
+}
+
+async fn operators_keys(ground: Ground) {
+    let app = &ground.app;
+    let lets_in = async |key: &str| ground.get("/tenants", key).await.status.as_u16();
+    let soon = app.clock().now() + time::Duration::hours(1);
+    let make = async |name: &str, until| {
+        let made = tenants::create_operator_key(app, name, until).await;
+        made.expect("a key")
+    };
+    let timed = make("for an hour", Some(soon)).await;
+    let other = make("another", None).await;
+    assert_eq!((lets_in(&timed).await, lets_in(&other).await), (200, 200));
+    let listed = tenants::operator_keys(app).await.expect("the keys");
+    let names: Vec<_> = listed.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["another", "for an hour", "tester"]);
+    assert_eq!(
+        listed[1].expires_at.map(|at| at.unix_timestamp()),
+        Some(soon.unix_timestamp())
+    );
+
+    let revoke = async |prefix: &str| tenants::revoke_operator_key(app, prefix).await;
+    let revoked = revoke(&listed[0].prefix).await.expect("an answer");
+    assert_eq!(revoked.as_deref(), Some("another"));
+    assert_eq!((lets_in(&timed).await, lets_in(&other).await), (200, 401));
+    let unknown = revoke("tso_nobodysnobod").await.expect("an answer");
+    assert_eq!(unknown, None);
+
+    let mut database = ground.database("postgres").await;
+    sqlx::raw_sql("update operator_keys set expires_at = now() where name = 'for an hour'")
+        .execute(&mut database)
+        .await
+        .expect("its hour is over");
+    assert_eq!(lets_in(&timed).await, 401);
+    assert_eq!(lets_in(&ground.operator).await, 200);
 }
 
 async fn two_keys(ground: Ground) {

@@ -111,7 +111,7 @@ impl World {
         let router = routes::router(app.clone());
         let serving =
             tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        let key = tenants::create_operator_key(&app, "of a test")
+        let key = tenants::create_operator_key(&app, "of a test", None)
             .await
             .expect("a key");
         let operator = Api::new(&base, &key);
