@@ -810,8 +810,8 @@ async fn what_a_removed_skill_was_granted_is_revoked(ground: Ground) {
     // With its client, which the sweep has a copy of. One sign-in is asked for, one ended, one is in use.
     company.signed_in().await;
     company.signed_in().await;
-    company.begin().await;
     let refresh_token = held(&company).await;
+    company.begin().await;
     remove("credentials=delete").await;
     assert_eq!(left("skill_credentials").await, "0");
     company.sweep().await;
