@@ -445,7 +445,7 @@ pub async fn finish(
              where id = $1 and status = any($6) and ($7::int is null or attempts = $7) returning id),
            closed as (
              update approvals set status = 'expired', decided_at = coalesce(decided_at, now())
-             where call_id in (select id from ended) and status in ('pending', 'approved'))
+             where call_id = $1 and exists (select from ended) and status in ('pending', 'approved'))
            select exists (select from ended) as "done!""#,
         id.uuid(),
         end.status.as_str(),
@@ -482,7 +482,7 @@ pub async fn try_again(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> R
              update skill_calls set status = 'running', attempts = attempts + 1, refusals = 0, error = null, finished_at = null,
                     leased_until = now() + make_interval(secs => $2)
              where id = $1 and status = 'outcome_unknown' returning id)
-         delete from skill_call_requests where call_id in (select id from again)
+         delete from skill_call_requests where call_id = $1 and exists (select from again)
            and seq >= (select coalesce(min(seq) filter (where status <> 'finished'), max(seq)) from skill_call_requests where call_id = $1)",
         id.uuid(),
         lease.as_secs_f64()
@@ -498,7 +498,7 @@ pub async fn next_attempt(tx: &mut TenantTx, turn: Turn) -> Result<bool> {
         "with anew as (
              update skill_calls set attempts = attempts + 1, refusals = refusals + 1
              where id = $1 and attempts = $2 and status = 'running' returning id),
-         gone as (delete from skill_call_requests where call_id in (select id from anew))
+         gone as (delete from skill_call_requests where call_id = $1 and exists (select from anew))
          select id from anew",
         turn.call.uuid(),
         turn.attempts
@@ -514,7 +514,7 @@ pub async fn send_anew(tx: &mut TenantTx, turn: Turn, seq: i32) -> Result<bool> 
         "with anew as (
              update skill_calls set attempts = attempts + 1
              where id = $1 and attempts = $2 and status = 'running' returning id),
-         gone as (delete from skill_call_requests where call_id in (select id from anew) and seq = $3 and status <> 'finished')
+         gone as (delete from skill_call_requests where call_id = $1 and exists (select from anew) and seq = $3 and status <> 'finished')
          select id from anew",
         turn.call.uuid(),
         turn.attempts,
@@ -594,7 +594,7 @@ pub async fn sending(
              select id from skill_calls where id = $2 and attempts = $3 and status = 'running' for no key update),
            held as (
              update skill_calls set leased_until = now() + make_interval(secs => $7)
-             where id in (select id from ours) and leased_until < now() + make_interval(secs => $7::float8 / 2))
+             where id = $2 and exists (select from ours) and leased_until < now() + make_interval(secs => $7::float8 / 2))
          insert into skill_call_requests (tenant_id, call_id, attempt, seq, digest, journal_id, status)
          select $1, id, $3, $4, $5, $6, 'sending' from ours
          on conflict do nothing",
@@ -618,7 +618,7 @@ pub async fn replied(tx: &mut TenantTx, turn: Turn, seq: i32, reply: &Value) -> 
              select id from skill_calls where id = $1 and attempts = $2 and status = 'running' for no key update),
          kept as (
              update skill_call_requests set status = 'finished', reply = $4, finished_at = now()
-             where call_id in (select id from ours) and seq = $3 and status <> 'finished')
+             where call_id = $1 and exists (select from ours) and seq = $3 and status <> 'finished')
          select id from ours",
         turn.call.uuid(),
         turn.attempts,

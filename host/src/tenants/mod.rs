@@ -33,7 +33,7 @@ use crate::{
     app::App,
     caller::{Caller, Operator, Role},
     db::{SystemTx, TenantTx},
-    id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
+    id::{ApiKeyId, OperatorKeyId, UserId},
     problem::Problem,
 };
 use keys::PresentedKey;

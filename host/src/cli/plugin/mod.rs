@@ -6,7 +6,6 @@ mod lock;
 mod publish;
 mod release;
 
-pub use release::{is_digest, release_to_use};
 mod review;
 
 pub use release::{is_digest, release_to_use};

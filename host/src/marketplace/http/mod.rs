@@ -1,6 +1,6 @@
 //! `/marketplace`, and the parts of `/plugins` that install what is published.
 
-mod installations;
+pub mod installations;
 mod publishers;
 mod releases;
 mod review;

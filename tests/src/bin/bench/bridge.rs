@@ -213,6 +213,7 @@ async fn through_router(site: &Site) -> anyhow::Result<()> {
             trust: 1.0,
             delegation_depth: 0,
             on_behalf_of: "bench".to_owned(),
+            on_behalf_of_key: None,
         },
         origin: Origin::Direct,
     };
