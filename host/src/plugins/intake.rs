@@ -44,7 +44,7 @@ impl Described {
             let kinds = self.kinds.join(", ");
             Problem::unprocessable(
                 "no_adapter",
-                format!("The component exports {kinds} and no skill-adapter, and so teaches no skill. A routing policy is not installed: it goes into the chain of policies."),
+                format!("The component exports {kinds} and no skill-adapter, and so teaches no skill. A routing policy is not installed: it goes into the chain of policies. A credential schema stands in one component with the adapter of its skill."),
             )
         })
     }
@@ -148,7 +148,7 @@ fn kind_names(kinds: Kinds) -> Vec<String> {
     .collect()
 }
 
-fn about_nothing() -> About {
+pub(crate) fn about_nothing() -> About {
     About {
         title: String::new(),
         summary: String::new(),
@@ -246,12 +246,43 @@ pub async fn origin(tx: &mut TenantTx, digest: &str) -> Result<Option<Origin>, P
     }))
 }
 
-/// Remembers that a tenant uses such a component; it can read it from then on.
-pub async fn adopt(tx: &mut TenantTx, digest: &str) -> Result<(), Problem> {
-    if let Some(origin) = origin(tx, digest).await? {
-        store::ensure_version(tx, &origin).await?;
-    }
+/// Remembers that a tenant uses such a component; it can read it from then on. `is_given` where the operator lets all
+/// tenants have it: it is then as if the tenant had brought the file, and stays when the operator needs it no more.
+///
+/// # Errors
+/// 409 where there is no way to it but by releases that are revoked.
+pub async fn adopt(tx: &mut TenantTx, digest: &str, is_given: bool) -> Result<(), Problem> {
+    let origin = match origin(tx, digest).await? {
+        Some(origin) => origin,
+        None if is_given => Origin {
+            digest: digest.to_owned(),
+            release: None,
+        },
+        None if store::is_release_revoked(tx, digest).await? => {
+            return Err(revoked("its release, or the key that signed it"));
+        }
+        None => return Ok(()),
+    };
+    store::ensure_version(tx, &origin).await?;
     Ok(())
+}
+
+/// Refuses what the operator revoked, as the database has it now.
+///
+/// # Errors
+/// 409
+pub async fn refuse_revoked(tx: &mut PgConnection, digest: &str) -> Result<(), Problem> {
+    match store::revoked(tx, digest).await? {
+        Some(reason) => Err(revoked(&reason)),
+        None => Ok(()),
+    }
+}
+
+fn revoked(reason: &str) -> Problem {
+    Problem::conflict(
+        "plugin_revoked",
+        format!("The component was revoked: {reason}. It is not run any more. Choose another."),
+    )
 }
 
 /// What is stored of a component, for whoever may read it.

@@ -148,6 +148,29 @@ pub async fn has_version(tx: &mut TenantTx, origin: &Origin) -> Result<bool> {
     .await
 }
 
+/// Why the operator had a digest stopped.
+pub async fn revoked(tx: &mut PgConnection, digest: &str) -> Result<Option<String>> {
+    sqlx::query_scalar!(
+        "select reason from plugin_revocations where digest = $1 and release_id is null",
+        digest
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Whether releases of a digest that the tenant sees are revoked, themselves or by their keys.
+pub async fn is_release_revoked(tx: &mut TenantTx, digest: &str) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from plugin_releases r where r.digest = $1
+                 and (exists (select from plugin_revocations x where x.release_id = r.id)
+                      or exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null))) as "is!""#,
+        digest
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
 /// The newest release of a digest that the tenant may use.
 pub async fn newest_release(tx: &mut TenantTx, digest: &str) -> Result<Option<ReleaseId>> {
     sqlx::query_scalar!(

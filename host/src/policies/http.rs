@@ -202,14 +202,10 @@ fn added(described: Described) -> Result<(StatusCode, Json<PolicyComponent>), Pr
     Ok((StatusCode::CREATED, Json(component)))
 }
 
-/// Remembers that the tenant uses a component. One that was revoked would deny every call from then on.
-async fn adopt(app: &App, tx: &mut TenantTx, digest: &str) -> Result<(), Problem> {
-    intake::adopt(tx, digest).await?;
-    match intake::origin(tx, digest).await? {
-        Some(origin) => app.revocations().admit(tx, &origin).await,
-        // It says why in a moment, with the field's name.
-        None => Ok(()),
-    }
+/// Lets a tenant keep the component of a policy of its own, whatever becomes of those of others.
+async fn adopt(tx: &mut TenantTx, digest: &str) -> Result<(), Problem> {
+    let is_given = store::is_operators(tx, digest).await?;
+    intake::adopt(tx, digest, is_given).await
 }
 
 async fn new_row(
@@ -221,6 +217,7 @@ async fn new_row(
 ) -> Result<PolicyRow, Problem> {
     check_skills(&new.skills)?;
     let settings = Value::Object(new.settings);
+    intake::refuse_revoked(connection, &new.digest).await?;
     let manifest = manifest_of(connection, &new.digest).await?;
     check_settings(&manifest, settings.clone()).await?;
     Ok(PolicyRow {
@@ -249,7 +246,10 @@ async fn apply(
     }
     row.position = update.position.unwrap_or(row.position);
     row.enabled = update.enabled.unwrap_or(row.enabled);
-    row.digest = update.digest.unwrap_or_else(|| row.digest.clone());
+    if let Some(digest) = update.digest {
+        intake::refuse_revoked(connection, &digest).await?;
+        row.digest = digest;
+    }
     if let Some(settings) = update.settings {
         row.settings = Value::Object(settings);
     }
@@ -415,7 +415,7 @@ async fn create_policy(
             return Ok((StatusCode::CREATED, tagged(policy)));
         }
     };
-    adopt(&app, &mut tx, &new.digest).await?;
+    adopt(&mut tx, &new.digest).await?;
     let row = new_row(&mut tx, id, new, &caller.name, app.clock().now()).await?;
     if is_full(&store::tenant::all(&mut tx).await?) {
         return Err(too_many());
@@ -447,7 +447,7 @@ async fn get_policy(
 ///
 /// With `If-Match`, only where nobody changed it since. It holds from the next call on.
 #[utoipa::path(patch, path = "/policies/{id}", tag = "policies", params(("id" = PolicyId, Path)), request_body = PolicyUpdate,
-    responses((status = 200, body = Policy), (status = 404, body = ProblemBody), (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
+    responses((status = 200, body = Policy), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_policy(
     State(app): State<App>,
     caller: Caller,
@@ -460,7 +460,7 @@ async fn update_policy(
     let row = store::tenant::get(&mut tx, id).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("policy"))?;
     if let Some(digest) = &update.digest {
-        adopt(&app, &mut tx, digest).await?;
+        adopt(&mut tx, digest).await?;
     }
     apply(&mut tx, &mut row, update).await?;
     if !store::tenant::update(&mut tx, &row, seen).await? {
@@ -668,7 +668,6 @@ async fn create_operator_policy(
     body: JsonWithDigest<NewPolicy>,
 ) -> Result<(StatusCode, Response), Problem> {
     let new = body.value;
-    app.revocations().refuse_revoked(&new.digest)?;
     let mut tx = app.db().system().await?;
     let operation = "create_operator_policy";
     let id = match claim_of_operator(&mut tx, operation, key.as_deref(), &body.sha256).await? {
@@ -708,7 +707,7 @@ async fn get_operator_policy(
 
 /// Change one of the operator's policies
 #[utoipa::path(patch, path = "/operator-policies/{id}", tag = "operators", security(("operator_key" = [])), params(("id" = PolicyId, Path)), request_body = PolicyUpdate,
-    responses((status = 200, body = Policy), (status = 404, body = ProblemBody), (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
+    responses((status = 200, body = Policy), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_operator_policy(
     State(app): State<App>,
     _: Operator,

@@ -262,6 +262,16 @@ pub async fn operators_of_all(tx: &mut TenantTx) -> Result<Vec<PolicyRow>> {
     .await
 }
 
+/// Whether the operator's chain has a component, so that every tenant may read it.
+pub async fn is_operators(tx: &mut TenantTx, digest: &str) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from operator_policies where digest = $1) as "is!""#,
+        digest
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
 pub async fn insert_tenant(tx: &mut TenantTx, row: &PolicyRow) -> Result<()> {
     let tenant = tx.tenant();
     sqlx::query!(

@@ -65,6 +65,12 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
     story(
         stories,
         stage,
+        "a_policy_that_a_tenant_took_from_the_operator_stays_with_it",
+        taken,
+    );
+    story(
+        stories,
+        stage,
         "a_host_without_word_of_revocations_calls_nothing_published",
         stale,
     );
@@ -632,4 +638,47 @@ async fn policies(stage: Arc<Stage>) {
     let again = world.globex.post("/policies", &new).await;
     assert_eq!(again.problem(409), "plugin_revoked");
     watching.abort();
+}
+
+async fn taken(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    let (operator, globex) = (&world.operator, &world.globex);
+    let brought = operator
+        .upload("/operator-policies/components", component("policy_probe"))
+        .await
+        .ok();
+    let new = json!({ "digest": brought["digest"], "settings": { "answer": "allow" } });
+    let theirs = operator.post("/operator-policies", &new).await.ok();
+    let own = globex.post("/policies", &new).await.ok();
+    operator
+        .delete(&format!("/operator-policies/{}", text(&theirs["id"])))
+        .await
+        .ok();
+    globex
+        .upload("/plugins", chameleon(&guise("1.0.0")))
+        .await
+        .ok();
+    let path = "/skills/chameleon/tell?dry_run=true";
+    let dry = globex.post(path, &json!({ "params": {} })).await.ok();
+    assert_eq!(dry["policies"][0]["decision"], "allow", "{dry}");
+    // Who did not take it in time does not read it.
+    let late = world.acme.post("/policies", &new).await;
+    assert_eq!(late.problem(422), "invalid_body");
+    // What is revoked comes into no chain anew, and out of it or off.
+    let revocation = json!({ "digest": brought["digest"], "reason": "lets all pass" });
+    operator
+        .post("/marketplace/revocations", &revocation)
+        .await
+        .ok();
+    for (api, path) in [(globex, "/policies"), (operator, "/operator-policies")] {
+        assert_eq!(api.post(path, &new).await.problem(409), "plugin_revoked");
+    }
+    let path = format!("/policies/{}", text(&own["id"]));
+    let again = json!({ "digest": brought["digest"] });
+    assert_eq!(
+        globex.patch(&path, &again).await.problem(409),
+        "plugin_revoked"
+    );
+    let off = globex.patch(&path, &json!({ "enabled": false })).await.ok();
+    assert_eq!(off["enabled"], false);
 }
