@@ -477,12 +477,12 @@ pub async fn review(
 }
 
 /// Locks a release, so that two who decide about it do so one after the other.
-pub async fn lock_release(tx: &mut SystemTx, id: ReleaseId) -> Result<()> {
+pub async fn lock_release(tx: &mut PgConnection, id: ReleaseId) -> Result<()> {
     sqlx::query!(
         "select 1 as one from plugin_releases where id = $1 for update",
         id.uuid()
     )
-    .fetch_optional(&mut **tx)
+    .fetch_optional(tx)
     .await?;
     Ok(())
 }
@@ -514,6 +514,17 @@ pub async fn set_visibility(tx: &mut PgConnection, id: ReleaseId, visibility: &s
         "update plugin_releases set visibility = $2 where id = $1",
         id.uuid(),
         visibility
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Hands a release in again: an operator has to approve it anew.
+pub async fn submit_again(tx: &mut PgConnection, id: ReleaseId) -> Result<()> {
+    sqlx::query!(
+        "update plugin_releases set state = 'submitted' where id = $1 and state = 'approved'",
+        id.uuid()
     )
     .execute(tx)
     .await?;

@@ -71,6 +71,10 @@ async fn private(stage: Arc<Stage>) {
         world.acme.patch(&path, &audience).await.ok()["details"]["tenants"],
         json!([globex])
     );
+    // It was approved for others: an operator looks again.
+    world.globex.get(&path).await.problem(404);
+    let approve = format!("{path}/approve");
+    world.operator.post(&approve, &json!({})).await.ok();
     let seen = world.globex.get(&path).await.ok();
     assert_eq!(
         seen["details"]["tenants"],
@@ -91,6 +95,30 @@ async fn private(stage: Arc<Stage>) {
         "1.0.0"
     );
     world.globex.get(&path).await.ok();
+    // To fewer it goes without a look, to everybody not; nor by whoever gets at the application's role.
+    let state = async || text(&world.acme.get(&path).await.ok()["state"]);
+    assert_eq!(state().await, "approved");
+    let public = json!({ "visibility": "public" });
+    let widened = world.acme.patch(&path, &public).await.ok();
+    assert_eq!(widened["state"], "submitted");
+    assert_eq!(widened["details"]["reviewed_by"], Value::Null);
+    let found = world.globex.get("/marketplace/search?q=chameleon").await;
+    assert_eq!(found.ok()["items"], json!([]));
+    let acme = world.tenant(&world.acme).await.to_string();
+    let approved = format!(
+        "update plugin_releases set state = 'approved' where id = '{}'",
+        text(&release["id"])
+    );
+    let mut app = world.database("tsunami_app").await;
+    let refused = as_tenant(&mut app, &acme, &approved).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("only an operator"),
+        "{refused}"
+    );
+    world.operator.post(&approve, &json!({})).await.ok();
+    // What everybody sees already goes to nobody else.
+    world.acme.patch(&path, &public).await.ok();
+    assert_eq!(state().await, "approved");
 }
 
 /// Runs something as a tenant; gives how many rows it saw or touched.

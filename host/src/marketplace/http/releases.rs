@@ -404,7 +404,8 @@ pub struct ReleaseChange {
 
 /// Change whom a release is for
 ///
-/// Whoever has it installed keeps it.
+/// Whoever has it installed keeps it. Where it is for others than before, a tenant's release is `submitted` again: an
+/// operator approved it for those whom it was for then.
 #[utoipa::path(patch, path = "/marketplace/releases/{id}", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])), params(("id" = ReleaseId, Path)), request_body = ReleaseChange,
     responses((status = 200, body = Release), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn update_release(
@@ -417,8 +418,16 @@ async fn update_release(
     let is_public = change.visibility == Visibility::Public;
     publishing::check_audience(is_public, &change.tenants)?;
     let mut tx = PartyTx::begin(&app, &party).await?;
+    // An operator may approve it right now, for those whom it is for.
+    store::lock_release(&mut tx, id).await?;
     let row = visible_release(&mut tx, id).await?;
     must_own(&party, row.owner_tenant_id)?;
+    let before = store::audience(&mut tx, id).await?;
+    let is_wider = row.visibility != "public"
+        && (is_public || change.tenants.iter().any(|tenant| !before.contains(tenant)));
+    if is_wider && party.tenant().is_some() {
+        store::submit_again(&mut tx, id).await?;
+    }
     let visibility = if is_public { "public" } else { "private" };
     store::set_visibility(&mut tx, id, visibility).await?;
     publishing::set_audience(&mut tx, id, row.owner_tenant_id, &change.tenants).await?;
