@@ -54,9 +54,15 @@ pub async fn publish(
     app: &App,
     party: &Party,
     submission: Submission,
-    idempotency: (Option<&str>, &[u8; 32]),
+    (key, request_sha256): (Option<&str>, &[u8; 32]),
 ) -> Result<ReleaseId, Problem> {
     check_audience(submission.is_public, &submission.tenants)?;
+    let mut tx = PartyTx::begin(app, party).await?;
+    if let Claim::Repeat(id) = tx.claim("publish_release", key, request_sha256).await? {
+        return Ok(ReleaseId(id));
+    }
+    // Taken back until there is a release: what follows may take its time.
+    drop(tx);
     let pulled = match &submission.oci {
         Some(reference) => Some(pull(app, reference, &submission.digest).await?),
         None => None,
@@ -65,41 +71,36 @@ pub async fn publish(
         Some(pulled) => Some(intake::describe(app, turn(party), &pulled.component).await?),
         None => None,
     };
+    // Whatever is refused is so before the component is called for long.
+    let mut tx = PartyTx::begin(app, party).await?;
+    let described = match described {
+        Some(described) => described,
+        None => intake::find(&mut tx, &submission.digest)
+            .await?
+            .ok_or_else(|| not_brought(&submission.digest))?,
+    };
+    if let Wanted::There(id) = wanted(app, &mut tx, party, &submission, &described).await? {
+        return Ok(id);
+    }
+    drop(tx);
     let component = match &pulled {
         Some(pulled) => pulled.component.clone(),
         None => brought(app, party, &submission.digest).await?,
     };
     let conformance = conformance::examine(app, turn(party), component).await?;
     let mut tx = PartyTx::begin(app, party).await?;
-    let (key, sha256) = idempotency;
-    let id = match tx.claim("publish_release", key, sha256).await? {
+    let id = match tx.claim("publish_release", key, request_sha256).await? {
         Claim::Repeat(id) => return Ok(ReleaseId(id)),
         Claim::New(id) => ReleaseId(id),
     };
-    let publisher = own_publisher(&mut tx, party, &submission.publisher).await?;
-    let described = match (described, &pulled) {
-        (Some(described), Some(pulled)) => {
-            tx.keep(&described, &pulled.component).await?;
-            described
-        }
-        _ => intake::find(&mut tx, &submission.digest)
-            .await?
-            .ok_or_else(|| not_brought(&submission.digest))?,
-    };
-    app.revocations().refuse_revoked(&described.digest)?;
-    let version = release_version(&described)?;
-    if let Some(there) = store::release_named(
-        &mut tx,
-        &publisher.namespace,
-        &described.name,
-        &described.about.version,
-    )
-    .await?
-    {
-        return same_release(&there, &submission, &described);
+    if let Some(pulled) = &pulled {
+        tx.keep(&described, &pulled.component).await?;
     }
-    let key = own_key(&mut tx, &publisher, submission.key).await?;
-    check_signature(&publisher, &described, &key, &submission.signature)?;
+    let (publisher, key, version) =
+        match wanted(app, &mut tx, party, &submission, &described).await? {
+            Wanted::There(id) => return Ok(id),
+            Wanted::New(publisher, key, version) => (publisher, key, version),
+        };
     let identity = check_bundle(
         app,
         &mut tx,
@@ -150,6 +151,34 @@ pub async fn publish(
     set_audience(&mut tx, id, publisher.owner_tenant_id, &submission.tenants).await?;
     tx.commit().await?;
     Ok(id)
+}
+
+/// What is to be published.
+enum Wanted {
+    /// It is published already.
+    There(ReleaseId),
+    New(PublisherRow, KeyRow, Version),
+}
+
+/// Whether a component may be published so, by what is known without calling it.
+async fn wanted(
+    app: &App,
+    tx: &mut PartyTx,
+    party: &Party,
+    submission: &Submission,
+    described: &Described,
+) -> Result<Wanted, Problem> {
+    let publisher = own_publisher(tx, party, &submission.publisher).await?;
+    app.revocations().refuse_revoked(&described.digest)?;
+    let version = release_version(described)?;
+    let (namespace, name) = (&publisher.namespace, &described.name);
+    let there = store::release_named(tx, namespace, name, &described.about.version).await?;
+    if let Some(there) = there {
+        return same_release(&there, submission, described).map(Wanted::There);
+    }
+    let key = own_key(tx, &publisher, submission.key).await?;
+    check_signature(&publisher, described, &key, &submission.signature)?;
+    Ok(Wanted::New(publisher, key, version))
 }
 
 /// The bytes that the party brought.

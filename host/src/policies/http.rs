@@ -718,9 +718,6 @@ async fn update_operator_policy(
     let mut tx = app.db().system().await?;
     let row = store::operator::get(&mut tx, id).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("policy"))?;
-    if let Some(digest) = &update.digest {
-        app.revocations().refuse_revoked(digest)?;
-    }
     apply(&mut tx, &mut row, update).await?;
     if !store::operator::update(&mut tx, &row, seen).await? {
         return Err(changed_meanwhile());

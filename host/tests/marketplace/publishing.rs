@@ -3,7 +3,9 @@
 use crate::{Stage, Stories, story, world::World};
 use serde_json::{Value, json};
 use sqlx::Executor;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tsunami::marketplace::revocations;
+use tsunami_plugin_check::{Budget, check_within};
 use tsunami_provenance::{
     Identity, PrivateKey, sha256_hex,
     testing::{DockerRegistry, OwnSigstore},
@@ -11,11 +13,17 @@ use tsunami_provenance::{
 use tsunami_tests::{
     chameleon::{chameleon, guise},
     company::text,
-    component,
+    component, eventually,
     publisher::{Publisher, agree_and_install},
 };
 
 pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
+    story(
+        stories,
+        stage,
+        "a_component_is_examined_within_a_budget_and_the_report_says_so",
+        budget,
+    );
     story(
         stories,
         stage,
@@ -358,7 +366,52 @@ async fn bad_releases(stage: Arc<Stage>) {
             .await
             .ok()
     };
-    assert_eq!(again().await["id"], again().await["id"]);
+    let first = again().await;
+    assert_eq!(first["id"], again().await["id"]);
+    assert_eq!(first["details"]["conformance"]["facts"]["truncated"], false);
+    // It is answered without examining the component again: that would be refused now.
+    let watching = tokio::spawn(revocations::watch(world.app.clone()));
+    let digest = text(&good["digest"]);
+    let revocation = json!({ "digest": digest, "reason": "a test" });
+    world
+        .operator
+        .post("/marketplace/revocations", &revocation)
+        .await
+        .ok();
+    eventually("it is known", || async {
+        world.app.revocations().is_revoked(&digest).then_some(())
+    })
+    .await;
+    assert_eq!(first["id"], again().await["id"]);
+    watching.abort();
+}
+
+async fn budget(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    let bytes = chameleon(&guise("1.0.0"));
+    let tenant = world.tenant(&world.acme).await;
+    let plugin = tsunami::plugins::load(&world.app, tenant, bytes.clone())
+        .await
+        .unwrap();
+    let examine = async |calls_max, time_max| {
+        let (plugin, bytes) = (plugin.clone(), bytes.clone());
+        let budget = Budget {
+            calls_max,
+            time_max,
+        };
+        let checked = move || check_within(budget, Ok(plugin), &bytes, &[]);
+        tokio::task::spawn_blocking(checked).await.unwrap()
+    };
+    let minute = Duration::from_secs(60);
+    let whole = examine(10_000, minute).await;
+    assert!(!whole.facts.truncated && whole.facts.calls > 20, "{whole}");
+    for (calls_max, time_max) in [(5, minute), (10_000, Duration::ZERO)] {
+        let cut = examine(calls_max, time_max).await;
+        assert!(cut.facts.truncated && !cut.conforms, "{cut}");
+        // A few are made between two looks at the budget.
+        assert!(cut.facts.calls <= 10, "{cut}");
+        assert!(cut.to_string().contains("it was stopped after"), "{cut}");
+    }
 }
 
 async fn registry(stage: Arc<Stage>) {
@@ -389,11 +442,12 @@ async fn registry(stage: Arc<Stage>) {
         .await
         .ok();
     // Somebody moves the tag, and then the registry is gone.
-    registry
-        .push("acme/chameleon:1.0.0", chameleon(&guise("6.6.6")))
-        .await;
+    let moved = chameleon(&guise("6.6.6"));
+    let found = sha256_hex(&moved);
+    registry.push("acme/chameleon:1.0.0", moved).await;
     let answer = world.acme.post("/marketplace/releases", &release).await;
     assert_eq!(answer.problem(422), "other_digest");
+    assert!(!answer.text.contains(&found), "{}", answer.text);
     drop(registry);
     agree_and_install(&world.globex, &published).await;
     assert_eq!(

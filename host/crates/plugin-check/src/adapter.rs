@@ -29,6 +29,9 @@ pub fn examine(plugin: &Plugin, manifest: &Manifest, facts: &mut Facts, findings
         );
     }
     for action in &manifest.actions {
+        if facts.is_spent() {
+            return;
+        }
         let params = schema(&action.params_schema);
         let mut told = Told {
             manifest,
@@ -88,7 +91,7 @@ impl Told<'_> {
         answer.map(|called| called.value)
     }
 
-    /// The same, and a trap is a finding.
+    /// The same, and a trap is a finding. Nothing where no more calls are to be made.
     fn call_safely(
         &mut self,
         plugin: &Plugin,
@@ -96,6 +99,9 @@ impl Told<'_> {
         replies: &[Reply],
         what: &str,
     ) -> Option<Result<Step, Failure>> {
+        if self.facts.is_spent() {
+            return None;
+        }
         match self.call(plugin, params, replies) {
             Ok(answer) => Some(answer),
             Err(error) => {
@@ -112,6 +118,9 @@ impl Told<'_> {
 
     fn examples(&mut self, plugin: &Plugin, params_schema: Option<&Schema>) {
         for (index, example) in self.action.examples.iter().enumerate() {
+            if self.facts.is_spent() {
+                return;
+            }
             let place = self.place(&format!("/examples/{index}"));
             let Ok(params) = serde_json::from_str::<Value>(&example.params) else {
                 continue;
@@ -312,6 +321,9 @@ impl Told<'_> {
             };
             let places = text_places(&params);
             for pointer in &places {
+                if self.facts.is_spent() {
+                    return;
+                }
                 for text in texts {
                     let mut changed = params.clone();
                     if let Some(value) = changed.pointer_mut(pointer) {

@@ -6,11 +6,11 @@ mod policy;
 mod report;
 
 pub use golden::{Difference, End, Exchange, Expected, Golden, GoldenReply, Played, Wanted, play};
-pub use report::{Facts, Finding, Report, Severity};
+pub use report::{Budget, Facts, Finding, Report, Severity};
 
 use report::Findings;
 use serde_json::Value;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tsunami_plugin_host::{
     LoadError, Plugin, PluginError, Schema, check_credential_schema, check_manifest, check_policy,
 };
@@ -25,15 +25,25 @@ pub fn check(
     component: &[u8],
     golden: &[Golden],
 ) -> Report {
+    check_within(Budget::default(), loaded, component, golden)
+}
+
+/// The same within a budget. What it does not come to makes an error of the report, and [`Facts::truncated`].
+pub fn check_within(
+    budget: Budget,
+    loaded: Result<Arc<Plugin>, LoadError>,
+    component: &[u8],
+    golden: &[Golden],
+) -> Report {
     let mut findings = Findings::default();
-    let facts = match loaded {
-        Ok(plugin) => examine(&plugin, component, golden, &mut findings),
+    let mut facts = Facts::of(component, budget);
+    match loaded {
+        Ok(plugin) => examine(&plugin, golden, &mut facts, &mut findings),
         Err(error) => {
             let (problem, mend) = not_loaded(&error);
             findings.error("component", problem, &mend);
-            Facts::of(component)
         }
-    };
+    }
     findings.into_report(facts)
 }
 
@@ -63,8 +73,7 @@ fn not_loaded(error: &LoadError) -> (String, String) {
     (said, how.to_owned())
 }
 
-fn examine(plugin: &Plugin, component: &[u8], golden: &[Golden], findings: &mut Findings) -> Facts {
-    let mut facts = Facts::of(component);
+fn examine(plugin: &Plugin, golden: &[Golden], facts: &mut Facts, findings: &mut Findings) {
     let kinds = plugin.kinds();
     facts.adapter = kinds.adapter;
     facts.credentials = kinds.credentials;
@@ -91,7 +100,7 @@ fn examine(plugin: &Plugin, component: &[u8], golden: &[Golden], findings: &mut 
         facts.name = manifest.skill.clone();
         facts.version = manifest.about.version.clone();
         facts.actions = manifest.actions.len();
-        adapter::examine(plugin, &manifest, &mut facts, findings);
+        adapter::examine(plugin, &manifest, facts, findings);
         golden::examine(plugin, &manifest, golden, findings);
     } else if let Some(schema) = &schema {
         findings.of_manifest("credentials", check_credential_schema(schema, None));
@@ -99,7 +108,7 @@ fn examine(plugin: &Plugin, component: &[u8], golden: &[Golden], findings: &mut 
         facts.version = schema.about.version.clone();
     }
     if let Some(schema) = &schema {
-        check_values(plugin, schema, findings);
+        check_values(plugin, schema, facts, findings);
     }
     if kinds.policy
         && let Some(manifest) = same(findings, "routing-policy.describe", || {
@@ -109,9 +118,8 @@ fn examine(plugin: &Plugin, component: &[u8], golden: &[Golden], findings: &mut 
         findings.of_manifest("policy", check_policy(&manifest));
         facts.name = manifest.name.clone();
         facts.version = manifest.about.version.clone();
-        policy::examine(plugin, &manifest, &mut facts, findings);
+        policy::examine(plugin, &manifest, facts, findings);
     }
-    facts
 }
 
 /// What a function answers, where it answers the same each time.
@@ -148,13 +156,20 @@ fn same<T: PartialEq>(
 fn check_values(
     plugin: &Plugin,
     schema: &tsunami_plugin_host::credentials::Schema,
+    facts: &mut Facts,
     findings: &mut Findings,
 ) {
     let long = "x".repeat(16_384);
     for field in &schema.fields {
+        if facts.is_spent() {
+            return;
+        }
         let place = format!("credentials/{}", field.key);
         for value in ["", " ", "\0", "\r\n", "ä€🦀", &long] {
-            if let Err(error) = plugin.check(&field.key, value) {
+            let began = Instant::now();
+            let answer = plugin.check(&field.key, value);
+            facts.took(began.elapsed());
+            if let Err(error) = answer {
                 findings.error(
                     &place,
                     format!(

@@ -24,6 +24,9 @@ pub fn examine(plugin: &Plugin, manifest: &Manifest, facts: &mut Facts, findings
             );
         }
         for request in requests(&settings) {
+            if facts.is_spent() {
+                return;
+            }
             ask(plugin, &request, &place, facts, findings);
         }
     }

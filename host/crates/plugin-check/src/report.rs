@@ -1,10 +1,30 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 use tsunami_plugin_host::ManifestError;
 
 /// Findings that a report lists.
 const FINDINGS_MAX: usize = 200;
+
+/// What one check may take: it calls strangers' code as often as their examples have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub calls_max: usize,
+    pub time_max: Duration,
+}
+
+impl Default for Budget {
+    /// For whoever waits for it: several times what the largest of the shipped plugins takes.
+    fn default() -> Self {
+        Self {
+            calls_max: 50_000,
+            time_max: Duration::from_secs(300),
+        }
+    }
+}
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,15 +65,31 @@ pub struct Facts {
     pub calls: usize,
     /// The longest of them, in microseconds.
     pub slowest_us: u64,
+    /// Whether the check was stopped before it had come to everything.
+    #[serde(default)]
+    pub truncated: bool,
+    #[serde(skip)]
+    ends: Option<(usize, Instant)>,
 }
 
 impl Facts {
-    pub(crate) fn of(component: &[u8]) -> Self {
+    pub(crate) fn of(component: &[u8], budget: Budget) -> Self {
+        let until = Instant::now() + budget.time_max;
         Self {
+            ends: Some((budget.calls_max, until)),
             digest: hex::encode(Sha256::digest(component)),
             bytes: component.len(),
             ..Self::default()
         }
+    }
+
+    /// Whether no more calls are to be made. Whoever asks leaves something out then.
+    pub(crate) fn is_spent(&mut self) -> bool {
+        let is_spent = self
+            .ends
+            .is_some_and(|(calls_max, until)| self.calls >= calls_max || Instant::now() >= until);
+        self.truncated |= is_spent;
+        is_spent
     }
 
     pub(crate) fn took(&mut self, time: std::time::Duration) {
@@ -151,6 +187,18 @@ impl Findings {
         }
     }
     pub fn into_report(mut self, facts: Facts) -> Report {
+        if facts.truncated {
+            // Also where there are as many findings as are listed.
+            self.0.push(Finding {
+                severity: Severity::Error,
+                place: "check".to_owned(),
+                problem: format!(
+                    "it was stopped after {} calls: whether the rest conforms is not known",
+                    facts.calls
+                ),
+                mend: "have fewer actions and examples, or answer faster".to_owned(),
+            });
+        }
         self.0
             .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Report {
