@@ -190,9 +190,12 @@ settings! {
         host: String = String::new(),
         /// Without TLS; only on this machine.
         plain_http: bool = false,
-        /// Empty where anybody may pull.
+        /// Empty where anybody may pull. With name and password the operators' own releases are pulled.
         username: String = String::new(),
         password: Secret = Secret::default(),
+        /// Beginnings of repositories, in whole segments, that tenants may have pulled with them too: `acme/plugins`.
+        /// Whatever else a tenant names is pulled without.
+        tenant_repositories: Vec<String> = Vec::new(),
     }
     /// Tenants' OpenClaw instances.
     InstancesConfig {
@@ -425,7 +428,16 @@ impl Config {
                         "`plain_http` sends components in the clear, and `{host}` is not this machine"
                     )
                 }
-                _ => continue,
+                _ => match registry
+                    .tenant_repositories
+                    .iter()
+                    .find(|r| !is_repository(r))
+                {
+                    Some(wrong) => format!(
+                        "`tenant_repositories` holds `{wrong}`: it must be the beginning of a repository without its host, such as `acme/plugins`"
+                    ),
+                    None => continue,
+                },
             };
             return Err(setting_error("marketplace.registries", problem));
         }
@@ -479,6 +491,17 @@ fn is_this_machine(host: &str) -> bool {
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
+}
+
+/// The beginning of a repository, in whole segments.
+fn is_repository(text: &str) -> bool {
+    !text.is_empty()
+        && text.split('/').all(|segment| {
+            segment.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                && segment
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
+        })
 }
 
 /// Codes of sign-ins come back there: over https, or on this machine.
@@ -664,6 +687,9 @@ mod tests {
         for wrong in [
             "[{ host = \"ghcr.io\", plain_http = true }]",
             "[{ host = \"https://ghcr.io\" }]",
+            "[{ host = \"ghcr.io\", tenant_repositories = [\"\"] }]",
+            "[{ host = \"ghcr.io\", tenant_repositories = [\"/acme\"] }]",
+            "[{ host = \"ghcr.io\", tenant_repositories = [\"ghcr.io:443/acme\"] }]",
             "[{ plain_http = true }]",
         ] {
             let told = load(wrong).unwrap_err().to_string();

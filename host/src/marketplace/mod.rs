@@ -53,15 +53,18 @@ use crate::{
 use anyhow::Context;
 use sqlx::PgConnection;
 use std::ops::{Deref, DerefMut};
-use tsunami_provenance::{Registries, Registry, Sigstore};
+use tsunami_provenance::{Credentials, Registries, Registry, Sigstore};
 
 /// Where components may be pulled from, as the configuration says.
 pub fn registries(config: &MarketplaceConfig) -> Registries {
     let registry = |r: &RegistryConfig| Registry {
         host: r.host.clone(),
         plain_http: r.plain_http,
-        credentials: (!r.username.is_empty())
-            .then(|| (r.username.clone(), r.password.expose().into())),
+        credentials: (!r.username.is_empty()).then(|| Credentials {
+            username: r.username.clone(),
+            password: r.password.expose().into(),
+            repositories: r.tenant_repositories.clone(),
+        }),
     };
     Registries::new(config.registries.iter().map(registry).collect())
 }

@@ -21,7 +21,7 @@ use crate::{
 use axum::http::StatusCode;
 use semver::Version;
 use tsunami_provenance::{
-    Identity, OciError, PublicKey, Pulled, SigstoreError, Statement, StatementError,
+    Asker, Identity, OciError, PublicKey, Pulled, SigstoreError, Statement, StatementError,
 };
 
 /// Tenants that one private release is for.
@@ -64,7 +64,7 @@ pub async fn publish(
     // Taken back until there is a release: what follows may take its time.
     drop(tx);
     let pulled = match &submission.oci {
-        Some(reference) => Some(pull(app, reference, &submission.digest).await?),
+        Some(reference) => Some(pull(app, party, reference, &submission.digest).await?),
         None => None,
     };
     let described = match &pulled {
@@ -170,6 +170,7 @@ async fn wanted(
 ) -> Result<Wanted, Problem> {
     let publisher = own_publisher(tx, party, &submission.publisher).await?;
     app.revocations().refuse_revoked(&described.digest)?;
+    refuse_unserved(described)?;
     let version = release_version(described)?;
     let (namespace, name) = (&publisher.namespace, &described.name);
     let there = store::release_named(tx, namespace, name, &described.about.version).await?;
@@ -323,6 +324,18 @@ fn not_brought(digest: &str) -> Problem {
     )
 }
 
+/// What nobody could install afterwards is not published.
+fn refuse_unserved(described: &Described) -> Result<(), Problem> {
+    let serves = |kind: &String| kind != "credential-schema";
+    if described.kinds.iter().any(serves) {
+        return Ok(());
+    }
+    Err(Problem::unprocessable(
+        "kind_not_served",
+        "The component exports a credential-schema alone. This gateway takes one together with the skill-adapter whose credentials it describes: export both from one component.",
+    ))
+}
+
 fn release_version(described: &Described) -> Result<Version, Problem> {
     let text = &described.about.version;
     let wrong = |why: &str| {
@@ -369,23 +382,24 @@ fn version_taken(described: &Described) -> Problem {
     )
 }
 
-async fn pull(app: &App, reference: &str, digest: &str) -> Result<Pulled, Problem> {
+async fn pull(app: &App, party: &Party, reference: &str, digest: &str) -> Result<Pulled, Problem> {
     let max = usize::try_from(app.config().plugins.component_bytes_max).unwrap_or(usize::MAX);
+    let asker = match party {
+        Party::Operator(_) => Asker::Operator,
+        Party::Tenant(_) => Asker::Tenant,
+    };
     let pulled = app
         .registries()
-        .pull(reference, max)
+        .pull(reference, max, asker)
         .await
         .map_err(|e| oci_problem(&e))?;
-    let found = tsunami_provenance::sha256_hex(&pulled.component);
-    if found == digest {
+    if tsunami_provenance::sha256_hex(&pulled.component) == digest {
         return Ok(pulled);
     }
+    // What is there instead is not everybody's to know.
     Err(Problem::unprocessable(
         "other_digest",
-        format!(
-            "{} holds the component {found}, and not {digest}.",
-            pulled.reference
-        ),
+        format!("{reference} holds another component than {digest}."),
     ))
 }
 
@@ -449,6 +463,25 @@ pub(super) async fn set_audience(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_schema_is_published_with_its_adapter_and_not_alone() {
+        let of = |kinds: &[&str]| Described {
+            digest: "0".repeat(64),
+            kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+            name: String::new(),
+            about: intake::about_nothing(),
+            manifest: None,
+            fields: Vec::new(),
+            policy: None,
+            size_bytes: 0,
+        };
+        let refused = refuse_unserved(&of(&["credential-schema"])).unwrap_err();
+        assert_eq!(refused.code(), "kind_not_served");
+        for served in [&["skill-adapter", "credential-schema"][..], &["routing-policy"]] {
+            refuse_unserved(&of(served)).unwrap();
+        }
+    }
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {

@@ -9,7 +9,7 @@ mod statement;
 pub mod testing;
 
 pub use keys::{KeyError, PrivateKey, PublicKey, SIGNATURE_BYTES};
-pub use oci::{OciError, Pulled, Registries, Registry};
+pub use oci::{Asker, Credentials, OciError, Pulled, Registries, Registry};
 pub use sigstore::{BUNDLE_BYTES_MAX, Identity, Sigstore, SigstoreError};
 pub use statement::{Statement, StatementError, is_namespace};
 

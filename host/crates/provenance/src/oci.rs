@@ -26,7 +26,50 @@ pub struct Registry {
     pub host: String,
     /// Without TLS.
     pub plain_http: bool,
-    pub credentials: Option<(String, SecretString)>,
+    pub credentials: Option<Credentials>,
+}
+
+/// Whom a registry takes the gateway for.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub username: String,
+    pub password: SecretString,
+    /// Beginnings of repositories that anybody may have pulled with them, in whole segments: `acme/plugins`. Whatever
+    /// else is pulled for others than operators is pulled as a stranger would.
+    pub repositories: Vec<String>,
+}
+
+/// For whom something is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Whom the credentials are of.
+    Operator,
+    Tenant,
+}
+
+impl Registry {
+    fn auth(&self, repository: &str, asker: Asker) -> RegistryAuth {
+        let lets = |credentials: &&Credentials| {
+            asker == Asker::Operator || credentials.lets_anybody(repository)
+        };
+        match self.credentials.as_ref().filter(lets) {
+            Some(found) => RegistryAuth::Basic(
+                found.username.clone(),
+                found.password.expose_secret().to_owned(),
+            ),
+            None => RegistryAuth::Anonymous,
+        }
+    }
+}
+
+impl Credentials {
+    fn lets_anybody(&self, repository: &str) -> bool {
+        let begins = |prefix: &String| {
+            let rest = repository.strip_prefix(prefix.trim_end_matches('/'));
+            !prefix.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.repositories.iter().any(begins)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,12 +122,17 @@ impl Registries {
     }
 
     /// Pulls a component of at most `bytes_max`.
-    pub async fn pull(&self, reference: &str, bytes_max: usize) -> Result<Pulled, OciError> {
+    pub async fn pull(
+        &self,
+        reference: &str,
+        bytes_max: usize,
+        asker: Asker,
+    ) -> Result<Pulled, OciError> {
         let image: Reference = reference
             .parse()
             .map_err(|_| OciError::NotAReference(reference.chars().take(300).collect()))?;
         let registry = self.allowed(image.registry())?;
-        let pull = Pull::new(registry, image)?;
+        let pull = Pull::new(registry, image, asker)?;
         match tokio::time::timeout(PULL_TIMEOUT, pull.component(bytes_max)).await {
             Ok(pulled) => pulled,
             Err(_) => Err(pull.away(&format!("it took longer than {} s", PULL_TIMEOUT.as_secs()))),
@@ -116,7 +164,7 @@ impl Pull {
         clippy::disallowed_methods,
         reason = "the one client that asks registries; only those that are allowed, and with time limits"
     )]
-    fn new(registry: &Registry, image: Reference) -> Result<Self, OciError> {
+    fn new(registry: &Registry, image: Reference, asker: Asker) -> Result<Self, OciError> {
         let away = |why: String| OciError::Away {
             registry: registry.host.clone(),
             why,
@@ -140,12 +188,7 @@ impl Pull {
             .read_timeout(READ_TIMEOUT)
             .build()
             .map_err(|e| away(e.to_string()))?;
-        let auth = match &registry.credentials {
-            Some((user, password)) => {
-                RegistryAuth::Basic(user.clone(), password.expose_secret().to_owned())
-            }
-            None => RegistryAuth::Anonymous,
-        };
+        let auth = registry.auth(image.repository(), asker);
         Ok(Self {
             host: registry.host.clone(),
             scheme,

@@ -6,8 +6,13 @@ use oci_client::{
     manifest::{OciImageManifest, OciManifest},
     secrets::RegistryAuth,
 };
+use std::sync::{Arc, Mutex};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use tsunami_provenance::{
-    OciError, Registries, Registry, sha256_hex,
+    Asker, Credentials, OciError, Registries, Registry, sha256_hex,
     testing::{self, DockerRegistry},
 };
 
@@ -28,7 +33,7 @@ async fn a_component_comes_by_its_digest_whatever_becomes_of_its_tag() {
     registry.push("acme/slack:1.0.0", first.clone()).await;
     let from = registries(&registry);
     let by_tag = format!("{}/acme/slack:1.0.0", registry.host());
-    let pulled = from.pull(&by_tag, MAX).await.unwrap();
+    let pulled = from.pull(&by_tag, MAX, Asker::Tenant).await.unwrap();
     assert_eq!(pulled.component, first);
     assert!(
         pulled.reference.contains("/acme/slack@sha256:"),
@@ -37,8 +42,17 @@ async fn a_component_comes_by_its_digest_whatever_becomes_of_its_tag() {
     );
     // Somebody moves the tag.
     registry.push("acme/slack:1.0.0", second.clone()).await;
-    assert_eq!(from.pull(&by_tag, MAX).await.unwrap().component, second);
-    let again = from.pull(&pulled.reference, MAX).await.unwrap();
+    assert_eq!(
+        from.pull(&by_tag, MAX, Asker::Tenant)
+            .await
+            .unwrap()
+            .component,
+        second
+    );
+    let again = from
+        .pull(&pulled.reference, MAX, Asker::Tenant)
+        .await
+        .unwrap();
     assert_eq!(again.component, first);
     assert_eq!(again.reference, pulled.reference);
 }
@@ -50,22 +64,28 @@ async fn a_component_that_is_too_large_is_refused_by_what_is_stated_and_by_what_
     registry.push("acme/large:1.0.0", large.clone()).await;
     let from = registries(&registry);
     let reference = format!("{}/acme/large:1.0.0", registry.host());
-    let error = from.pull(&reference, 100_000).await.unwrap_err();
+    let error = from
+        .pull(&reference, 100_000, Asker::Tenant)
+        .await
+        .unwrap_err();
     let OciError::TooLarge { bytes, max } = error else {
         panic!("{error}")
     };
-    assert_eq!((bytes, max), (large.len() as u64, 100_000));
+    assert_eq!((bytes, max), (large.len() as u64, 100_000, Asker::Tenant));
     // A manifest that says less.
     let lie = push_manifest(&registry, "acme/large:lie", &large, |manifest| {
         manifest.layers[0].size = 10
     })
     .await;
-    let error = from.pull(&lie, 100_000).await.unwrap_err();
+    let error = from.pull(&lie, 100_000, Asker::Tenant).await.unwrap_err();
     assert!(
         matches!(error, OciError::TooLarge { max: 100_000, .. }),
         "{error}"
     );
-    assert_eq!(from.pull(&lie, MAX).await.unwrap().component, large);
+    assert_eq!(
+        from.pull(&lie, MAX, Asker::Tenant).await.unwrap().component,
+        large
+    );
 }
 
 #[tokio::test]
@@ -87,13 +107,16 @@ async fn only_the_layout_that_wkg_writes_is_taken() {
     ];
     for (what, change) in changes {
         let reference = push_manifest(&registry, "acme/strange:1", &component, change).await;
-        let error = from.pull(&reference, MAX).await.unwrap_err();
+        let error = from.pull(&reference, MAX, Asker::Tenant).await.unwrap_err();
         assert!(matches!(error, OciError::Layout(..)), "{what}: {error}");
     }
     let nothing = format!("{}/acme/strange:none", registry.host());
-    let error = from.pull(&nothing, MAX).await.unwrap_err();
+    let error = from.pull(&nothing, MAX, Asker::Tenant).await.unwrap_err();
     assert!(matches!(error, OciError::NotFound(_)), "{error}");
-    let error = from.pull("no reference at all", MAX).await.unwrap_err();
+    let error = from
+        .pull("no reference at all", MAX, Asker::Tenant)
+        .await
+        .unwrap_err();
     assert!(matches!(error, OciError::NotAReference(_)), "{error}");
 }
 
@@ -107,7 +130,7 @@ async fn a_manifest_without_an_end_is_read_to_its_limit() {
     })
     .await;
     let error = registries(&registry)
-        .pull(&reference, MAX)
+        .pull(&reference, MAX, Asker::Tenant)
         .await
         .unwrap_err();
     assert!(
@@ -132,7 +155,7 @@ async fn a_registry_that_is_not_named_is_not_asked() {
         }],
     ] {
         let error = Registries::new(others)
-            .pull(&reference, MAX)
+            .pull(&reference, MAX, Asker::Tenant)
             .await
             .unwrap_err();
         assert!(matches!(error, OciError::NotAllowed { .. }), "{error}");
@@ -146,11 +169,11 @@ async fn a_registry_that_sends_other_bytes_is_found_out() {
     registry.push("acme/slack:1.0.0", component.clone()).await;
     let reference = format!("{}/acme/slack:1.0.0", registry.host());
     let from = registries(&registry);
-    from.pull(&reference, MAX).await.unwrap();
+    from.pull(&reference, MAX, Asker::Tenant).await.unwrap();
     let digest = sha256_hex(&component);
     let stored = registry.blob(&digest);
     std::fs::write(&stored, testing::component(b"forged")).unwrap();
-    let error = from.pull(&reference, MAX).await.unwrap_err();
+    let error = from.pull(&reference, MAX, Asker::Tenant).await.unwrap_err();
     assert!(error.to_string().contains(&digest), "{error}");
 }
 
@@ -160,8 +183,62 @@ async fn a_registry_that_is_away_is_said_to_be() {
     let reference = format!("{}/acme/slack:1.0.0", registry.host());
     let from = registries(&registry);
     drop(registry);
-    let error = from.pull(&reference, MAX).await.unwrap_err();
+    let error = from.pull(&reference, MAX, Asker::Tenant).await.unwrap_err();
     assert!(matches!(error, OciError::Away { .. }), "{error}");
+}
+
+/// Answers that there is nothing, and gives what it was told of who is asking.
+async fn heard_by_a_registry(repository: &str, asker: Asker) -> Vec<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut request).await.unwrap() == 0 {
+                    break;
+                }
+            }
+            let request = String::from_utf8_lossy(&request).to_lowercase();
+            let line = request.lines().find(|l| l.starts_with("authorization:"));
+            told.lock().unwrap().extend(line.map(str::to_owned));
+            let nothing =
+                "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(nothing.as_bytes()).await.unwrap();
+        }
+    });
+    let registries = Registries::new(vec![Registry {
+        host: host.clone(),
+        plain_http: true,
+        credentials: Some(Credentials {
+            username: "operator".into(),
+            password: "hunter2".into(),
+            repositories: vec!["shared/plugins".into(), String::new()],
+        }),
+    }]);
+    let reference = format!("{host}/{repository}:1.0.0");
+    let error = registries.pull(&reference, MAX, asker).await.unwrap_err();
+    assert!(matches!(error, OciError::NotFound(_)), "{error}");
+    serving.abort();
+    let heard = heard.lock().unwrap().clone();
+    heard
+}
+
+#[tokio::test]
+async fn credentials_are_the_operators_but_where_they_are_shared() {
+    for repository in ["shared/plugins/slack", "shared/plugins"] {
+        let heard = heard_by_a_registry(repository, Asker::Tenant).await;
+        assert!(!heard.is_empty(), "{repository}");
+    }
+    for repository in ["private/slack", "shared/plugins-of-ours/slack", "shared/x"] {
+        let heard = heard_by_a_registry(repository, Asker::Tenant).await;
+        assert_eq!(heard, Vec::<String>::new(), "{repository}");
+        let heard = heard_by_a_registry(repository, Asker::Operator).await;
+        assert!(heard[0].starts_with("authorization: basic "), "{heard:?}");
+    }
 }
 
 /// Pushes a component under a manifest of the caller's, and gives the reference by digest.
