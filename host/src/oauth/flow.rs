@@ -535,7 +535,7 @@ pub async fn confirm(
     let now = app.clock().now();
     let mut tx = app.db().tenant(caller.tenant).await?;
     if let Some(config) = store::config_of(&mut tx, id).await? {
-        vault::lock_config(&mut tx, config).await?;
+        vault::lock_of_skill(&mut tx, config).await?;
     }
     let row = store::lock(&mut tx, id)
         .await?
@@ -659,6 +659,7 @@ pub async fn register(app: &App, caller: &Caller, new: &NewClient<'_>) -> Result
     }
     agree(app, &provider, new.hosts)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
+    vault::lock_of_skill(&mut tx, config).await?;
     match (&field.client_secret, new.client_secret) {
         (None, Some(_)) => {
             return Err(Problem::invalid_field(

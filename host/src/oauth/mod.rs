@@ -22,8 +22,8 @@
 //! - Tokens that came are kept, or are revoked at the provider; so is what a removed skill leaves behind
 //!   (`oauth::what_a_removed_skill_was_granted_is_revoked`). Only what a new sign-in at the same client took the place
 //!   of is left to the provider, where both are often one.
-//! - Locks are taken in one order, also by `vault::store` and `plugins::store`: the skill's configuration, sign-ins,
-//!   credentials (`oauth::who_renews_and_who_revokes_do_not_wait_for_each_other`).
+//! - Locks are taken in one order, also by `vault::store` and `plugins::store`: that of the skill
+//!   (`vault::lock_of_skill`), sign-ins, credentials (`oauth::who_renews_and_who_revokes_do_not_wait_for_each_other`).
 //! - Tokens go to the endpoints that an administrator agreed to, as they were when the sign-in began, and nowhere else.
 //!
 //! ## To change

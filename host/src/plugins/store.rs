@@ -293,14 +293,14 @@ pub async fn calls_under_way(tx: &mut TenantTx, skill: &str) -> Result<i64> {
 }
 
 /// Deletes all credentials of a skill, revoked ones too. The sign-ins that some were had by end on their own: the sweep
-/// has their providers revoke the tokens. The locks are taken in the order of all who change credentials: the
-/// configuration, then sign-ins, then credentials.
+/// has their providers revoke the tokens. The locks are taken in the order of all who change credentials: that
+/// of the skill (`vault::lock_of_skill`), then sign-ins, then credentials.
 pub async fn delete_credentials(tx: &mut TenantTx, skill: &str) -> Result<()> {
     sqlx::query!(
-        "select 1 as one from skill_configs where skill_name = $1 for no key update",
+        "select pg_advisory_xact_lock(hashtextextended('credentials of ' || id::text, 0)) from skill_configs where skill_name = $1",
         skill
     )
-    .fetch_optional(&mut **tx)
+    .execute(&mut **tx)
     .await?;
     // Nothing came of these yet.
     sqlx::query!(

@@ -348,7 +348,7 @@ impl Vault {
         id: CredentialId,
         new: &NewValue<'_>,
     ) -> Result<(), Problem> {
-        store::lock_config(tx, new.config).await?;
+        store::lock_of_skill(tx, new.config).await?;
         let version = store::retire(tx, new.config, new.key).await? + 1;
         let about = credential_aad(tx.tenant(), id, version);
         let sealed = self.seal(tx, &about, new.value.as_bytes()).await?;
@@ -517,8 +517,8 @@ pub fn masks(
 
 /// Makes whoever would change the credentials of a skill, or end its sign-ins, wait until the transaction ends. To be
 /// taken before a sign-in is locked.
-pub async fn lock_config(tx: &mut TenantTx, config: SkillConfigId) -> Result<(), sqlx::Error> {
-    store::lock_config(tx, config).await
+pub async fn lock_of_skill(tx: &mut TenantTx, config: SkillConfigId) -> Result<(), sqlx::Error> {
+    store::lock_of_skill(tx, config).await
 }
 
 /// A credential that can be renewed no more.

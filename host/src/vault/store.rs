@@ -162,13 +162,14 @@ pub async fn insert(tx: &mut TenantTx, new: NewCredentialRow<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Locks a skill's configuration, to which its credentials belong. What refers to it may still come.
-pub async fn lock_config(tx: &mut TenantTx, config: SkillConfigId) -> Result<()> {
+/// Makes whoever would change a skill's credentials wait until the transaction ends. It is no lock of a row: calls lock
+/// that of the configuration when they hold credentials already.
+pub async fn lock_of_skill(tx: &mut TenantTx, config: SkillConfigId) -> Result<()> {
     sqlx::query!(
-        "select 1 as one from skill_configs where id = $1 for no key update",
+        "select pg_advisory_xact_lock(hashtextextended('credentials of ' || $1::uuid::text, 0))",
         config.uuid()
     )
-    .fetch_optional(&mut **tx)
+    .execute(&mut **tx)
     .await?;
     Ok(())
 }
