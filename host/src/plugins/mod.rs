@@ -38,8 +38,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    LoadError, Plugin, PluginError, Schema, SchemaViolation, TenantKey, adapter::Manifest,
-    credentials,
+    LoadError, Plugin, PluginError, Schema, SchemaError, SchemaViolation, TenantKey,
+    adapter::Manifest, credentials,
 };
 use zeroize::Zeroizing;
 
@@ -170,17 +170,37 @@ pub async fn call<T: Send + 'static>(
         .await
 }
 
-/// Where a value departs from a schema of a plugin's. It is looked for away from the async threads: strangers wrote
-/// the schema.
+/// Where a value departs from a schema of a plugin's. Strangers wrote the schema: it is looked for when it is the
+/// tenant's turn, as their plugins are called (`turns::a_schema_is_applied_when_it_is_the_tenants_turn`).
 pub async fn violations(
+    app: &App,
+    tenant: TenantId,
     schema: &Arc<Schema>,
     value: &Value,
     max: usize,
 ) -> Result<Vec<SchemaViolation>, Problem> {
     let (schema, value) = (schema.clone(), value.clone());
-    tokio::task::spawn_blocking(move || schema.violations(&value, max))
-        .await
-        .map_err(|e| Problem::internal(&e))
+    in_turn(app, tenant, move || schema.violations(&value, max)).await
+}
+
+/// A schema of a plugin's, compiled when it is the tenant's turn.
+pub async fn compiled(
+    app: &App,
+    tenant: TenantId,
+    schema: &str,
+) -> Result<Result<Arc<Schema>, SchemaError>, Problem> {
+    let schema = schema.to_owned();
+    in_turn(app, tenant, move || Schema::compile(&schema).map(Arc::new)).await
+}
+
+async fn in_turn<T: Send + 'static>(
+    app: &App,
+    tenant: TenantId,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let limits = app.plugin_limits(tenant);
+    let worked = app.plugin_host().work(key(tenant), &limits, work).await;
+    worked.map_err(|error| not_described(&error))
 }
 
 pub fn busy() -> Problem {

@@ -28,9 +28,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
-use std::sync::Arc;
 use time::OffsetDateTime;
-use tsunami_plugin_host::{Schema, policy};
+use tsunami_plugin_host::policy;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -209,6 +208,8 @@ async fn adopt(tx: &mut TenantTx, digest: &str) -> Result<(), Problem> {
 }
 
 async fn new_row(
+    app: &App,
+    tenant: TenantId,
     connection: &mut PgConnection,
     id: PolicyId,
     new: NewPolicy,
@@ -219,7 +220,7 @@ async fn new_row(
     let settings = Value::Object(new.settings);
     intake::refuse_revoked(connection, &new.digest).await?;
     let manifest = manifest_of(connection, &new.digest).await?;
-    check_settings(&manifest, settings.clone()).await?;
+    check_settings(app, tenant, &manifest, &settings).await?;
     Ok(PolicyRow {
         id,
         position: new.position,
@@ -236,6 +237,8 @@ async fn new_row(
 }
 
 async fn apply(
+    app: &App,
+    tenant: TenantId,
     connection: &mut PgConnection,
     row: &mut PolicyRow,
     update: PolicyUpdate,
@@ -260,7 +263,7 @@ async fn apply(
             "is another policy; add that one beside this one",
         ));
     }
-    check_settings(&manifest, row.settings.clone()).await
+    check_settings(app, tenant, &manifest, &row.settings).await
 }
 
 async fn manifest_of(
@@ -293,14 +296,20 @@ fn check_skills(skills: &[String]) -> Result<(), Problem> {
 }
 
 /// Refuses settings that are not what the policy's schema says.
-async fn check_settings(manifest: &policy::Manifest, settings: Value) -> Result<(), Problem> {
-    let schema = Schema::compile(&manifest.settings_schema).map_err(|e| {
+async fn check_settings(
+    app: &App,
+    tenant: TenantId,
+    manifest: &policy::Manifest,
+    settings: &Value,
+) -> Result<(), Problem> {
+    let schema = plugins::compiled(app, tenant, &manifest.settings_schema).await?;
+    let schema = schema.map_err(|e| {
         Problem::unprocessable(
             "invalid_manifest",
             format!("The policy's settings schema {e}."),
         )
     })?;
-    let found = plugins::violations(&Arc::new(schema), &settings, VIOLATIONS_SHOWN_MAX).await?;
+    let found = plugins::violations(app, tenant, &schema, settings, VIOLATIONS_SHOWN_MAX).await?;
     let violations: Vec<_> = found
         .into_iter()
         .map(|found| Violation {
@@ -416,7 +425,8 @@ async fn create_policy(
         }
     };
     adopt(&mut tx, &new.digest).await?;
-    let row = new_row(&mut tx, id, new, &caller.name, app.clock().now()).await?;
+    let (by, now) = (&caller.name, app.clock().now());
+    let row = new_row(&app, caller.tenant, &mut tx, id, new, by, now).await?;
     if is_full(&store::tenant::all(&mut tx).await?) {
         return Err(too_many());
     }
@@ -462,7 +472,7 @@ async fn update_policy(
     if let Some(digest) = &update.digest {
         adopt(&mut tx, digest).await?;
     }
-    apply(&mut tx, &mut row, update).await?;
+    apply(&app, caller.tenant, &mut tx, &mut row, update).await?;
     if !store::tenant::update(&mut tx, &row, seen).await? {
         return Err(changed_meanwhile());
     }
@@ -532,7 +542,7 @@ async fn replay_policy(
     let mut tx = app.db().tenant(caller.tenant).await?;
     let settings = Value::Object(body.settings);
     let manifest = manifest_of(&mut tx, &body.digest).await?;
-    check_settings(&manifest, settings.clone()).await?;
+    check_settings(&app, caller.tenant, &manifest, &settings).await?;
     let origin = intake::origin(&mut tx, &body.digest).await?;
     let trial = Trial {
         name: manifest.name.clone(),
@@ -679,7 +689,8 @@ async fn create_operator_policy(
             return Ok((StatusCode::CREATED, tagged(policy)));
         }
     };
-    let row = new_row(&mut tx, id, new, &operator.name, app.clock().now()).await?;
+    let (by, now) = (&operator.name, app.clock().now());
+    let row = new_row(&app, plugins::OPERATOR, &mut tx, id, new, by, now).await?;
     if is_full(&store::operator::all(&mut tx).await?) {
         return Err(too_many());
     }
@@ -718,7 +729,7 @@ async fn update_operator_policy(
     let mut tx = app.db().system().await?;
     let row = store::operator::get(&mut tx, id).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("policy"))?;
-    apply(&mut tx, &mut row, update).await?;
+    apply(&app, plugins::OPERATOR, &mut tx, &mut row, update).await?;
     if !store::operator::update(&mut tx, &row, seen).await? {
         return Err(changed_meanwhile());
     }

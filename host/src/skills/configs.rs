@@ -4,15 +4,15 @@ use super::store::ConfigRow;
 use crate::{
     app::App,
     db::TenantTx,
+    id::TenantId,
     plugins::{self, Installed},
     problem::{Problem, Violation},
 };
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tsunami_plugin_host::{
-    Schema,
     adapter::{Action, Manifest},
     types::ScopeValue,
 };
@@ -62,6 +62,7 @@ pub fn rate_limit(config: &ConfigRow) -> Option<RateLimit> {
 /// Step 2 of the router: enabled, parameters, scopes.
 pub async fn check_call(
     app: &App,
+    tenant: TenantId,
     config: &ConfigRow,
     installed: &Installed,
     action: &Action,
@@ -85,7 +86,7 @@ pub async fn check_call(
             ),
         ));
     }
-    let violations = violations_of(app, installed.plugin.digest(), action, params).await?;
+    let violations = violations_of(app, tenant, installed.plugin.digest(), action, params).await?;
     if !violations.is_empty() {
         return Err(Problem::unprocessable(
             "invalid_params",
@@ -143,7 +144,7 @@ pub async fn check(
         )
         .with_errors(unknown));
     }
-    check_settings(&installed.manifest, config).await
+    check_settings(app, tx.tenant(), &installed.manifest, config).await
 }
 
 /// Actions and scopes that are neither the plugin's nor named before.
@@ -210,10 +211,16 @@ fn unknown<'a>(
 }
 
 /// Refuses settings that are not what the plugin's schema says.
-async fn check_settings(manifest: &Manifest, config: &ConfigRow) -> Result<(), Problem> {
-    let schema = Schema::compile(&manifest.settings_schema).map_err(|e| Problem::internal(&e))?;
-    let schema = Arc::new(schema);
-    let violations: Vec<_> = plugins::violations(&schema, &config.settings, VIOLATIONS_SHOWN_MAX)
+async fn check_settings(
+    app: &App,
+    tenant: TenantId,
+    manifest: &Manifest,
+    config: &ConfigRow,
+) -> Result<(), Problem> {
+    let max = VIOLATIONS_SHOWN_MAX;
+    let schema = plugins::compiled(app, tenant, &manifest.settings_schema).await?;
+    let schema = schema.map_err(|e| Problem::internal(&e))?;
+    let violations: Vec<_> = plugins::violations(app, tenant, &schema, &config.settings, max)
         .await?
         .into_iter()
         .map(|found| Violation {
@@ -234,6 +241,7 @@ async fn check_settings(manifest: &Manifest, config: &ConfigRow) -> Result<(), P
 /// Where the parameters depart from the action's schema.
 async fn violations_of(
     app: &App,
+    tenant: TenantId,
     digest: &str,
     action: &Action,
     params: &Value,
@@ -242,15 +250,14 @@ async fn violations_of(
     let validator = match app.validators().get(&key).await {
         Some(validator) => validator,
         None => {
-            let built =
-                Schema::compile(&action.params_schema).map_err(|e| Problem::internal(&e))?;
-            let validator = Arc::new(built);
+            let built = plugins::compiled(app, tenant, &action.params_schema).await?;
+            let validator = built.map_err(|e| Problem::internal(&e))?;
             app.validators().insert(key, validator.clone()).await;
             validator
         }
     };
     Ok(
-        plugins::violations(&validator, params, VIOLATIONS_SHOWN_MAX)
+        plugins::violations(app, tenant, &validator, params, VIOLATIONS_SHOWN_MAX)
             .await?
             .into_iter()
             .map(|found| Violation {

@@ -74,7 +74,9 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
     out.plugin_digest = Some(installed.plugin.digest().to_owned());
     out.requires_approval =
         config.requires_approval || config.approval_actions.contains(&action.name);
-    if let Err(problem) = configs::check_call(app, config, &installed, action, &call.params).await {
+    if let Err(problem) =
+        configs::check_call(app, tenant, config, &installed, action, &call.params).await
+    {
         out.stopped_by(&problem);
         return Ok(out);
     }

@@ -471,6 +471,7 @@ async fn prepare(
         .ok_or_else(|| unknown_action(&prepared, row))?;
     configs::check_call(
         app,
+        tenant,
         &prepared.skill.config,
         &prepared.installed,
         action,

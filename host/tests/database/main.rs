@@ -8,6 +8,7 @@ mod live;
 mod oauth;
 mod persons;
 mod traces;
+mod turns;
 
 use ground::{Ground, Server};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         oauth::stories,
         persons::stories,
         traces::stories,
+        turns::stories,
     ] {
         of(&mut stories, &server);
     }

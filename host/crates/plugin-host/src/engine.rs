@@ -212,11 +212,24 @@ impl PluginHost {
         plugin: &Plugin,
         work: impl FnOnce(&Plugin) -> T + Send + 'static,
     ) -> Result<T, PluginError> {
-        let turn = self.0.calls.take(tenant, limits.calls_running_max).await?;
         let plugin = plugin.within(limits);
+        self.work(tenant, limits, move || work(&plugin)).await
+    }
+
+    /// The same for work of the host's own that takes as long as strangers make it: it has the turns of the calls.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn work<T: Send + 'static>(
+        &self,
+        tenant: TenantKey,
+        limits: &TenantLimits,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PluginError> {
+        let turn = self.0.calls.take(tenant, limits.calls_running_max).await?;
         let worked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            work(&plugin)
+            work()
         });
         worked.await.map_err(|e| PluginError::Trap(e.to_string()))
     }
