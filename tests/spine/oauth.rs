@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tsunami_tests::{
     api::{Answer, Api},
-    company::{Company, text},
+    company::text,
     eventually,
     provider::{CLIENT_ID, CLIENT_SECRET, Provider, sign_in},
     recorder::Recorder,
@@ -25,36 +25,41 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     );
 }
 
-/// A company whose mailbox somebody granted at a provider.
+/// The company's mailbox, which somebody grants at a provider.
 struct Mail {
     world: Arc<World>,
-    company: Company,
     provider: Provider,
     /// Stands where Gmail would.
     service: Recorder,
+    plugin: String,
 }
 
 impl Mail {
     async fn granted(world: Arc<World>) -> Self {
         let provider = Provider::start_for(&world.gateway.url()).await;
         let service = Recorder::start().await;
-        let mut company = Company::found(&world.gateway, "mail").await;
-        company.install("gmail").await;
+        let plugin = text(&world.acme.install("gmail").await["id"]);
         let settings = json!({ "settings": { "base_url": service.url } });
-        company.configure("gmail", &settings).await;
-        company.deploy().await;
+        world.acme.configure("gmail", &settings).await;
         let mail = Self {
             world,
-            company,
             provider,
             service,
+            plugin,
         };
         mail.sign_in().await;
         mail
     }
 
+    /// Leaves the company as it was.
+    async fn take_out(&self) {
+        let all = "credentials=delete&configuration=delete";
+        let path = format!("/plugins/{}?{all}", self.plugin);
+        self.world.acme.owner.delete(&path).await.ok();
+    }
+
     async fn sign_in(&self) {
-        let owner = &self.company.owner;
+        let owner = &self.world.acme.owner;
         let client = json!({
             "skill": "gmail", "key": "access_token", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
             "issuer": self.provider.issuer, "hosts": [self.provider.host()],
@@ -84,7 +89,7 @@ impl Mail {
             let changed = sqlx::query(sqlx::AssertSqlSafe(format!(
                 "update {table} set expires_at = now() + interval '{EXPIRES_IN_SECONDS} s'
                  where tenant_id = '{}' and expires_at is not null",
-                self.company.id
+                self.world.acme.id
             )))
             .execute(&mut database)
             .await
@@ -100,7 +105,7 @@ impl Mail {
     }
 
     async fn call(&self) -> Answer {
-        call(&self.company.owner).await
+        call(&self.world.acme.owner).await
     }
 
     /// What the calls that arrived were sent with, the first first.
@@ -150,6 +155,7 @@ async fn renewed(world: Arc<World>) {
     two_at_once(&mail, &second).await;
     one_while_it_is_renewed(&mail).await;
     away_for_a_moment(&mail).await;
+    mail.take_out().await;
 }
 
 async fn two_at_once(mail: &Mail, before: &str) {
@@ -176,7 +182,7 @@ async fn one_while_it_is_renewed(mail: &Mail) {
     mail.answers_next();
     let slow = u32::try_from(SLOW.as_millis()).expect("milliseconds");
     mail.provider.trouble(0, slow).await;
-    let owner = mail.company.owner.clone();
+    let owner = mail.world.acme.owner.clone();
     let first = tokio::spawn(async move { call(&owner).await });
     eventually("the provider is asked", || async {
         (mail.provider.asked("token").await > asked).then_some(())
