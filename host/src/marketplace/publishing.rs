@@ -478,7 +478,10 @@ mod tests {
         };
         let refused = refuse_unserved(&of(&["credential-schema"])).unwrap_err();
         assert_eq!(refused.code(), "kind_not_served");
-        for served in [&["skill-adapter", "credential-schema"][..], &["routing-policy"]] {
+        for served in [
+            &["skill-adapter", "credential-schema"][..],
+            &["routing-policy"],
+        ] {
             refuse_unserved(&of(served)).unwrap();
         }
     }

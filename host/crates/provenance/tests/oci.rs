@@ -71,7 +71,7 @@ async fn a_component_that_is_too_large_is_refused_by_what_is_stated_and_by_what_
     let OciError::TooLarge { bytes, max } = error else {
         panic!("{error}")
     };
-    assert_eq!((bytes, max), (large.len() as u64, 100_000, Asker::Tenant));
+    assert_eq!((bytes, max), (large.len() as u64, 100_000));
     // A manifest that says less.
     let lie = push_manifest(&registry, "acme/large:lie", &large, |manifest| {
         manifest.layers[0].size = 10
