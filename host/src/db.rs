@@ -32,6 +32,7 @@ const TENANT_SHARE_PARTS: u32 = 3;
 /// Tenants whose share is kept track of, and for how long after they were last served.
 const SHARES_MAX: u64 = 100_000;
 const SHARE_IDLE: Duration = Duration::from_secs(60);
+const ONE_PLAN: &str = "; set local plan_cache_mode = force_generic_plan";
 /// No statement of the product runs longer; one that does is a mistake.
 const STATEMENT_TIMEOUT: &str = "15s";
 /// A connection that was used this short ago is taken to work, and not asked first: that would be a round trip more
@@ -87,11 +88,17 @@ impl Db {
         self.begin(tenant, "").await
     }
 
-    /// The same, whose commit does not wait for the disk: for what a later commit follows before anybody is told of it
+    /// The same, for statements that find their rows by keys alone: one plan serves them all, and is made once for a
+    /// connection and not for the values of each.
+    pub async fn tenant_by_keys(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        self.begin(tenant, ONE_PLAN).await
+    }
+
+    /// As [`Db::tenant_by_keys`], and its commit does not wait for the disk: for what a later commit follows before anybody is told of it
     /// or anything leaves. Commits reach the disk in their order, so whoever finds the later one finds this one too.
     pub async fn tenant_followed(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
-        self.begin(tenant, "; set local synchronous_commit = off")
-            .await
+        let settings = format!("{ONE_PLAN}; set local synchronous_commit = off");
+        self.begin(tenant, &settings).await
     }
 
     async fn begin(&self, tenant: TenantId, settings: &str) -> Result<TenantTx, sqlx::Error> {

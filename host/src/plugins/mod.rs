@@ -159,15 +159,16 @@ pub async fn call<T: Send + 'static>(
     plugin: &Arc<Plugin>,
     work: impl FnOnce(&Plugin) -> T + Send + 'static,
 ) -> Result<T, PluginError> {
-    if app.revocations().is_revoked(plugin.digest()) {
-        return Err(PluginError::Trap(
+    let (limits, revocations) = (app.plugin_limits(tenant), app.revocations().clone());
+    // Asked when the turn has come: it may have been long in coming.
+    let work = move |plugin: &Plugin| match revocations.is_revoked(plugin.digest()) {
+        false => Ok(work(plugin)),
+        true => Err(PluginError::Trap(
             "the operator has revoked this component".to_owned(),
-        ));
-    }
-    let limits = app.plugin_limits(tenant);
-    app.plugin_host()
-        .call(key(tenant), &limits, plugin, work)
-        .await
+        )),
+    };
+    let called = app.plugin_host().call(key(tenant), &limits, plugin, work);
+    called.await.flatten()
 }
 
 /// Where a value departs from a schema of a plugin's. Strangers wrote the schema: it is looked for when it is the

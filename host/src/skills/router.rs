@@ -1113,7 +1113,7 @@ impl<'a> Run<'a> {
     /// A transaction in which the reply that came last is kept, whatever else is written in it; [`Run::written`] ends
     /// it. `None` where another process has gone on with the call.
     pub(super) async fn writing(&mut self) -> Result<Option<TenantTx>, Problem> {
-        let mut tx = self.app.db().tenant(self.tenant).await?;
+        let mut tx = self.app.db().tenant_by_keys(self.tenant).await?;
         if let Some((seq, reply)) = &self.unkept
             && !store::replied(&mut tx, self.row.turn(), *seq, reply).await?
         {

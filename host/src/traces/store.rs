@@ -5,6 +5,9 @@ use crate::{
 };
 use sqlx::Result;
 
+/// Steps of a call that are shown: the first ones.
+const CALL_STEPS_MAX: i64 = 1000;
+
 /// The number is taken under a lock of the trace, held until the transaction ends: two writers at once take
 /// consecutive numbers. Only a step whose key is there already is dropped; any other conflict is an error.
 pub async fn insert(tx: &mut TenantTx, step: &NewStep<'_>) -> Result<bool> {
@@ -59,8 +62,9 @@ pub async fn of_call(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<TraceSt
         TraceStep,
         r#"select id as "id: TraceId", step_order, step_type, task_id as "task_id: TaskId", call_id as "call_id: SkillCallId",
                   agent_id as "agent_id: AgentId", details, duration_ms, created_at
-           from execution_traces where task_id is null and call_id = $1 order by step_order"#,
-        call.uuid()
+           from execution_traces where task_id is null and call_id = $1 order by step_order limit $2"#,
+        call.uuid(),
+        CALL_STEPS_MAX
     )
     .fetch_all(&mut **tx)
     .await
