@@ -6,8 +6,11 @@ create table stamps (
     stamp       uuid not null,
     changed_in  xid8 not null
 );
--- Read by everybody, written by the trigger alone: a stamp says nothing of what has changed.
-grant select on stamps to tsunami_app, tsunami_system;
+-- Written by the trigger alone, which is the owner's.
+alter table stamps enable row level security;
+create policy own_rows on stamps for select to tsunami_app
+    using (scope in (current_tenant(), '00000000-0000-0000-0000-000000000000'));
+grant select on stamps to tsunami_app;
 insert into stamps (scope, stamp, changed_in)
     values ('00000000-0000-0000-0000-000000000000', gen_random_uuid(), pg_current_xact_id());
 

@@ -578,7 +578,7 @@ async fn auditor(world: Arc<World>) {
 
 /// Tables that hold nothing of one tenant, or what is shared with others by design: `host/tests/marketplace` says with
 /// whom. A new one is named here, or it has a `tenant_id`.
-const OF_NO_TENANT: [&str; 10] = [
+const OF_NO_TENANT: [&str; 11] = [
     "_sqlx_migrations",
     "operator_idempotency_keys",
     "operator_keys",
@@ -588,6 +588,7 @@ const OF_NO_TENANT: [&str; 10] = [
     "plugin_revocations",
     "publisher_keys",
     "publishers",
+    "stamps",
     "tenants",
 ];
 
