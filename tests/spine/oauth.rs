@@ -53,7 +53,7 @@ impl Mail {
 
     /// Leaves the company as it was.
     async fn take_out(&self) {
-        let all = "credentials=delete&configuration=delete";
+        let all = "credentials=delete&configuration=keep";
         let path = format!("/plugins/{}?{all}", self.plugin);
         self.world.acme.owner.delete(&path).await.ok();
     }
