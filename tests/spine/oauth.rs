@@ -51,10 +51,9 @@ impl Mail {
         mail
     }
 
-    /// Leaves the company as it was.
+    /// The company has the skill no more.
     async fn take_out(&self) {
-        let all = "credentials=delete&configuration=keep";
-        let path = format!("/plugins/{}?{all}", self.plugin);
+        let path = format!("/plugins/{}", self.plugin);
         self.world.acme.owner.delete(&path).await.ok();
     }
 
