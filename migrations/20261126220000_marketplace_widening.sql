@@ -4,7 +4,7 @@ create function plugin_releases_state() returns trigger language plpgsql as $$
 begin
     if current_user = 'tsunami_app' and new.state is distinct from old.state then
         if old.state <> 'approved' or new.state <> 'submitted' then
-            raise insufficient_privilege using message = 'only an operator decides about a release';
+            raise insufficient_privilege using message = 'permission denied: only an operator decides about a release';
         end if;
         new.state_reason := null;
         new.reviewed_by := null;
