@@ -34,6 +34,12 @@ impl Api {
         reason = "the one client of the command line"
     )]
     pub fn new(url: &str, key: &str) -> anyhow::Result<Self> {
+        let parsed = reqwest::Url::parse(url);
+        if !parsed.is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
+            bail!(
+                "TSUNAMI_URL is `{url}`; it begins with http:// or https://, as in http://127.0.0.1:8480"
+            );
+        }
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(REQUEST_TIMEOUT)
@@ -259,4 +265,22 @@ fn refused(status: StatusCode, body: &Value) -> anyhow::Result<Value> {
         places.concat(),
         body["request_id"].as_str().unwrap_or("-")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_told_how_one_looks() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for wrong in ["127.0.0.1:9", "localhost:8480", "", "ftp://a", "http://"] {
+            let error = Api::new(wrong, "k").err().expect(wrong).to_string();
+            assert!(
+                error.contains("TSUNAMI_URL") && error.contains("http://127.0.0.1:8480"),
+                "{error}"
+            );
+        }
+        assert!(Api::new("https://gateway.example.com/", "k").is_ok());
+    }
 }
