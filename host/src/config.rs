@@ -602,10 +602,12 @@ fn set(table: &mut Table, path: &[String], text: String) {
 }
 
 fn setting_error(name: &str, problem: String) -> ConfigError {
-    let variable = format!("{ENV_PREFIX}{}", name.replace('.', "__").to_uppercase());
+    // One element of a list is set with the whole list: `marketplace.registries[0].host`.
+    let list = name.split('[').next().unwrap_or(name);
+    let variable = format!("{ENV_PREFIX}{}", list.replace('.', "__").to_uppercase());
     ConfigError::Setting {
         origin: format!(" (environment: {variable})"),
-        example: example_of(name),
+        example: example_of(list),
         name: name.to_owned(),
         problem,
     }
@@ -782,6 +784,16 @@ mod tests {
         assert!(
             tenant.contains("plugins.tenants.01890000") && tenant.contains("at least 1"),
             "{tenant}"
+        );
+        let element = text(&[(
+            "TSUNAMI_MARKETPLACE__REGISTRIES",
+            "[{ hots = \"ghcr.io\" }]",
+        )]);
+        assert!(
+            element.contains("`marketplace.registries[0]")
+                && element.contains("(environment: TSUNAMI_MARKETPLACE__REGISTRIES)")
+                && element.contains("registries = [{ host"),
+            "{element}"
         );
         let zero = text(&[("TSUNAMI_TASKS__ATTEMPTS_MAX", "0")]);
         assert!(
