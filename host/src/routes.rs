@@ -13,6 +13,7 @@ use crate::{
 };
 use axum::{
     Router,
+    body::Bytes,
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
@@ -70,10 +71,13 @@ pub fn router(app: App) -> Router {
     let slots = Arc::new(tokio::sync::Semaphore::new(in_flight));
     let claiming = Arc::new(claiming(&openapi));
     let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
+    // As bytes, which are shared: what a handler holds may be copied with each connection.
+    let description = Bytes::from(json!(openapi).to_string());
+    let json = [(header::CONTENT_TYPE, "application/json")];
     routes
         .route(
             "/openapi.json",
-            get(move || async move { axum::Json(openapi) }),
+            get(move || async move { (json, description) }),
         )
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

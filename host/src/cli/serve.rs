@@ -90,7 +90,8 @@ pub async fn serve_on(
         views.end(); // They have no end of their own that could be waited for.
     };
     let revocations = tokio::spawn(revocations::watch(app.clone()));
-    let served = axum::serve(listener, routes::router(app))
+    // Made into a service once: as it is, a router is copied for each connection.
+    let served = axum::serve(listener, routes::router(app).into_make_service())
         .with_graceful_shutdown(stop)
         .into_future()
         .await;

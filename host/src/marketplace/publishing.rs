@@ -99,7 +99,7 @@ pub async fn publish(
     let (publisher, key, version) =
         match wanted(app, &mut tx, party, &submission, &described).await? {
             Wanted::There(id) => return Ok(id),
-            Wanted::New(publisher, key, version) => (publisher, key, version),
+            Wanted::New(new) => *new,
         };
     let identity = check_bundle(
         app,
@@ -157,7 +157,7 @@ pub async fn publish(
 enum Wanted {
     /// It is published already.
     There(ReleaseId),
-    New(PublisherRow, KeyRow, Version),
+    New(Box<(PublisherRow, KeyRow, Version)>),
 }
 
 /// Whether a component may be published so, by what is known without calling it.
@@ -179,7 +179,7 @@ async fn wanted(
     }
     let key = own_key(tx, &publisher, submission.key).await?;
     check_signature(&publisher, described, &key, &submission.signature)?;
-    Ok(Wanted::New(publisher, key, version))
+    Ok(Wanted::New(Box::new((publisher, key, version))))
 }
 
 /// The bytes that the party brought.

@@ -36,7 +36,11 @@ use crate::{
 };
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 use time::OffsetDateTime;
 use tsunami_sealed::{Aad, DataKey, KeyFile, Keyring, SealError, WrappedKey};
 use zeroize::Zeroizing;
@@ -401,8 +405,8 @@ impl Vault {
         let rows = store::latest(tx, config).await?;
         let mut keys = HashMap::new();
         for row in rows.iter().filter(|row| row.status != "revoked") {
-            if !keys.contains_key(&row.data_key_id) {
-                keys.insert(row.data_key_id, self.data_key(tx, row.data_key_id).await?);
+            if let Entry::Vacant(entry) = keys.entry(row.data_key_id) {
+                entry.insert(self.data_key(tx, row.data_key_id).await?);
             }
         }
         Ok(Closed { config, rows, keys })

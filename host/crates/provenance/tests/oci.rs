@@ -223,8 +223,7 @@ async fn heard_by_a_registry(repository: &str, asker: Asker) -> Vec<String> {
     let error = registries.pull(&reference, MAX, asker).await.unwrap_err();
     assert!(matches!(error, OciError::NotFound(_)), "{error}");
     serving.abort();
-    let heard = heard.lock().unwrap().clone();
-    heard
+    heard.lock().unwrap().clone()
 }
 
 #[tokio::test]
