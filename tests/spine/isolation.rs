@@ -449,6 +449,7 @@ async fn ids_of_others(world: Arc<World>) {
             body_of("confirm_sign_in"),
         ),
         place("list_tasks", "agent_id", "agents", "", Value::Null),
+        place("list_calls", "task_id", "agent-tasks", "", Value::Null),
         place(
             "list_policy_decisions",
             "call_id",

@@ -197,8 +197,14 @@ async fn go_on(
         Start::Written(_) => None,
     };
     for _ in 0..DECIDED_MAX {
-        let decided = match take_up(app, tenant, start, last.take()).await? {
-            TakenUp::ToDecide(row, standing) => decide(app, tenant, row, standing).await?,
+        let last = last.take();
+        let is_of_before = last.is_some();
+        let decided = match take_up(app, tenant, start, last).await? {
+            TakenUp::ToDecide(row, standing) => match decide(app, tenant, row, standing).await {
+                // It may be wrong only by what has changed since.
+                Err(_) if is_of_before => continue,
+                decided => decided?,
+            },
             TakenUp::Running(row) => return resume(app, tenant, row).await,
             TakenUp::Ended(advanced) => return Ok(advanced),
         };
