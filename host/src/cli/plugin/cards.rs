@@ -119,6 +119,8 @@ pub fn consent_card(problem: &Value) -> String {
         format!("limits        {}", consent["limits"]),
     ];
     lines.extend(powers(consent));
+    let credentials = consent["credentials"].as_array().into_iter().flatten();
+    lines.extend(credentials.filter_map(sign_in_line));
     if consent["identity"].is_object() {
         let identity = &consent["identity"];
         lines.insert(
@@ -132,9 +134,9 @@ pub fn consent_card(problem: &Value) -> String {
     }
     let changes = problem["changes"].as_array().into_iter().flatten();
     for change in changes {
-        let side = |name: &str| match change[name].as_str() {
-            Some(text) => text.to_owned(),
-            None => "-".to_owned(),
+        let side = |name: &str| match &change[name] {
+            Value::Null => "-".to_owned(),
+            value => text(value),
         };
         let mark = if change["grows"] == true {
             "MORE"
@@ -150,6 +152,18 @@ pub fn consent_card(problem: &Value) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// Where one signs in for a credential, whom the tokens come from, and what is asked for there.
+fn sign_in_line(credential: &Value) -> Option<String> {
+    let oauth = credential.get("oauth").filter(|oauth| oauth.is_object())?;
+    Some(format!(
+        "sign-in       {}: at {}, tokens from {}, for {}",
+        text(&credential["key"]),
+        text(&oauth["authorize_url"]),
+        text(&oauth["token_url"]),
+        text(&oauth["scopes"])
+    ))
 }
 
 pub fn actions_table(actions: &Value) -> String {
@@ -185,5 +199,16 @@ mod tests {
             "changes": [{ "what": "host", "of": "", "before": null, "after": "evil.example", "grows": true }],
         }));
         assert!(card.contains("MORE  host : - -> evil.example"), "{card}");
+    }
+
+    #[test]
+    fn where_one_signs_in_and_for_what_is_agreed_to_by_sight() {
+        let oauth = json!({ "authorize_url": "https://a.example/auth", "token_url": "https://t.example/token", "scopes": ["read", "send"] });
+        let credentials =
+            json!([{ "key": "access_token", "scopes": [], "oauth": oauth }, { "key": "pat" }]);
+        let card =
+            consent_card(&json!({ "consent": { "credentials": credentials, "actions": [] } }));
+        let line = "sign-in       access_token: at https://a.example/auth, tokens from https://t.example/token, for read, send";
+        assert!(card.contains(line), "{card}");
     }
 }
