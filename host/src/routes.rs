@@ -173,11 +173,19 @@ async fn bound(
         )
         .into_response();
     };
+    let is_read = request.method().is_safe();
     match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::unavailable(
+        Err(_) if is_read => Problem::unavailable(
             "What this request needs, within its time,",
             Duration::from_secs(5),
+        )
+        .into_response(),
+        // Who is told that nothing was lost would send it again.
+        Err(_) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "request_timeout",
+            "The request took longer than it may, and whether it was done is not known. Look before you send it again, or send it with an Idempotency-Key.",
         )
         .into_response(),
     }

@@ -14,7 +14,7 @@ use crate::{
     extract::{IdempotencyKey, IfMatch, Json, Path, Query, etag},
     id::{ApprovalId, SkillCallId, SkillConfigId, TaskId, TenantId, TraceId},
     page::{Page, PageQuery, PageRequest},
-    problem::{Problem, ProblemBody},
+    problem::{Problem, ProblemBody, RETRY_AFTER_DEFAULT},
     traces::{self, TraceStep},
 };
 use axum::{
@@ -24,9 +24,13 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::time::Duration;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// So long before its request is cut off a client is told of a call that goes on.
+const TOLD_BEFORE: Duration = Duration::from_secs(5);
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -157,9 +161,13 @@ async fn call_skill(
         let shown: DryRun = dry_run(&app, caller.tenant, &request).await?;
         return Ok(Json(CallAnswer::DryRun(Box::new(shown))).into_response());
     }
-    // It goes on though the client hangs up: what is sent must be noted.
+    // It goes on though the client hangs up, or has waited long enough: what is sent must be noted.
+    let key = request.idempotency_key.clone();
     let run = tokio::spawn(make(app.clone(), caller.tenant, request));
-    let advanced = run.await.map_err(|e| Problem::internal(&e))??;
+    let Ok(ran) = tokio::time::timeout(patience(&app), run).await else {
+        return goes_on(&app, caller.tenant, &key).await;
+    };
+    let advanced = ran.map_err(|e| Problem::internal(&e))??;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let call = SkillCall::from(
         store::call(&mut tx, advanced.call)
@@ -167,6 +175,30 @@ async fn call_skill(
             .ok_or_else(|| Problem::not_found("skill call"))?,
     );
     answer(call, &advanced.outcome)
+}
+
+/// How long a client waits for a call: less than its request may take, so that it is told of the call.
+fn patience(app: &App) -> Duration {
+    let request = Duration::from_secs(app.config().http.request_timeout_seconds.into());
+    request.saturating_sub(TOLD_BEFORE).max(request / 2)
+}
+
+/// The answer to a call that takes longer than a client waits.
+async fn goes_on(app: &App, tenant: TenantId, key: &str) -> Result<Response, Problem> {
+    let mut tx = app.db().tenant(tenant).await?;
+    let row = store::call_by_key(&mut tx, key).await?.ok_or_else(|| {
+        Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "call_not_begun",
+            "The call has not begun yet, and may still. Look for it with GET /api/v1/skill-calls before you make it again, or make it with the same Idempotency-Key.",
+        )
+    })?;
+    let waits = Outcome::Waiting {
+        what: "the service".to_owned(),
+        retry_after: RETRY_AFTER_DEFAULT,
+    };
+    let outcome = router::settled(&row).unwrap_or(waits);
+    answer(SkillCall::from(row), &outcome)
 }
 
 /// Makes a call, and sees to it that somebody goes on where it has to wait.

@@ -293,6 +293,12 @@ pub async fn call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>>
         .await
 }
 
+pub async fn call_by_key(tx: &mut TenantTx, key: &str) -> Result<Option<CallRow>> {
+    call_query!("idempotency_key = $1", key)
+        .fetch_optional(&mut **tx)
+        .await
+}
+
 /// The same, and nobody else changes it until the transaction ends.
 pub async fn lock_call(tx: &mut TenantTx, id: SkillCallId) -> Result<Option<CallRow>> {
     call_query!("id = $1 for update", id.uuid())
