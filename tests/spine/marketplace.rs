@@ -472,8 +472,10 @@ async fn command_line(world: Arc<World>) {
     let keys: Value = serde_json::from_str(&keys).expect("JSON");
     let id = text(&keys[0]["id"]);
     assert!(said(&plugin(&publisher, &["retire-key", &id]).await).contains("retired since"));
-    let file = at("1.1.0.wasm");
-    assert!(refused(&plugin(&publisher, &["publish", &file, "--key", &key]).await).contains("key"));
+    let file = at("1.2.0.wasm");
+    std::fs::write(&file, chameleon(&guise("1.2.0"))).expect("a file");
+    let publish = ["publish", &file, "--key", &key];
+    assert!(refused(&plugin(&publisher, &publish).await).contains("retired"));
     assert!(refused(&plugin(&publisher, &["revoke-key", &id]).await).contains("--yes"));
     let still = said(&plugin(&operator, &["keys", "cli-acme"]).await);
     assert!(still.contains(&id), "{still}");

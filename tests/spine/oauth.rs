@@ -87,7 +87,7 @@ impl Mail {
         for table in ["oauth_grants", "skill_credentials"] {
             let changed = sqlx::query(sqlx::AssertSqlSafe(format!(
                 "update {table} set expires_at = now() + interval '{EXPIRES_IN_SECONDS} s'
-                 where tenant_id = '{}' and expires_at is not null",
+                 where tenant_id = '{}' and expires_at is not null and status = 'active'",
                 self.world.acme.id
             )))
             .execute(&mut database)

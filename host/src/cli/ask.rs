@@ -2,7 +2,8 @@
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use std::io::{IsTerminal, Read, Write};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use std::io::{IsTerminal, Read, Write, stdin};
 
 /// A terminal hands over no more of one line, and says nothing of what it leaves out.
 const TERMINAL_LINE_BYTES_MAX: usize = 4095;
@@ -41,16 +42,38 @@ pub fn asked(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Keeps the terminal from showing what is typed, until this is dropped.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn begin() -> nix::Result<Self> {
+        let shown = tcgetattr(stdin())?;
+        let mut hidden = shown.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(stdin(), SetArg::TCSAFLUSH, &hidden)?;
+        Ok(Self(shown))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // Where the terminal is gone there is nothing to show.
+        let _ = tcsetattr(stdin(), SetArg::TCSAFLUSH, &self.0);
+    }
+}
+
 /// Reads a secret: on a terminal one line that is not shown, otherwise all of standard input.
 pub fn secret(what: &str) -> anyhow::Result<String> {
-    let mut input = std::io::stdin();
+    let mut input = stdin();
     let secret = if input.is_terminal() {
         eprint!("{what} (not shown): ");
         std::io::stderr().flush()?;
-        let line = console::Term::stderr()
-            .read_secure_line()
-            .with_context(|| format!("cannot read the {what}"))?;
+        let mut line = String::new();
+        let hidden = Hidden::begin().context("the terminal cannot be kept from showing it")?;
+        let read = input.read_line(&mut line);
+        drop(hidden);
         eprintln!();
+        read.with_context(|| format!("cannot read the {what}"))?;
         ensure!(
             line.len() < TERMINAL_LINE_BYTES_MAX,
             "a terminal cuts lines at {TERMINAL_LINE_BYTES_MAX} bytes; write the {what} to standard input: < FILE"
