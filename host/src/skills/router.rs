@@ -821,6 +821,12 @@ impl<'a> Run<'a> {
                 *replies = given;
                 answer
             });
+            // Revoked while its turn was waited for, and so not asked.
+            if answer.is_err()
+                && let Err(problem) = self.app.revocations().check(&self.installed.origin)
+            {
+                return self.stopped_by(problem).await.map(Err);
+            }
             match answer {
                 Ok(called) => {
                     self.log = called.log;
