@@ -70,7 +70,7 @@ pub async fn measure(size: &Size) -> anyhow::Result<Figures> {
     let mut company = Company::found(&gateway, "bench").await;
     let publisher = Publisher::register(&company.owner, "bench").await;
     let mut release = publisher.publish_approved(version(0), &operator).await;
-    let plugin = text(&agree_and_install(&company.owner, &release).await["id"]);
+    let mut plugin = text(&agree_and_install(&company.owner, &release).await["id"]);
     let limit = json!({ "max_actions": RATE_MAX, "per_seconds": 1 });
     let config = json!({ "settings": { "base_url": service.url }, "rate_limit": limit });
     company.configure(SKILL, &config).await;
@@ -92,7 +92,7 @@ pub async fn measure(size: &Size) -> anyhow::Result<Figures> {
         release = publisher
             .publish_approved(version(round + 1), &operator)
             .await;
-        upgrade(&company.owner, &plugin, &release).await?;
+        plugin = upgrade(&company.owner, &plugin, &release).await?;
     }
     let rows = HOSTS.into_iter().zip(last).zip(calls);
     Ok(Figures {
@@ -124,7 +124,8 @@ fn version(round: usize) -> Vec<u8> {
     chameleon(&guise(&format!("1.{round}.0")))
 }
 
-async fn upgrade(owner: &Api, plugin: &str, release: &Value) -> anyhow::Result<()> {
+/// Gives the id of the installation that takes the place of this one.
+async fn upgrade(owner: &Api, plugin: &str, release: &Value) -> anyhow::Result<String> {
     let path = format!("/plugins/{plugin}/upgrade");
     let answer = owner.post(&path, &json!({})).await;
     let upgraded = answer.json();
@@ -133,7 +134,7 @@ async fn upgrade(owner: &Api, plugin: &str, release: &Value) -> anyhow::Result<(
         "the next version is not installed: {}",
         answer.text
     );
-    Ok(())
+    Ok(text(&upgraded["id"]))
 }
 
 struct Revoked {
