@@ -2,13 +2,13 @@
 
 use super::{
     api::{Api, query},
-    commands::{Output, list, show, show_request, text},
+    commands::{Output, fields, list, show, show_request, text},
 };
+use crate::skills::http::ApprovalStatus;
 use clap::{Subcommand, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 
-/// What an approval can be; and all of them.
-const STATUSES: [&str; 6] = ["pending", "approved", "rejected", "expired", "used", ALL];
+/// Whatever they are.
 const ALL: &str = "all";
 
 #[derive(Subcommand)]
@@ -16,7 +16,7 @@ pub enum ApprovalCommand {
     /// List what waits for a person.
     List {
         /// What is this instead.
-        #[arg(long, default_value = "pending", value_parser = PossibleValuesParser::new(STATUSES))]
+        #[arg(long, default_value = "pending", value_parser = statuses())]
         status: String,
         #[command(flatten)]
         output: Output,
@@ -45,6 +45,11 @@ pub enum ApprovalCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+fn statuses() -> PossibleValuesParser {
+    let names = ApprovalStatus::ALL.map(ApprovalStatus::as_str);
+    PossibleValuesParser::new(names.into_iter().chain([ALL]))
 }
 
 pub async fn run(command: ApprovalCommand, api: &Api) -> anyhow::Result<()> {
@@ -126,7 +131,7 @@ fn approval_card(approval: &Value) -> String {
         true => "somebody else than whoever asked",
         false => "",
     };
-    for (name, value) in [
+    let told = [
         ("id", text(&approval["id"])),
         ("call", text(&approval["call_id"])),
         ("task", text(&approval["task_id"])),
@@ -142,11 +147,8 @@ fn approval_card(approval: &Value) -> String {
         ("instance", text(&request["instance"])),
         ("plugin", text(&request["plugin_digest"])),
         ("settings", text(&request["settings"])),
-    ] {
-        if !value.is_empty() {
-            lines.push(format!("{name:<11} {value}"));
-        }
-    }
+    ];
+    lines.extend(fields(11, told));
     lines.push(format!("{:#}", request["params"]));
     lines.join("\n")
 }

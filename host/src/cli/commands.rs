@@ -5,6 +5,7 @@ use super::{
     ask::{self, Yes},
     plugin::{self, PluginCommand},
 };
+use crate::tasks::http::TaskStatus;
 use anyhow::Context;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
@@ -15,18 +16,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(400);
-
-/// What a task can be, as the API names it.
-const TASK_STATUSES: [&str; 8] = [
-    "queued",
-    "thinking",
-    "executing",
-    "waiting_input",
-    "delegated",
-    "completed",
-    "failed",
-    "cancelled",
-];
 
 #[derive(Args)]
 pub struct Output {
@@ -143,7 +132,7 @@ pub enum TaskCommand {
     },
     List {
         /// Only those that are this.
-        #[arg(long, value_parser = PossibleValuesParser::new(TASK_STATUSES))]
+        #[arg(long, value_parser = PossibleValuesParser::new(TaskStatus::ALL.map(TaskStatus::as_str)))]
         status: Option<String>,
         #[command(flatten)]
         output: Output,
@@ -776,6 +765,15 @@ pub fn printable(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// A line for each that says something, with its name in a column so wide.
+pub fn fields<'a>(
+    width: usize,
+    all: impl IntoIterator<Item = (&'a str, String)>,
+) -> impl Iterator<Item = String> {
+    let told = all.into_iter().filter(|(_, value)| !value.is_empty());
+    told.map(move |(name, value)| format!("{name:<width$} {value}"))
 }
 
 pub fn list(output: &Output, items: Vec<Value>, columns: &[&str]) -> anyhow::Result<()> {

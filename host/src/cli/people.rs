@@ -5,12 +5,15 @@ use super::{
     ask::Yes,
     commands::{Output, list, moment, show, text},
 };
+use crate::caller::Role;
 use anyhow::Context;
 use clap::{Subcommand, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 
 /// What somebody can be in a tenant, as the API names it.
-pub const ROLES: [&str; 5] = ["owner", "admin", "member", "approver", "auditor"];
+pub fn roles() -> [&'static str; 5] {
+    Role::ALL.map(Role::as_str)
+}
 
 #[derive(Subcommand)]
 pub enum UserCommand {
@@ -21,7 +24,7 @@ pub enum UserCommand {
         #[arg(long, default_value = "")]
         name: String,
         /// What they may do; may be given several times.
-        #[arg(long = "role", required = true, value_parser = PossibleValuesParser::new(ROLES))]
+        #[arg(long = "role", required = true, value_parser = PossibleValuesParser::new(roles()))]
         roles: Vec<String>,
         #[command(flatten)]
         output: Output,
@@ -40,7 +43,7 @@ pub enum KeyCommand {
         /// What it is for: `ci`
         name: String,
         /// What it may do; may be given several times. No role that you lack.
-        #[arg(long = "role", required = true, value_parser = PossibleValuesParser::new(ROLES))]
+        #[arg(long = "role", required = true, value_parser = PossibleValuesParser::new(roles()))]
         roles: Vec<String>,
         /// Whose it is: a user's e-mail address or id. A program's, unless given.
         #[arg(long)]
@@ -165,11 +168,10 @@ async fn user_id(api: &Api, user: &str) -> anyhow::Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::Role;
 
     #[test]
     fn every_role_can_be_named() {
-        for name in ROLES {
+        for name in roles() {
             let role: Role = serde_json::from_value(json!(name)).expect(name);
             assert_eq!(role.as_str(), name);
         }

@@ -3,7 +3,7 @@
 use super::{
     api::Api,
     commands::{Output, list, show, text},
-    people::ROLES,
+    people::roles,
 };
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
@@ -66,7 +66,7 @@ pub struct Rules {
 }
 
 fn approver_roles() -> PossibleValuesParser {
-    PossibleValuesParser::new(ROLES.into_iter().chain([ALL]))
+    PossibleValuesParser::new(roles().into_iter().chain([ALL]))
 }
 
 pub async fn run(command: ConfigCommand, api: &Api) -> anyhow::Result<()> {

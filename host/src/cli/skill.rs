@@ -2,23 +2,12 @@
 
 use super::{
     api::{Api, query},
-    commands::{Output, list, show, text, timeline},
+    commands::{Output, fields, list, show, text, timeline},
 };
+use crate::skills::CallStatus;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum, builder::PossibleValuesParser};
 use serde_json::{Value, json};
-
-/// What a call can be, as the API names it.
-const STATUSES: [&str; 8] = [
-    "queued",
-    "awaiting_approval",
-    "running",
-    "outcome_unknown",
-    "succeeded",
-    "failed",
-    "rejected",
-    "cancelled",
-];
 
 #[derive(Subcommand)]
 pub enum SkillCommand {
@@ -44,7 +33,7 @@ pub enum SkillCommand {
     /// List the calls.
     Calls {
         /// Only those that are this: `outcome_unknown` are the ones that somebody has to look at.
-        #[arg(long, value_parser = PossibleValuesParser::new(STATUSES))]
+        #[arg(long, value_parser = PossibleValuesParser::new(CallStatus::ALL.map(CallStatus::as_str)))]
         status: Option<String>,
         /// Only those of this skill.
         #[arg(long)]
@@ -220,7 +209,7 @@ fn gist(call: &Value) -> String {
 
 fn call_card(call: &Value) -> String {
     let mut lines = vec![format!("{}  {}", name_of(call), text(&call["status"]))];
-    for (name, value) in [
+    let told = [
         ("id", &call["id"]),
         ("task", &call["task_id"]),
         ("by", &call["actor"]),
@@ -233,12 +222,8 @@ fn call_card(call: &Value) -> String {
         ("error", &call["error"]["message"]),
         ("summary", &call["summary"]),
         ("output", &call["output"]),
-    ] {
-        let value = text(value);
-        if !value.is_empty() {
-            lines.push(format!("{name:<9} {value}"));
-        }
-    }
+    ];
+    lines.extend(fields(9, told.map(|(name, value)| (name, text(value)))));
     lines.join("\n")
 }
 
@@ -257,16 +242,12 @@ fn dry_run_card(would: &Value) -> String {
         let reasons = text(&would["approval_reasons"]);
         lines.push(format!("approval  a person is asked: {reasons}"));
     }
-    for (name, value) in [
+    let told = [
         ("instance", &would["instance"]),
         ("plugin", &would["plugin_digest"]),
         ("with", &would["credentials"]),
-    ] {
-        let value = text(value);
-        if !value.is_empty() {
-            lines.push(format!("{name:<9} {value}"));
-        }
-    }
+    ];
+    lines.extend(fields(9, told.map(|(name, value)| (name, text(value)))));
     if would["request"].is_object() {
         lines.push(format!("request   {:#}", would["request"]));
     }
@@ -276,11 +257,10 @@ fn dry_run_card(would: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skills::CallStatus;
 
     #[test]
     fn every_status_of_a_call_can_be_asked_for() {
-        for name in STATUSES {
+        for name in CallStatus::ALL.map(CallStatus::as_str) {
             let status: CallStatus = serde_json::from_value(json!(name)).expect(name);
             assert_eq!(status.as_str(), name);
         }

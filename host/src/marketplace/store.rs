@@ -366,8 +366,7 @@ pub async fn newest_release(
 ) -> Result<Option<ReleaseRow>> {
     release_query!(
         "r.namespace = $1 and r.name = $2 and r.state = 'approved' and r.yanked_at is null and not r.prerelease
-         and not exists (select from plugin_revocations x where x.digest = r.digest and (x.release_id is null or x.release_id = r.id))
-         and not exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null)
+         and not is_revoked(r.digest, r.id, r.key_id)
          order by r.version_numbers desc limit 1",
         namespace,
         name
@@ -418,13 +417,11 @@ pub async fn search(
          and ($1::uuid is null or r.id < $1)
          and ($3::text is null or r.words @@ to_tsquery('simple', $3))
          and ($4::text is null or $4 = any(r.categories)) and ($5::text is null or $5 = any(r.kinds))
-         and not exists (select from plugin_revocations x where x.digest = r.digest and (x.release_id is null or x.release_id = r.id))
-         and not exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null)
+         and not is_revoked(r.digest, r.id, r.key_id)
          and not exists (select from plugin_releases n
              where n.publisher_id = r.publisher_id and n.name = r.name and n.state = 'approved' and n.yanked_at is null
                and not n.prerelease and n.version_numbers > r.version_numbers
-               and not exists (select from plugin_revocations x where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
-               and not exists (select from publisher_keys k where k.id = n.key_id and k.revoked_at is not null))
+               and not is_revoked(n.digest, n.id, n.key_id))
          order by r.id desc limit $2",
         page.before,
         page.fetch(),
@@ -808,9 +805,7 @@ pub async fn auto_upgrades(
              and exists (select from plugin_releases n
                          where n.publisher_id = r.publisher_id and n.name = r.name and n.state = 'approved'
                            and n.yanked_at is null and not n.prerelease and n.version_numbers > r.version_numbers
-                           and not exists (select from plugin_revocations x
-                                           where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
-                           and not exists (select from publisher_keys k where k.id = n.key_id and k.revoked_at is not null))
+                           and not is_revoked(n.digest, n.id, n.key_id))
            order by i.id limit $2"#,
         after.map(InstallationId::uuid),
         limit

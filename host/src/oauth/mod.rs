@@ -46,7 +46,7 @@ use crate::{
     id::{GrantId, TenantId},
     plugins::{self, OauthField},
     problem::Problem,
-    vault::{Renewal, SealedValue, Vault},
+    vault::{Renewal, SealedValue},
 };
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -230,7 +230,7 @@ async fn opened(
 ) -> Result<Zeroizing<String>, Problem> {
     let keys = [key.to_owned()];
     let closed = app.vault().closed(tx, config).await?;
-    let opened = Vault::open_for_call(app, tx.tenant(), &closed, &keys, Renewal::Tried)?;
+    let opened = closed.open(app, &keys, Renewal::Tried)?;
     let opened = opened.map_err(|unusable| {
         Problem::conflict(
             "oauth_client_missing",

@@ -32,16 +32,18 @@ use crate::{
     app::App,
     db::TenantTx,
     id::{ReleaseId, TenantId},
-    problem::{Problem, RETRY_AFTER_DEFAULT},
+    problem::{Problem, RETRY_AFTER_DEFAULT, Violation},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    LoadError, Plugin, PluginError, Schema, SchemaError, SchemaViolation, TenantKey,
-    adapter::Manifest, credentials,
+    LoadError, Plugin, PluginError, Schema, SchemaError, TenantKey, adapter::Manifest, credentials,
 };
 use zeroize::Zeroizing;
+
+/// Departures from a schema that one answer lists.
+pub const VIOLATIONS_SHOWN_MAX: usize = 20;
 
 /// An installed skill, ready to be called.
 #[derive(Clone)]
@@ -171,17 +173,24 @@ pub async fn call<T: Send + 'static>(
     called.await.flatten()
 }
 
-/// Where a value departs from a schema of a plugin's. Strangers wrote the schema: it is looked for when it is the
-/// tenant's turn, as their plugins are called (`turns::a_schema_is_applied_when_it_is_the_tenants_turn`).
+/// Where a value, which stands at `place` of a request, departs from a schema of a plugin's. Strangers wrote the schema:
+/// it is looked for when it is the tenant's turn, as their plugins are called
+/// (`turns::a_schema_is_applied_when_it_is_the_tenants_turn`).
 pub async fn violations(
     app: &App,
     tenant: TenantId,
     schema: &Arc<Schema>,
     value: &Value,
-    max: usize,
-) -> Result<Vec<SchemaViolation>, Problem> {
+    place: &str,
+) -> Result<Vec<Violation>, Problem> {
     let (schema, value) = (schema.clone(), value.clone());
-    in_turn(app, tenant, move || schema.violations(&value, max)).await
+    let look = move || schema.violations(&value, VIOLATIONS_SHOWN_MAX);
+    let found = in_turn(app, tenant, look).await?.into_iter();
+    let placed = found.map(|found| Violation {
+        pointer: format!("{place}{}", found.pointer),
+        message: found.message,
+    });
+    Ok(placed.collect())
 }
 
 /// A schema of a plugin's, compiled when it is the tenant's turn.

@@ -176,9 +176,7 @@ pub async fn newest_release(tx: &mut TenantTx, digest: &str) -> Result<Option<Re
     sqlx::query_scalar!(
         r#"select r.id as "id: ReleaseId" from plugin_releases r
            where r.digest = $1 and r.state = 'approved' and r.yanked_at is null
-             and not exists (select from plugin_revocations x
-                             where x.digest = r.digest and (x.release_id is null or x.release_id = r.id))
-             and not exists (select from publisher_keys k where k.id = r.key_id and k.revoked_at is not null)
+             and not is_revoked(r.digest, r.id, r.key_id)
            order by r.id desc limit 1"#,
         digest
     )
@@ -364,9 +362,7 @@ macro_rules! installation_query {
                       (select n.version from plugin_releases n
                        where n.publisher_id = r.publisher_id and n.name = r.name and n.state = 'approved' and n.yanked_at is null
                          and not n.prerelease and n.version_numbers > r.version_numbers
-                         and not exists (select from plugin_revocations x
-                                         where x.digest = n.digest and (x.release_id is null or x.release_id = n.id))
-                         and not exists (select from publisher_keys s where s.id = n.key_id and s.revoked_at is not null)
+                         and not is_revoked(n.digest, n.id, n.key_id)
                        order by n.version_numbers desc limit 1) as "newest?"
                from plugin_installations i
                join plugin_versions v on v.id = i.plugin_version_id

@@ -16,7 +16,7 @@ use crate::{
         self, Origin,
         intake::{self, Described},
     },
-    problem::{Problem, ProblemBody, Violation},
+    problem::{Problem, ProblemBody},
     tenants::{Claim, claim, claim_of_operator},
 };
 use axum::{
@@ -34,8 +34,6 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-/// Violations that one answer lists.
-const VIOLATIONS_SHOWN_MAX: usize = 20;
 /// Skills that one policy is for by name.
 const SKILLS_MAX: usize = 64;
 
@@ -309,14 +307,7 @@ async fn check_settings(
             format!("The policy's settings schema {e}."),
         )
     })?;
-    let found = plugins::violations(app, tenant, &schema, settings, VIOLATIONS_SHOWN_MAX).await?;
-    let violations: Vec<_> = found
-        .into_iter()
-        .map(|found| Violation {
-            pointer: format!("/settings{}", found.pointer),
-            message: found.message,
-        })
-        .collect();
+    let violations = plugins::violations(app, tenant, &schema, settings, "/settings").await?;
     if violations.is_empty() {
         return Ok(());
     }

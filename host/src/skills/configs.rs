@@ -17,9 +17,6 @@ use tsunami_plugin_host::{
     types::ScopeValue,
 };
 
-/// Violations that one answer lists.
-const VIOLATIONS_SHOWN_MAX: usize = 20;
-
 /// At most so many actions within so many seconds, whenever the window begins.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -195,7 +192,7 @@ fn unknown_names(manifest: &Manifest, config: &ConfigRow, before: &Named) -> Vec
         &before.disabled_actions,
     ));
     found.extend(no_scope);
-    found.truncate(VIOLATIONS_SHOWN_MAX);
+    found.truncate(plugins::VIOLATIONS_SHOWN_MAX);
     found
 }
 
@@ -217,17 +214,10 @@ async fn check_settings(
     manifest: &Manifest,
     config: &ConfigRow,
 ) -> Result<(), Problem> {
-    let max = VIOLATIONS_SHOWN_MAX;
     let schema = plugins::compiled(app, tenant, &manifest.settings_schema).await?;
     let schema = schema.map_err(|e| Problem::internal(&e))?;
-    let violations: Vec<_> = plugins::violations(app, tenant, &schema, &config.settings, max)
-        .await?
-        .into_iter()
-        .map(|found| Violation {
-            pointer: format!("/settings{}", found.pointer),
-            message: found.message,
-        })
-        .collect();
+    let settings = &config.settings;
+    let violations = plugins::violations(app, tenant, &schema, settings, "/settings").await?;
     if violations.is_empty() {
         return Ok(());
     }
@@ -256,16 +246,7 @@ async fn violations_of(
             validator
         }
     };
-    Ok(
-        plugins::violations(app, tenant, &validator, params, VIOLATIONS_SHOWN_MAX)
-            .await?
-            .into_iter()
-            .map(|found| Violation {
-                pointer: format!("/params{}", found.pointer),
-                message: found.message,
-            })
-            .collect(),
-    )
+    plugins::violations(app, tenant, &validator, params, "/params").await
 }
 
 /// A scope's values are texts, whatever the parameter is: 42 is `42`.

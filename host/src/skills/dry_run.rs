@@ -99,7 +99,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
     out.approval_reasons = verdict.asks.reasons;
     out.policies = verdict.shown;
     let mut references = Vec::new();
-    for (key, shown) in vault::masks(app, &skill.credentials, &action.credentials) {
+    for (key, shown) in skill.credentials.masks(app, &action.credentials) {
         match shown {
             Ok(mask) => out.credentials.push(mask),
             Err(unusable) => {

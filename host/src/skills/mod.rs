@@ -156,6 +156,17 @@ pub enum CallStatus {
 }
 
 impl CallStatus {
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::AwaitingApproval,
+        Self::Running,
+        Self::OutcomeUnknown,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Rejected,
+        Self::Cancelled,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -170,16 +181,9 @@ impl CallStatus {
     }
 
     fn parse(text: &str) -> Self {
-        match text {
-            "awaiting_approval" => Self::AwaitingApproval,
-            "running" => Self::Running,
-            "outcome_unknown" => Self::OutcomeUnknown,
-            "succeeded" => Self::Succeeded,
-            "failed" => Self::Failed,
-            "rejected" => Self::Rejected,
-            "cancelled" => Self::Cancelled,
-            _ => Self::Queued,
-        }
+        let mut all = Self::ALL.into_iter();
+        all.find(|status| status.as_str() == text)
+            .unwrap_or(Self::Queued)
     }
 }
 

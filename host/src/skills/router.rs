@@ -21,7 +21,7 @@ use crate::{
     policies::{self, Strictness, chain::Evaluated},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     traces::{self, NewStep, StepType, Subject},
-    vault::{self, Closed, Opened, Renewal, Unusable, Vault},
+    vault::{self, Closed, Opened, Renewal, Unusable},
 };
 use axum::http::StatusCode;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -96,17 +96,8 @@ async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
 pub(super) struct Prepared {
     pub skill: Arc<Skill>,
     pub installed: Installed,
+    pub action: Action,
     pub instance: Reachable,
-}
-
-impl Prepared {
-    pub fn action(&self, name: &str) -> Option<&Action> {
-        self.installed
-            .manifest
-            .actions
-            .iter()
-            .find(|action| action.name == name)
-    }
 }
 
 /// Where a call is taken up.
@@ -197,9 +188,8 @@ async fn go_on(
         Start::Written(_) => None,
     };
     for _ in 0..DECIDED_MAX {
-        let last = last.take();
         let is_of_before = last.is_some();
-        let decided = match take_up(app, tenant, start, last).await? {
+        let decided = match take_up(app, tenant, start, last.take()).await? {
             TakenUp::ToDecide(row, standing) => match decide(app, tenant, row, standing).await {
                 // It may be wrong only by what has changed since.
                 Err(_) if is_of_before => continue,
@@ -280,13 +270,10 @@ async fn decide(
     standing: Arc<Standing>,
 ) -> Result<Decided, Problem> {
     let prepared = prepare(app, tenant, &row, &standing).await?;
-    let action = prepared
-        .action(&row.action)
-        .ok_or_else(|| unknown_action(&prepared, &row))?;
     let facts = facts(
         app,
         &prepared.skill.config,
-        action,
+        &prepared.action,
         &row.params,
         who(&row),
         Some(&prepared.instance),
@@ -355,20 +342,23 @@ async fn settle<'a>(
         let call = row.id;
         return Ok(Settled::Ended(Advanced { call, outcome }));
     }
-    let action = named(&decided.prepared.installed, &row)?;
     // Step 5: the credentials that the action names, and nothing else.
-    let closed = &decided.prepared.skill.credentials;
-    let credentials = match Credentials::open(app, tenant, closed, &action, renewal)? {
+    let Prepared { skill, action, .. } = &decided.prepared;
+    let credentials = match Credentials::open(app, &skill.credentials, action, renewal)? {
         Ok(credentials) => credentials,
         // Nothing of the call is kept, nor locked, while the provider is asked: all is decided again after that.
         Err(Unusable::Due(grant)) if renewal == Renewal::First => return Ok(Settled::Due(grant)),
         Err(unusable) => return Err(Problem::conflict(unusable.code(), unusable.to_string())),
     };
-    vault::note_use(&mut tx, app, closed, &action.credentials).await?;
-    let row = begin(app, &mut tx, &row, &decided, &action, &credentials.named).await?;
+    skill
+        .credentials
+        .note_use(&mut tx, app, &action.credentials)
+        .await?;
+    let row = begin(app, &mut tx, &row, &decided, &credentials.named).await?;
     tx.commit().await?;
     let Prepared {
         installed,
+        action,
         instance,
         ..
     } = decided.prepared;
@@ -389,13 +379,12 @@ pub(super) struct Credentials {
 impl Credentials {
     fn open(
         app: &App,
-        tenant: TenantId,
         closed: &Closed,
         action: &Action,
         renewal: Renewal,
     ) -> Result<Result<Self, Unusable>, Problem> {
-        let named = Vault::open_for_call(app, tenant, closed, &action.credentials, renewal)?;
-        let kept_back = Vault::open_to_mask(tenant, closed, &action.credentials)?;
+        let named = closed.open(app, &action.credentials, renewal)?;
+        let kept_back = closed.open_to_mask(&action.credentials)?;
         Ok(named.map(|named| Self { named, kept_back }))
     }
 }
@@ -408,7 +397,8 @@ async fn resume(app: &App, tenant: TenantId, row: CallRow) -> Result<Advanced, P
         .ok_or_else(|| Problem::internal(&"a call began without a plugin"))?;
     let mut tx = app.db().tenant(tenant).await?;
     let installed = plugins::pinned(app, &mut tx, digest).await?;
-    let action = named(&installed, &row)?;
+    let action =
+        action_of(&installed, &row).ok_or_else(|| Problem::internal(&"the action vanished"))?;
     let requests = store::requests(&mut tx, row.id).await?;
     store::extend_lease(&mut tx, row.id, LEASE).await?;
     tx.commit().await?;
@@ -419,12 +409,9 @@ async fn resume(app: &App, tenant: TenantId, row: CallRow) -> Result<Advanced, P
 }
 
 /// The call's action, as the plugin describes it.
-fn named(installed: &Installed, row: &CallRow) -> Result<Action, Problem> {
+fn action_of(installed: &Installed, row: &CallRow) -> Option<Action> {
     let mut actions = installed.manifest.actions.iter();
-    let action = actions.find(|action| action.name == row.action);
-    action
-        .cloned()
-        .ok_or_else(|| Problem::internal(&"the action vanished"))
+    actions.find(|action| action.name == row.action).cloned()
 }
 
 pub(super) fn settled(row: &CallRow) -> Option<Outcome> {
@@ -467,29 +454,20 @@ async fn prepare(
             ),
         )
     })?;
-    let prepared = Prepared {
-        installed: plugins::ready(app, tenant, &skill.plugin).await?,
+    let installed = plugins::ready(app, tenant, &skill.plugin).await?;
+    let action = action_of(&installed, row).ok_or_else(|| unknown_action(&installed, row))?;
+    let config = &skill.config;
+    configs::check_call(app, tenant, config, &installed, &action, &row.params).await?;
+    Ok(Prepared {
         skill,
-        instance,
-    };
-    let action = prepared
-        .action(&row.action)
-        .ok_or_else(|| unknown_action(&prepared, row))?;
-    configs::check_call(
-        app,
-        tenant,
-        &prepared.skill.config,
-        &prepared.installed,
+        installed,
         action,
-        &row.params,
-    )
-    .await?;
-    Ok(prepared)
+        instance,
+    })
 }
 
-fn unknown_action(prepared: &Prepared, row: &CallRow) -> Problem {
-    let known: Vec<_> = prepared
-        .installed
+fn unknown_action(installed: &Installed, row: &CallRow) -> Problem {
+    let known: Vec<_> = installed
         .manifest
         .actions
         .iter()
@@ -619,7 +597,6 @@ async fn begin(
     tx: &mut TenantTx,
     row: &CallRow,
     decided: &Decided,
-    action: &Action,
     opened: &[Opened],
 ) -> Result<CallRow, Problem> {
     let Decided {
@@ -641,7 +618,7 @@ async fn begin(
         digest: prepared.installed.plugin.digest(),
         settings: &config.settings,
         credentials_used: json!(masks),
-        idempotent: action.idempotent,
+        idempotent: prepared.action.idempotent,
         policy_input: &evaluated.input_json()?,
         policy_verdict: &evaluated.verdict.shown,
         used,
@@ -886,9 +863,9 @@ impl<'a> Run<'a> {
         let (app, action) = (self.app, &self.action);
         let mut tx = app.db().tenant(self.tenant).await?;
         let closed = app.vault().closed(&mut tx, self.config()?).await?;
-        let opened = Credentials::open(app, self.tenant, &closed, action, renewal)?;
+        let opened = Credentials::open(app, &closed, action, renewal)?;
         if opened.is_ok() {
-            vault::note_use(&mut tx, app, &closed, &action.credentials).await?;
+            closed.note_use(&mut tx, app, &action.credentials).await?;
         }
         tx.commit().await?;
         Ok(opened)

@@ -90,7 +90,18 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
-    fn as_str(self) -> &'static str {
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Thinking,
+        Self::Executing,
+        Self::WaitingInput,
+        Self::Delegated,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Thinking => "thinking",

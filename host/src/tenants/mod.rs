@@ -188,16 +188,11 @@ pub async fn claim(
     request_sha256: &[u8; 32],
 ) -> Result<Claim, Problem> {
     let fresh = ApiKeyId::fresh().uuid();
-    let Some(key) = key else {
-        return Ok(Claim::New(fresh));
+    let earlier = match key {
+        Some(key) => store::claim(tx, operation, key, request_sha256, fresh).await?,
+        None => None,
     };
-    if store::insert_idempotency_key(tx, operation, key, request_sha256, fresh).await? {
-        return Ok(Claim::New(fresh));
-    }
-    repeat(
-        &store::find_idempotency_key(tx, operation, key).await?,
-        request_sha256,
-    )
+    claimed(fresh, earlier, request_sha256)
 }
 
 /// The same for what an operator creates, who has no tenant.
@@ -211,19 +206,22 @@ pub async fn claim_of_operator(
     request_sha256: &[u8; 32],
 ) -> Result<Claim, Problem> {
     let fresh = ApiKeyId::fresh().uuid();
-    let Some(key) = key else {
-        return Ok(Claim::New(fresh));
+    let earlier = match key {
+        Some(key) => store::claim_of_operator(tx, operation, key, request_sha256, fresh).await?,
+        None => None,
     };
-    if store::insert_operator_idempotency_key(tx, operation, key, request_sha256, fresh).await? {
-        return Ok(Claim::New(fresh));
-    }
-    repeat(
-        &store::find_operator_idempotency_key(tx, operation, key).await?,
-        request_sha256,
-    )
+    claimed(fresh, earlier, request_sha256)
 }
 
-fn repeat(earlier: &store::IdempotencyRow, request_sha256: &[u8; 32]) -> Result<Claim, Problem> {
+/// What becomes of a key that an earlier request may have come with.
+fn claimed(
+    fresh: Uuid,
+    earlier: Option<store::IdempotencyRow>,
+    request_sha256: &[u8; 32],
+) -> Result<Claim, Problem> {
+    let Some(earlier) = earlier else {
+        return Ok(Claim::New(fresh));
+    };
     if earlier.request_sha256 != request_sha256 {
         return Err(Problem::unprocessable(
             "idempotency_key_reused",

@@ -353,15 +353,16 @@ pub async fn list_users(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<User
     .await
 }
 
-pub async fn insert_idempotency_key(
+/// Keeps an `Idempotency-Key` for a thing that is about to be made; what it was kept for before, where it was.
+pub async fn claim(
     tx: &mut TenantTx,
     operation: &str,
     key: &str,
     sha256: &[u8; 32],
     resource: Uuid,
-) -> Result<bool> {
+) -> Result<Option<IdempotencyRow>> {
     let tenant = tx.tenant();
-    let inserted = sqlx::query!(
+    let kept = sqlx::query!(
         "insert into idempotency_keys (tenant_id, operation, key, request_sha256, resource_id)
          values ($1, $2, $3, $4, $5) on conflict do nothing",
         tenant.uuid(),
@@ -372,32 +373,27 @@ pub async fn insert_idempotency_key(
     )
     .execute(&mut **tx)
     .await?;
-    Ok(inserted.rows_affected() == 1)
-}
-
-pub async fn find_idempotency_key(
-    tx: &mut TenantTx,
-    operation: &str,
-    key: &str,
-) -> Result<IdempotencyRow> {
-    sqlx::query_as!(
+    if kept.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let earlier = sqlx::query_as!(
         IdempotencyRow,
         "select request_sha256, resource_id from idempotency_keys where operation = $1 and key = $2",
         operation,
         key
-    )
-    .fetch_one(&mut **tx)
-    .await
+    );
+    earlier.fetch_one(&mut **tx).await.map(Some)
 }
 
-pub async fn insert_operator_idempotency_key(
+/// The same of an operator.
+pub async fn claim_of_operator(
     tx: &mut SystemTx,
     operation: &str,
     key: &str,
     sha256: &[u8; 32],
     resource: Uuid,
-) -> Result<bool> {
-    let inserted = sqlx::query!(
+) -> Result<Option<IdempotencyRow>> {
+    let kept = sqlx::query!(
         "insert into operator_idempotency_keys (operation, key, request_sha256, resource_id)
          values ($1, $2, $3, $4) on conflict do nothing",
         operation,
@@ -407,20 +403,14 @@ pub async fn insert_operator_idempotency_key(
     )
     .execute(&mut **tx)
     .await?;
-    Ok(inserted.rows_affected() == 1)
-}
-
-pub async fn find_operator_idempotency_key(
-    tx: &mut SystemTx,
-    operation: &str,
-    key: &str,
-) -> Result<IdempotencyRow> {
-    sqlx::query_as!(
+    if kept.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let earlier = sqlx::query_as!(
         IdempotencyRow,
         "select request_sha256, resource_id from operator_idempotency_keys where operation = $1 and key = $2",
         operation,
         key
-    )
-    .fetch_one(&mut **tx)
-    .await
+    );
+    earlier.fetch_one(&mut **tx).await.map(Some)
 }

@@ -146,6 +146,7 @@ impl std::fmt::Debug for Opened {
 
 /// The credentials of a skill, closed: the newest of each key, revoked ones too.
 pub struct Closed {
+    tenant: TenantId,
     config: SkillConfigId,
     rows: Vec<store::CredentialRow>,
     keys: HashMap<DataKeyId, Arc<DataKey>>,
@@ -159,8 +160,82 @@ impl Closed {
             .sum()
     }
 
+    /// Opens those that a call names, and nothing else. The first that cannot be used fails the call.
+    pub fn open(
+        &self,
+        app: &App,
+        keys: &[String],
+        renewal: Renewal,
+    ) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
+        let now = app.clock().now();
+        let mut opened = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(row) = self.of_key(key) else {
+                return Ok(Err(Unusable::Missing(key.clone())));
+            };
+            if let Err(unusable) = judge(row, now, renewal) {
+                return Ok(Err(unusable));
+            }
+            opened.push(self.opened(row)?);
+        }
+        Ok(Ok(opened))
+    }
+
+    /// Opens those that are there and that a call does not name, so that they are recognised where a service shows
+    /// them. This is no use of them.
+    pub fn open_to_mask(&self, named: &[String]) -> Result<Vec<Opened>, Problem> {
+        let rows = self.rows.iter();
+        rows.filter(|row| row.status != "revoked" && !named.contains(&row.credential_key))
+            .map(|row| self.opened(row))
+            .collect()
+    }
+
+    /// Notes that a call uses them; about once a minute.
+    pub async fn note_use(
+        &self,
+        tx: &mut TenantTx,
+        app: &App,
+        keys: &[String],
+    ) -> Result<(), sqlx::Error> {
+        let now = app.clock().now();
+        let mut rows = keys.iter().filter_map(|key| self.of_key(key));
+        if rows.any(|row| row.use_is_unnoted(now)) {
+            store::touch(tx, self.config, keys, now).await?;
+        }
+        Ok(())
+    }
+
+    /// How those of a call would be shown, without opening them.
+    pub fn masks(&self, app: &App, keys: &[String]) -> Vec<(String, Result<String, Unusable>)> {
+        let now: OffsetDateTime = app.clock().now();
+        let shown = |key: &String| match self.of_key(key) {
+            None => Err(Unusable::Missing(key.clone())),
+            Some(row) => match judge(row, now, Renewal::First) {
+                // It would be renewed first.
+                Ok(()) | Err(Unusable::Due(_)) => Ok(mask(key, &row.last_4)),
+                Err(unusable) => Err(unusable),
+            },
+        };
+        keys.iter().map(|key| (key.clone(), shown(key))).collect()
+    }
+
     fn of_key(&self, key: &str) -> Option<&store::CredentialRow> {
         self.rows.iter().find(|row| row.credential_key == key)
+    }
+
+    fn opened(&self, row: &store::CredentialRow) -> Result<Opened, Problem> {
+        let about = credential_aad(self.tenant, row.id, row.version);
+        let key = self
+            .keys
+            .get(&row.data_key_id)
+            .ok_or_else(|| Problem::internal(&"a data key is not there"))?;
+        let bytes = key.open(&row.encrypted_value, &about).map_err(sealing)?;
+        let value = std::str::from_utf8(&bytes).map_err(|e| Problem::internal(&e))?;
+        Ok(Opened {
+            key: row.credential_key.clone(),
+            value: Zeroizing::new(value.to_owned()),
+            mask: mask(&row.credential_key, &row.last_4),
+        })
     }
 }
 
@@ -409,59 +484,11 @@ impl Vault {
                 entry.insert(self.data_key(tx, row.data_key_id).await?);
             }
         }
-        Ok(Closed { config, rows, keys })
-    }
-
-    /// Opens the credentials of a skill that a call names, and nothing else. The first that cannot be used
-    /// fails the call.
-    pub fn open_for_call(
-        app: &App,
-        tenant: TenantId,
-        closed: &Closed,
-        keys: &[String],
-        renewal: Renewal,
-    ) -> Result<Result<Vec<Opened>, Unusable>, Problem> {
-        let now = app.clock().now();
-        let mut opened = Vec::with_capacity(keys.len());
-        for key in keys {
-            let Some(row) = closed.of_key(key) else {
-                return Ok(Err(Unusable::Missing(key.clone())));
-            };
-            if let Err(unusable) = judge(row, now, renewal) {
-                return Ok(Err(unusable));
-            }
-            opened.push(closed.opened(tenant, row)?);
-        }
-        Ok(Ok(opened))
-    }
-
-    /// Opens those of a skill's credentials that are there and that a call does not name, so that they are recognised
-    /// where a service shows them. This is no use of them.
-    pub fn open_to_mask(
-        tenant: TenantId,
-        closed: &Closed,
-        named: &[String],
-    ) -> Result<Vec<Opened>, Problem> {
-        let rows = closed.rows.iter();
-        rows.filter(|row| row.status != "revoked" && !named.contains(&row.credential_key))
-            .map(|row| closed.opened(tenant, row))
-            .collect()
-    }
-}
-
-impl Closed {
-    fn opened(&self, tenant: TenantId, row: &store::CredentialRow) -> Result<Opened, Problem> {
-        let about = credential_aad(tenant, row.id, row.version);
-        let key = self
-            .keys
-            .get(&row.data_key_id)
-            .ok_or_else(|| Problem::internal(&"a data key is not there"))?;
-        let bytes = key.open(&row.encrypted_value, &about).map_err(sealing)?;
-        let value = std::str::from_utf8(&bytes).map_err(|e| Problem::internal(&e))?;
-        Ok(Opened {
-            key: row.credential_key.clone(),
-            value: Zeroizing::new(value.to_owned()),
-            mask: mask(&row.credential_key, &row.last_4),
+        Ok(Closed {
+            tenant: tx.tenant(),
+            config,
+            rows,
+            keys,
         })
     }
 }
@@ -484,39 +511,6 @@ fn last_4(value: &str) -> String {
     } else {
         value.chars().skip(count - 4).collect()
     }
-}
-
-/// Notes that a call uses these credentials; about once a minute.
-pub async fn note_use(
-    tx: &mut TenantTx,
-    app: &App,
-    closed: &Closed,
-    keys: &[String],
-) -> Result<(), sqlx::Error> {
-    let now = app.clock().now();
-    let mut rows = keys.iter().filter_map(|key| closed.of_key(key));
-    if rows.any(|row| row.use_is_unnoted(now)) {
-        store::touch(tx, closed.config, keys, now).await?;
-    }
-    Ok(())
-}
-
-/// How the credentials of a call would be shown, without opening them.
-pub fn masks(
-    app: &App,
-    closed: &Closed,
-    keys: &[String],
-) -> Vec<(String, Result<String, Unusable>)> {
-    let now: OffsetDateTime = app.clock().now();
-    let shown = |key: &String| match closed.of_key(key) {
-        None => Err(Unusable::Missing(key.clone())),
-        Some(row) => match judge(row, now, Renewal::First) {
-            // It would be renewed first.
-            Ok(()) | Err(Unusable::Due(_)) => Ok(mask(key, &row.last_4)),
-            Err(unusable) => Err(unusable),
-        },
-    };
-    keys.iter().map(|key| (key.clone(), shown(key))).collect()
 }
 
 /// Makes whoever would change the credentials of a skill, or end its sign-ins, wait until the transaction ends. To be

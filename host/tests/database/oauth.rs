@@ -20,7 +20,7 @@ use tsunami::{
     config::Config,
     id::{CredentialId, GrantId, SkillConfigId, TenantId},
     oauth,
-    vault::{NewValue, Renewal, Unusable, Vault},
+    vault::{NewValue, Renewal, Unusable},
 };
 use tsunami_tests::provider::{CLIENT_ID, CLIENT_SECRET, PUBLIC_URL, Provider, SCOPE, sign_in};
 
@@ -215,7 +215,7 @@ impl Company {
         let keys = ["access_token".to_owned()];
         let closed = app.vault().closed(&mut tx, config).await;
         let closed = closed.expect("credentials are read");
-        let opened = Vault::open_for_call(app, self.tenant, &closed, &keys, renewal);
+        let opened = closed.open(app, &keys, renewal);
         let opened = opened.expect("the vault opens");
         opened.map(|mut opened| opened.remove(0).value.to_string())
     }

@@ -1,7 +1,7 @@
 //! Plugins as people read them.
 
 use super::release::release_line;
-use crate::cli::commands::text;
+use crate::cli::commands::{fields, text};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use serde_json::Value;
 use tsunami_plugin_check::Report;
@@ -83,7 +83,7 @@ pub fn release_card(release: &Value) -> String {
             text(&identity["issuer"])
         ));
     }
-    for (name, value) in [
+    let told = [
         ("source", &details["source"]),
         ("homepage", &release["homepage"]),
         ("visibility", &release["visibility"]),
@@ -91,12 +91,8 @@ pub fn release_card(release: &Value) -> String {
         ("downloads", &release["downloads"]),
         ("submitted by", &details["submitted_by"]),
         ("reviewed by", &details["reviewed_by"]),
-    ] {
-        let value = text(value);
-        if !value.is_empty() {
-            lines.push(format!("{name:<13} {value}"));
-        }
-    }
+    ];
+    lines.extend(fields(13, told.map(|(name, value)| (name, text(value)))));
     lines.push(match report_of(release) {
         Some(report) => format!("the check, as it was published:\n{report}"),
         None => "the check was not made when it was published".to_owned(),

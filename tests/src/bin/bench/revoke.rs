@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tsunami_tests::{
     api::{Answer, Api},
     chameleon::{chameleon, guise},
@@ -153,7 +153,7 @@ struct Lanes {
 /// Has all hosts call it, revokes it, and gives what was let through after that.
 async fn revoke(hosts: &[Api], operator: &Api, release: &Value) -> anyhow::Result<Revoked> {
     let mut lanes = JoinSet::new();
-    let at_work = Arc::new(AtomicUsize::new(0));
+    let at_work = Arc::new(Semaphore::new(0));
     let asked = Arc::new(AtomicBool::new(false));
     for (host, api) in hosts.iter().enumerate() {
         for _ in 0..LANES {
@@ -161,14 +161,14 @@ async fn revoke(hosts: &[Api], operator: &Api, release: &Value) -> anyhow::Resul
             lanes.spawn(async move { anyhow::Ok((host, lane(&api, &at_work, &asked).await?)) });
         }
     }
-    let wanted = hosts.len() * LANES;
-    while at_work.load(Ordering::Relaxed) < wanted {
+    let wanted = u32::try_from(hosts.len() * LANES)?;
+    tokio::select! {
+        all = at_work.acquire_many(wanted) => drop(all?),
         // A lane that broke off would never be at work.
-        if let Some(ended) = lanes.try_join_next() {
+        Some(ended) = lanes.join_next() => {
             ended??;
             bail!("a lane ended before anything was revoked");
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let path = format!("/marketplace/releases/{}/revoke", text(&release["id"]));
     let reason = json!({ "reason": "the benchmark is over" });
@@ -193,7 +193,7 @@ async fn revoke(hosts: &[Api], operator: &Api, release: &Value) -> anyhow::Resul
 /// Calls until it is refused, and stays so; gives when the last call succeeded, and how many did.
 async fn lane(
     api: &Api,
-    at_work: &AtomicUsize,
+    at_work: &Semaphore,
     asked: &AtomicBool,
 ) -> anyhow::Result<(Instant, usize)> {
     let (mut last, mut calls, mut refusals) = (None::<Instant>, 0, 0);
@@ -202,7 +202,7 @@ async fn lane(
         let answer = call(api).await?;
         if answer.status == 200 {
             if last.is_none() {
-                at_work.fetch_add(1, Ordering::Relaxed);
+                at_work.add_permits(1);
             }
             (last, calls, refusals) = (Some(Instant::now()), calls + 1, 0);
         } else {
