@@ -11,9 +11,10 @@ use crate::{
     problem::{Problem, RETRY_AFTER_DEFAULT},
 };
 use moka::sync::Cache;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{
@@ -116,6 +117,17 @@ impl Db {
         })
     }
 
+    /// A connection for one statement that is a transaction of its own, in one round trip: for the SQL functions that
+    /// name the tenant themselves. Any other statement sees no rows over it.
+    pub async fn tenant_at_once(&self, tenant: TenantId) -> Result<TenantConnection, sqlx::Error> {
+        let share = self.share(tenant).await?;
+        Ok(TenantConnection {
+            connection: self.app.acquire().await?,
+            tenant,
+            _share: share,
+        })
+    }
+
     async fn share(&self, tenant: TenantId) -> Result<OwnedSemaphorePermit, sqlx::Error> {
         let share = self
             .shares
@@ -129,6 +141,11 @@ impl Db {
     /// A transaction over all tenants, for the jobs that ARCHITECTURE.md lists.
     pub async fn system(&self) -> Result<SystemTx, sqlx::Error> {
         Ok(SystemTx(self.system.begin().await?))
+    }
+
+    /// A connection over all tenants for one statement that is a transaction of its own, for the same jobs.
+    pub async fn system_at_once(&self) -> Result<SystemConnection, sqlx::Error> {
+        Ok(SystemConnection(self.system.acquire().await?))
     }
 
     /// The pool behind [`Db::tenant`], with no tenant named: for a listener, and for tests that show
@@ -181,6 +198,49 @@ impl Deref for TenantTx {
 impl DerefMut for TenantTx {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+}
+
+/// See [`Db::tenant_at_once`].
+#[derive(Debug)]
+pub struct TenantConnection {
+    // As in [`TenantTx`].
+    connection: PoolConnection<Postgres>,
+    tenant: TenantId,
+    _share: OwnedSemaphorePermit,
+}
+
+impl TenantConnection {
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+}
+
+impl Deref for TenantConnection {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+impl DerefMut for TenantConnection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+/// See [`Db::system_at_once`].
+#[derive(Debug)]
+pub struct SystemConnection(PoolConnection<Postgres>);
+
+impl Deref for SystemConnection {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+impl DerefMut for SystemConnection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
     }
 }
 
@@ -243,6 +303,20 @@ pub fn without_nul(value: Value) -> Value {
         Value::Object(all) => all
             .into_iter()
             .map(|(name, value)| (clean(name), without_nul(value)))
+            .collect(),
+        other => other,
+    }
+}
+
+/// JSON as it comes back from jsonb, whose numbers know no negative zero: what is worked out from it before it is kept is
+/// worked out the same afterwards.
+pub fn as_kept(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.as_f64() == Some(0.0) && number.is_f64() => json!(0.0),
+        Value::Array(all) => all.into_iter().map(as_kept).collect(),
+        Value::Object(all) => all
+            .into_iter()
+            .map(|(name, value)| (name, as_kept(value)))
             .collect(),
         other => other,
     }

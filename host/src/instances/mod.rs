@@ -180,6 +180,7 @@ impl std::fmt::Debug for Gateways {
 }
 
 /// An instance that can be called.
+#[derive(Clone)]
 pub struct Reachable {
     pub id: InstanceId,
     pub name: String,

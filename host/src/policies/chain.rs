@@ -4,12 +4,13 @@ use super::{Answer, Facts, Link, Verdict, ask, loaded, store};
 use crate::{
     app::App,
     db::{TenantTx, without_nul},
-    id::{SkillCallId, TenantId},
+    id::{PolicyDecisionId, SkillCallId, TenantId},
     problem::Problem,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use tsunami_plugin_host::policy::{Request, Usage};
+use uuid::Uuid;
 
 /// A call, decided.
 #[derive(Debug)]
@@ -24,6 +25,34 @@ impl Evaluated {
     /// The input, as it is kept.
     pub fn input_json(&self) -> Result<Value, Problem> {
         serde_json::to_value(&self.input).map_err(|e| Problem::internal(&e))
+    }
+
+    /// The answers, as they are kept, without those that are the same as the policy's `earlier` one; `None` where there
+    /// is nothing to keep.
+    pub fn decisions_json(&self, earlier: &HashMap<Uuid, Value>) -> Result<Option<Value>, Problem> {
+        let mut kept = Vec::new();
+        for answer in &self.answers {
+            let said = serde_json::to_value(&answer.decision).map_err(|e| Problem::internal(&e))?;
+            let said = without_nul(said);
+            if earlier.get(&answer.link.id) == Some(&said) {
+                continue;
+            }
+            let mut input = self.input_json()?;
+            input["settings"] = Value::String(answer.link.settings.to_string());
+            kept.push(json!({
+                "id": PolicyDecisionId::fresh(),
+                "source": answer.link.source.as_str(),
+                "policy_id": answer.link.id,
+                "name": answer.link.name,
+                "digest": answer.link.origin.digest,
+                "input": input,
+                "decision": answer.strictness().as_str(),
+                "answer": said,
+                "reason": answer.reason(),
+                "duration_us": i64::try_from(answer.micros).unwrap_or(i64::MAX),
+            }));
+        }
+        Ok((!kept.is_empty()).then_some(Value::Array(kept)))
     }
 }
 
@@ -108,14 +137,9 @@ pub async fn record_answers(
     if evaluated.answers.is_empty() {
         return Ok(());
     }
-    let input = evaluated.input_json()?;
-    let earlier: HashMap<_, _> = store::last_answers(tx, call).await?.into_iter().collect();
-    for answer in &evaluated.answers {
-        let said = serde_json::to_value(&answer.decision).map_err(|e| Problem::internal(&e))?;
-        let said = without_nul(said);
-        if earlier.get(&answer.link.id) != Some(&said) {
-            store::insert_decision(tx, call, answer, &input, &said).await?;
-        }
+    let earlier = store::last_answers(tx, call).await?.into_iter().collect();
+    if let Some(decisions) = evaluated.decisions_json(&earlier)? {
+        store::insert_decisions(tx, call, &decisions).await?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-use super::{Answer, Link, Source};
+use super::{Link, Source};
 use crate::{
     db::{SystemTx, TenantTx},
     id::{PolicyDecisionId, PolicyId, ReleaseId, SkillCallId},
@@ -111,31 +111,16 @@ pub async fn last_answers(tx: &mut TenantTx, call: SkillCallId) -> Result<Vec<(U
         .collect())
 }
 
-pub async fn insert_decision(
+/// Of one call, as `record_decisions` of the database takes them.
+pub async fn insert_decisions(
     tx: &mut TenantTx,
     call: SkillCallId,
-    answer: &Answer,
-    input: &Value,
-    said: &Value,
+    decisions: &Value,
 ) -> Result<()> {
-    let tenant = tx.tenant();
-    let mut input = input.clone();
-    input["settings"] = Value::String(answer.link.settings.to_string());
     sqlx::query!(
-        "insert into policy_decisions (id, tenant_id, call_id, source, policy_id, name, digest, input, decision, answer, reason, duration_us)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        PolicyDecisionId::fresh().uuid(),
-        tenant.uuid(),
+        "select record_decisions($1, $2)",
         call.uuid(),
-        answer.link.source.as_str(),
-        answer.link.id,
-        answer.link.name,
-        answer.link.origin.digest,
-        input,
-        answer.strictness().as_str(),
-        said,
-        answer.reason(),
-        i64::try_from(answer.micros).unwrap_or(i64::MAX)
+        decisions
     )
     .execute(&mut **tx)
     .await?;

@@ -6,7 +6,7 @@
 
 use super::{
     CallFailure, CallStatus, Outcome,
-    router::{Run, record, settled, waiting},
+    router::{Run, settled, step_of, waiting},
     store::{self, CallRow, End, Stands},
 };
 use crate::{
@@ -14,10 +14,10 @@ use crate::{
     db::TenantTx,
     id::{SkillCallId, TenantId},
     problem::{Problem, RETRY_AFTER_DEFAULT},
-    traces::StepType,
+    traces::{self, NewStep, StepType},
 };
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 impl Run<'_> {
     /// Ends the call by the rule.
@@ -32,16 +32,11 @@ impl Run<'_> {
     pub(super) async fn unknown(&mut self, cause: CallFailure) -> Result<Outcome, Problem> {
         let cause = cause.cleaned();
         let failure = unknown(&self.row, &cause);
-        let Some(mut tx) = self.writing().await? else {
-            return self.overtaken().await;
-        };
-        if !store::outcome_unknown(&mut tx, self.row.turn(), &failure).await? {
-            drop(tx);
+        let end = End::badly(CallStatus::OutcomeUnknown, &failure);
+        let shown = json!({ "status": "outcome_unknown", "error": failure, "cause": cause });
+        if !self.finish(end, shown).await? {
             return self.overtaken().await;
         }
-        let details = json!({ "status": "outcome_unknown", "error": failure, "cause": cause });
-        self.trace(&mut tx, details).await?;
-        self.written(tx).await?;
         Ok(Outcome::OutcomeUnknown {
             message: failure.message,
         })
@@ -88,24 +83,36 @@ pub async fn give_up(
     }
     let failure = CallFailure::from(problem);
     let may_have_acted = row.idempotent != Some(true) && store::may_have_sent(&mut tx, id).await?;
-    let outcome = if row.status() == CallStatus::Running && may_have_acted {
-        let told = unknown(&row, &failure);
-        store::outcome_unknown(&mut tx, row.turn(), &told).await?;
-        let details = json!({ "error": told, "cause": failure });
-        trace(&mut tx, &row, "outcome_unknown", details).await?;
-        Outcome::OutcomeUnknown {
-            message: told.message,
-        }
-    } else {
-        let stands = match row.status() {
-            CallStatus::Running => Stands::Running(row.turn()),
-            _ => Stands::NotBegun,
-        };
+    if row.status() != CallStatus::Running {
         let end = End::badly(CallStatus::Failed, &failure);
-        store::finish(&mut tx, id, stands, end).await?;
+        store::finish(&mut tx, id, Stands::NotBegun, end).await?;
         trace(&mut tx, &row, "failed", json!({ "error": failure })).await?;
-        Outcome::Failed(failure)
+        tx.commit().await?;
+        return Ok(Outcome::Failed(failure));
+    }
+    let (status, told, outcome) = match may_have_acted {
+        true => {
+            let told = unknown(&row, &failure);
+            let message = told.message.clone();
+            let outcome = Outcome::OutcomeUnknown { message };
+            (CallStatus::OutcomeUnknown, told, outcome)
+        }
+        false => {
+            let outcome = Outcome::Failed(failure.clone());
+            (CallStatus::Failed, failure.clone(), outcome)
+        }
     };
+    let ended = store::Ended {
+        turn: row.turn(),
+        reply: None,
+        end: End::badly(status, &told),
+        step: step(
+            &row,
+            status.as_str(),
+            json!({ "error": told, "cause": failure }),
+        ),
+    };
+    store::end(&mut tx, tenant, ended).await?;
     tx.commit().await?;
     Ok(outcome)
 }
@@ -170,22 +177,26 @@ async fn refused(
     .await
 }
 
-/// The step that says how a call ended that nobody works on. Its key begins with the status.
 async fn trace(
     tx: &mut TenantTx,
     row: &CallRow,
     key: &str,
-    more: serde_json::Value,
+    more: Value,
 ) -> Result<(), Problem> {
+    traces::record(tx, step(row, key, more)).await?;
+    Ok(())
+}
+
+/// The step that says how a call ended that nobody works on. Its key begins with the status.
+fn step(row: &CallRow, key: &str, more: Value) -> NewStep {
     let status = key.split(':').next().unwrap_or(key);
     let mut details = json!({
         "skill": row.skill_name, "action": row.action, "actor": row.actor, "params": row.params, "status": status,
         "plugin_digest": row.plugin_digest, "credentials_used": row.credentials_used,
     });
-    if let (Some(all), serde_json::Value::Object(more)) = (details.as_object_mut(), more) {
+    if let (Some(all), Value::Object(more)) = (details.as_object_mut(), more) {
         all.extend(more);
     }
     let key = format!("skill_call:{key}:{}", row.attempts);
-    record(tx, row, StepType::SkillCall, &key, details, None).await?;
-    Ok(())
+    step_of(row, StepType::SkillCall, &key, details)
 }

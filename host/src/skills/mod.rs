@@ -274,8 +274,19 @@ pub enum Outcome {
 }
 
 /// A call and where it stands.
-#[derive(Debug, Clone)]
 pub struct Advanced {
     pub call: SkillCallId,
     pub outcome: Outcome,
+    /// As it is written down, where it was ended just now.
+    ended: Option<Box<store::CallRow>>,
+}
+
+impl Advanced {
+    fn at(call: SkillCallId, outcome: Outcome) -> Self {
+        Self {
+            call,
+            outcome,
+            ended: None,
+        }
+    }
 }

@@ -46,7 +46,7 @@ impl Run<'_> {
         let deadline = Duration::from_secs(seconds.into()) + RECALL_GRACE;
         let error = match self.client()?.recall(&request, deadline).await {
             // Masked when it was written down, by who knew the credentials.
-            Ok(reply) => return Ok(Some(self.take_reply(open.seq, &reply.reply, &[]))),
+            Ok(reply) => return Ok(Some(self.take_reply(open.seq, &reply.reply, &[], acts))),
             Err(error) => error,
         };
         match (error.advice(), &error) {

@@ -9,7 +9,7 @@ use super::{
     configs, ending,
     render::{self, Place, Rendered},
     standing::{Skill, Standing},
-    store::{self, CallRow, ConfigRow, End, Stands, Submitted},
+    store::{self, Began, CallRow, ConfigRow, End, Stands, Submitted},
 };
 use crate::{
     app::App,
@@ -28,6 +28,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,7 +37,7 @@ use tsunami_openclaw::{
     bridge::{Advice, ExecuteError, ExecuteRequest, HttpReply},
 };
 use tsunami_plugin_host::{
-    LogLine, PluginError,
+    Called, LogLine, PluginError,
     adapter::{self, Action, Failure, Reply, Step},
     policy,
 };
@@ -199,11 +200,7 @@ async fn go_on(
             TakenUp::Ended(advanced) => return Ok(advanced),
         };
         match settle(app, tenant, start, decided, renewal).await? {
-            Settled::Begun(mut run) => {
-                let outcome = run.carry_out(Vec::new()).await?;
-                let call = run.row.id;
-                return Ok(Advanced { call, outcome });
-            }
+            Settled::Begun(run) => return run.carry_out(Vec::new()).await,
             Settled::Ended(advanced) => return Ok(advanced),
             Settled::Due(grant) => {
                 oauth::renew_for_use(app, tenant, grant).await?;
@@ -244,8 +241,7 @@ async fn take_up(
         Start::Written(id) => find(&mut tx, id).await?,
     };
     if let Some(outcome) = settled(&row) {
-        let call = row.id;
-        return Ok(TakenUp::Ended(Advanced { call, outcome }));
+        return Ok(TakenUp::Ended(Advanced::at(row.id, outcome)));
     }
     if row.status() == CallStatus::Running {
         return Ok(TakenUp::Running(row));
@@ -306,6 +302,12 @@ async fn settle<'a>(
     decided: Decided,
     renewal: Renewal,
 ) -> Result<Settled<'a>, Problem> {
+    if let Start::New(id, request) = start {
+        let draft = store::draft(id, request, app.clock().now());
+        if let Some(settled) = begin_at_once(app, tenant, draft, &decided).await? {
+            return Ok(settled);
+        }
+    }
     // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
     let mut tx = app.db().tenant_followed(tenant).await?;
     let (row, stamps) = match start {
@@ -339,8 +341,7 @@ async fn settle<'a>(
     if let Some(outcome) = gate(app, &mut tx, &row, &decided).await? {
         tx.commit_to_disk().await?;
         app.outbox_wake().notify_one();
-        let call = row.id;
-        return Ok(Settled::Ended(Advanced { call, outcome }));
+        return Ok(Settled::Ended(Advanced::at(row.id, outcome)));
     }
     // Step 5: the credentials that the action names, and nothing else.
     let Prepared { skill, action, .. } = &decided.prepared;
@@ -366,6 +367,88 @@ async fn settle<'a>(
     run.instance = Some(instance);
     run.credentials = Some(credentials);
     Ok(Settled::Begun(Box::new(run)))
+}
+
+/// Begins a new call that nobody need agree to, and whose first request can leave: with that request, in one round trip.
+/// `None` where it is not as simple as that; then nothing is written. The plugin is asked before the call is counted:
+/// what it answers has no effect, and is the same whenever it is asked.
+async fn begin_at_once<'a>(
+    app: &'a App,
+    tenant: TenantId,
+    draft: CallRow,
+    decided: &Decided,
+) -> Result<Option<Settled<'a>>, Problem> {
+    let Decided {
+        stamps,
+        prepared,
+        evaluated,
+    } = decided;
+    let Prepared {
+        skill,
+        installed,
+        action,
+        instance,
+    } = prepared;
+    let keys = &action.credentials;
+    let is_agreed = evaluated.verdict.strictness == Strictness::Allow
+        && !asks_a_person(&skill.config, &action.name);
+    if !is_agreed || skill.credentials.has_unnoted_use(app, keys) {
+        return Ok(None);
+    }
+    let Ok(credentials) = Credentials::open(app, &skill.credentials, action, Renewal::First)?
+    else {
+        return Ok(None);
+    };
+    let row = CallRow {
+        status: CallStatus::Running.as_str().to_owned(),
+        skill_config_id: Some(skill.config.id),
+        instance_id: Some(instance.id),
+        plugin_digest: Some(installed.plugin.digest().to_owned()),
+        settings: Some(skill.config.settings.clone()),
+        credentials_used: masks(&credentials.named),
+        idempotent: Some(action.idempotent),
+        policy_verdict: Some(evaluated.verdict.shown.clone()),
+        ..draft
+    };
+    let mut run = Run::new(app, tenant, row, installed.clone(), action.clone());
+    run.instance = Some(instance.clone());
+    run.credentials = Some(credentials);
+    let Some(first) = run.first_request().await else {
+        return Ok(None);
+    };
+    // It may have been long since the plugin was looked up.
+    app.revocations().check(&installed.origin)?;
+    let decisions = evaluated.decisions_json(&HashMap::new())?;
+    let beginning = store::Beginning {
+        row: &run.row,
+        stamps,
+        limit: configs::rate_limit(&skill.config),
+        policy_input: &evaluated.input_json()?,
+        decisions: decisions.as_ref(),
+        request_digest: &first.rendered.digest,
+        journal: &first.journal,
+        lease: LEASE,
+    };
+    let mut connection = app.db().tenant_at_once(tenant).await?;
+    match store::begin_new(&mut connection, beginning).await? {
+        Began::Now {
+            started_at,
+            counted_at,
+        } => {
+            run.row.started_at = Some(started_at);
+            run.row.rate_counted_at = Some(counted_at);
+            run.ready = Some(first);
+            Ok(Some(Settled::Begun(Box::new(run))))
+        }
+        Began::Changed => Ok(Some(Settled::Changed)),
+        Began::Written => Ok(None),
+        Began::Limited(wait) => Err(rate_limited(&skill.config, wait)),
+    }
+}
+
+/// How traces show them.
+fn masks(opened: &[Opened]) -> Value {
+    opened.iter().map(|c| c.mask.clone()).collect()
 }
 
 /// The opened credentials of a call.
@@ -402,10 +485,8 @@ async fn resume(app: &App, tenant: TenantId, row: CallRow) -> Result<Advanced, P
     let requests = store::requests(&mut tx, row.id).await?;
     store::extend_lease(&mut tx, row.id, LEASE).await?;
     tx.commit().await?;
-    let call = row.id;
-    let mut run = Run::new(app, tenant, row, installed, action);
-    let outcome = run.carry_out(requests).await?;
-    Ok(Advanced { call, outcome })
+    let run = Run::new(app, tenant, row, installed, action);
+    run.carry_out(requests).await
 }
 
 /// The call's action, as the plugin describes it.
@@ -543,10 +624,9 @@ async fn gate(
         policies::chain::record(tx, row.id, &decided.evaluated).await?;
         return denied(tx, row, &verdict.denials).await.map(Some);
     }
-    let configured = config.requires_approval || config.approval_actions.contains(&row.action);
     // Who was asked decides, also where nobody would be asked any more.
     let was_asked = row.approval_id.is_some();
-    if !configured && !was_asked && verdict.strictness == Strictness::Allow {
+    if !asks_a_person(config, &row.action) && !was_asked && verdict.strictness == Strictness::Allow {
         return Ok(None);
     }
     let outcome = match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
@@ -562,6 +642,11 @@ async fn gate(
     };
     policies::chain::record(tx, row.id, &decided.evaluated).await?;
     Ok(Some(outcome))
+}
+
+/// Whether the tenant wants a person to agree to the action.
+fn asks_a_person(config: &ConfigRow, action: &str) -> bool {
+    config.requires_approval || config.approval_actions.iter().any(|asked| asked == action)
 }
 
 /// A policy said no: the call ends, with its reason.
@@ -611,13 +696,12 @@ async fn begin(
     };
     approvals::use_up(app, tx, row).await?;
     policies::chain::record_answers(tx, row.id, evaluated).await?;
-    let masks = opened.iter().map(|c| c.mask.clone()).collect::<Vec<_>>();
     let begin = store::Begin {
         config: config.id,
         instance: prepared.instance.id,
         digest: prepared.installed.plugin.digest(),
         settings: &config.settings,
-        credentials_used: json!(masks),
+        credentials_used: masks(opened),
         idempotent: prepared.action.idempotent,
         policy_input: &evaluated.input_json()?,
         policy_verdict: &evaluated.verdict.shown,
@@ -631,15 +715,18 @@ async fn begin(
 async fn used(tx: &mut TenantTx, config: &ConfigRow) -> Result<store::Use, Problem> {
     let limit = configs::rate_limit(config);
     let used = store::number_use(tx, &config.skill_name, limit).await?;
-    used.map_err(|wait| {
-        let (max, per) = limit.map_or((0, 0), |limit| (limit.max_actions, limit.per_seconds));
-        Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
-            format!("The skill `{}` was used {max} times within {per} s, which is its limit. Wait, or raise it in the skill's configuration.", config.skill_name),
-        )
-        .with_retry_after(wait)
-    })
+    used.map_err(|wait| rate_limited(config, wait))
+}
+
+fn rate_limited(config: &ConfigRow, wait: Duration) -> Problem {
+    let limit = configs::rate_limit(config);
+    let (max, per) = limit.map_or((0, 0), |limit| (limit.max_actions, limit.per_seconds));
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "rate_limited",
+        format!("The skill `{}` was used {max} times within {per} s, which is its limit. Wait, or raise it in the skill's configuration.", config.skill_name),
+    )
+    .with_retry_after(wait)
 }
 
 /// Steps 6 and 7 of one call.
@@ -652,6 +739,8 @@ pub(super) struct Run<'a> {
     /// What sending needs: there once it was needed.
     pub instance: Option<Reachable>,
     credentials: Option<Credentials>,
+    /// The first request, where it was noted with the call's beginning.
+    ready: Option<Ready>,
     /// A request that may change something may have left, and no reply to it is here.
     pub is_open: bool,
     /// A request that may change something was answered.
@@ -663,6 +752,15 @@ pub(super) struct Run<'a> {
     log: Vec<LogLine>,
     /// In this attempt, the one under way included.
     requests_made: usize,
+}
+
+/// A request that can leave.
+struct Ready {
+    rendered: Rendered,
+    /// What the instance notes it in.
+    journal: String,
+    /// It may change something.
+    acts: bool,
 }
 
 /// What became of one request.
@@ -687,6 +785,7 @@ impl<'a> Run<'a> {
             action,
             instance: None,
             credentials: None,
+            ready: None,
             is_open: false,
             has_acted: false,
             unkept: None,
@@ -696,7 +795,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn carry_out(&mut self, known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
+    async fn carry_out(mut self, known: Vec<store::RequestRow>) -> Result<Advanced, Problem> {
         let outcome = self.take_steps(known).await;
         // Nothing was written after the last reply: the call waits for something.
         if self.unkept.is_some()
@@ -704,23 +803,50 @@ impl<'a> Run<'a> {
         {
             self.written(tx).await?;
         }
-        outcome
+        let outcome = outcome?;
+        let (call, has_ended) = (self.row.id, self.row.finished_at.is_some());
+        let ended = has_ended.then(|| Box::new(self.row));
+        Ok(Advanced {
+            call,
+            outcome,
+            ended,
+        })
+    }
+
+    fn invocation(&self) -> adapter::Invocation {
+        adapter::Invocation {
+            action: self.row.action.clone(),
+            params: self.row.params.to_string(),
+            settings: self.settings().to_string(),
+            idempotency_key: self.row.id.to_string(),
+            now: u64::try_from(self.row.created_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
+        }
+    }
+
+    fn settings(&self) -> Value {
+        self.row.settings.clone().unwrap_or_else(|| json!({}))
+    }
+
+    /// What a new call begins with, where that is a request that can leave. Nothing is written, and whatever went wrong
+    /// is found again by the steps.
+    async fn first_request(&mut self) -> Option<Ready> {
+        let invocation = Arc::new(self.invocation());
+        let called = self.ask(&invocation, &mut Vec::new()).await.ok()?;
+        let Ok(Step::Perform(request)) = called.value else {
+            return None;
+        };
+        let rendered = self.rendered(&request).ok()?;
+        let journal = self.journal_id().await?;
+        self.log = called.log;
+        Some(Ready {
+            rendered,
+            journal,
+            acts: self.acts(&request),
+        })
     }
 
     async fn take_steps(&mut self, mut known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
-        let invocation = Arc::new(adapter::Invocation {
-            action: self.row.action.clone(),
-            params: self.row.params.to_string(),
-            settings: self
-                .row
-                .settings
-                .clone()
-                .unwrap_or_else(|| json!({}))
-                .to_string(),
-            idempotency_key: self.row.id.to_string(),
-            now: u64::try_from(self.row.created_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
-        });
-        let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
+        let invocation = Arc::new(self.invocation());
         let mut replies: Vec<Reply> = Vec::new();
         let is_open = known.iter().any(|request| request.reply.is_none());
         self.is_open = is_open && !self.action.idempotent;
@@ -728,46 +854,60 @@ impl<'a> Run<'a> {
             if let Err(problem) = self.app.revocations().check(&self.installed.origin) {
                 return self.stopped_by(problem).await;
             }
-            let step = match self.next_step(&invocation, &mut replies).await? {
-                Ok(step) => step,
-                Err(stopped) => return Ok(stopped),
-            };
-            let request = match step {
-                Ok(Step::Finish(outcome)) => return self.succeed(&outcome).await,
-                Ok(Step::Perform(request)) => request,
-                Err(failure) => return self.fail_as(failure).await,
-            };
-            if replies.len() >= steps_max {
-                return self
-                    .end(CallFailure::new(
-                        "too_many_steps",
-                        format!("The plugin asks for more than {steps_max} requests in one call."),
-                    ))
-                    .await;
-            }
-            let seq = i32::try_from(replies.len()).unwrap_or(i32::MAX);
             self.requests_made = replies.len() + 1;
-            let earlier = known.iter().position(|r| r.seq == seq);
-            let sent = match earlier.map(|at| known.swap_remove(at)) {
-                Some(mut answered) if answered.reply.is_some() => {
-                    Sent::Reply(answered.reply.take().unwrap_or_default())
-                }
-                // The same id is never sent from here again: what became of it is asked.
-                Some(open) => match self.recall(&open, self.acts(&request)).await? {
-                    Some(sent) => sent,
-                    None => self.perform(&request, seq).await?,
-                },
-                None => self.perform(&request, seq).await?,
+            let sent = match self.ready.take() {
+                Some(first) => self.send(0, first).await?,
+                None => self.step(&invocation, &mut replies, &mut known).await?,
             };
             let reply = match sent {
                 Sent::Reply(reply) => reply,
                 Sent::Stop(outcome) => return Ok(outcome),
             };
-            self.has_acted |= self.acts(&request);
             if reply["truncated"] == true {
                 return self.fail_without_answer(&reply).await;
             }
             replies.push(to_reply(&reply));
+        }
+    }
+
+    /// What the plugin wants next, done.
+    async fn step(
+        &mut self,
+        invocation: &Arc<adapter::Invocation>,
+        replies: &mut Vec<Reply>,
+        known: &mut Vec<store::RequestRow>,
+    ) -> Result<Sent, Problem> {
+        let step = match self.next_step(invocation, replies).await? {
+            Ok(step) => step,
+            Err(stopped) => return Ok(Sent::Stop(stopped)),
+        };
+        let request = match step {
+            Ok(Step::Finish(outcome)) => return self.succeed(&outcome).await.map(Sent::Stop),
+            Ok(Step::Perform(request)) => request,
+            Err(failure) => return self.fail_as(failure).await.map(Sent::Stop),
+        };
+        let steps_max = usize::try_from(self.app.config().skills.steps_max).unwrap_or(usize::MAX);
+        if replies.len() >= steps_max {
+            let failure = CallFailure::new(
+                "too_many_steps",
+                format!("The plugin asks for more than {steps_max} requests in one call."),
+            );
+            return self.end(failure).await.map(Sent::Stop);
+        }
+        let seq = i32::try_from(replies.len()).unwrap_or(i32::MAX);
+        let acts = self.acts(&request);
+        let earlier = known.iter().position(|r| r.seq == seq);
+        match earlier.map(|at| known.swap_remove(at)) {
+            Some(mut answered) if answered.reply.is_some() => {
+                self.has_acted |= acts;
+                Ok(Sent::Reply(answered.reply.take().unwrap_or_default()))
+            }
+            // The same id is never sent from here again: what became of it is asked.
+            Some(open) => match self.recall(&open, acts).await? {
+                Some(sent) => Ok(sent),
+                None => self.perform(&request, seq).await,
+            },
+            None => self.perform(&request, seq).await,
         }
     }
 
@@ -787,17 +927,7 @@ impl<'a> Run<'a> {
     ) -> Result<Result<Result<Step, Failure>, Outcome>, Problem> {
         let mut attempt = 1;
         loop {
-            let (asked, given) = (invocation.clone(), std::mem::take(replies));
-            let called = plugins::call(
-                self.app,
-                self.tenant,
-                &self.installed.plugin,
-                move |plugin| (plugin.next(&asked, &given), given),
-            );
-            let answer = called.await.and_then(|(answer, given)| {
-                *replies = given;
-                answer
-            });
+            let answer = self.ask(invocation, replies).await;
             // Revoked while its turn was waited for, and so not asked.
             if answer.is_err()
                 && let Err(problem) = self.app.revocations().check(&self.installed.origin)
@@ -820,6 +950,23 @@ impl<'a> Run<'a> {
                 }
             }
         }
+    }
+
+    async fn ask(
+        &self,
+        invocation: &Arc<adapter::Invocation>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<Called<Result<Step, Failure>>, PluginError> {
+        let (asked, given) = (invocation.clone(), std::mem::take(replies));
+        let called = plugins::call(
+            self.app,
+            self.tenant,
+            &self.installed.plugin,
+            move |plugin| (plugin.next(&asked, &given), given),
+        );
+        let (answer, given) = called.await?;
+        *replies = given;
+        answer
     }
 
     /// The instance, where the call does not have it yet.
@@ -895,15 +1042,7 @@ impl<'a> Run<'a> {
         if let Some(stopped) = self.open().await? {
             return Ok(Sent::Stop(stopped));
         }
-        let settings = self.row.settings.clone().unwrap_or_else(|| json!({}));
-        let place = Place {
-            manifest: &self.installed.manifest,
-            settings: &settings,
-            private_hosts: &self.app.config().skills.private_network_hosts,
-            credentials: self.credentials.as_ref().map_or(&[], |c| &c.named),
-            kept_back: self.credentials.as_ref().map_or(&[], |c| &c.kept_back),
-        };
-        let rendered = match render::render(request, &place) {
+        let rendered = match self.rendered(request) {
             Ok(rendered) => rendered,
             Err(why) => {
                 return self
@@ -935,9 +1074,24 @@ impl<'a> Run<'a> {
         if !noted {
             return self.overtaken().await.map(Sent::Stop);
         }
-        let acts = self.acts(request);
-        self.is_open = acts;
-        self.send(seq, rendered, journal, acts).await
+        let ready = Ready {
+            rendered,
+            journal,
+            acts: self.acts(request),
+        };
+        self.send(seq, ready).await
+    }
+
+    fn rendered(&self, request: &adapter::Request) -> Result<Rendered, String> {
+        let settings = self.settings();
+        let place = Place {
+            manifest: &self.installed.manifest,
+            settings: &settings,
+            private_hosts: &self.app.config().skills.private_network_hosts,
+            credentials: self.credentials.as_ref().map_or(&[], |c| &c.named),
+            kept_back: self.credentials.as_ref().map_or(&[], |c| &c.kept_back),
+        };
+        render::render(request, &place)
     }
 
     /// The journal of the instance's disk, known since the first call over this connection.
@@ -971,14 +1125,15 @@ impl<'a> Run<'a> {
         Some(status.journal_id)
     }
 
-    async fn send(
-        &mut self,
-        seq: i32,
-        rendered: Rendered,
-        journal_id: String,
-        acts: bool,
-    ) -> Result<Sent, Problem> {
+    /// Sends a request that was noted.
+    async fn send(&mut self, seq: i32, ready: Ready) -> Result<Sent, Problem> {
         let limits = &self.app.config().skills;
+        let Ready {
+            rendered,
+            journal,
+            acts,
+        } = ready;
+        self.is_open = acts;
         let Rendered {
             request,
             digest,
@@ -990,7 +1145,7 @@ impl<'a> Run<'a> {
             call_id: wire_id(&self.row, self.row.attempts, seq),
             digest,
             resend: false,
-            journal_id: Some(journal_id),
+            journal_id: Some(journal),
             sent_ago: Duration::ZERO,
             retry_unknown: false,
             timeout: Duration::from_secs(limits.request_timeout_seconds.into()),
@@ -1008,7 +1163,7 @@ impl<'a> Run<'a> {
         loop {
             execute.sent_ago = first_sent.elapsed();
             let error = match self.client()?.execute(&execute).await {
-                Ok(reply) => return Ok(self.take_reply(seq, &reply.reply, &secrets)),
+                Ok(reply) => return Ok(self.take_reply(seq, &reply.reply, &secrets, acts)),
                 Err(error) => error,
             };
             match (error.advice(), &error) {
@@ -1076,6 +1231,7 @@ impl<'a> Run<'a> {
         seq: i32,
         reply: &HttpReply,
         secrets: &[Zeroizing<String>],
+        acts: bool,
     ) -> Sent {
         let text =
             |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
@@ -1096,6 +1252,7 @@ impl<'a> Run<'a> {
         }
         self.unkept = Some((seq, kept.clone()));
         self.is_open = false;
+        self.has_acted |= acts;
         Sent::Reply(kept)
     }
 
@@ -1164,17 +1321,34 @@ impl<'a> Run<'a> {
         Ok(Outcome::Failed(failure))
     }
 
-    async fn finish(&mut self, end: End<'_>, shown: Value) -> Result<bool, Problem> {
-        let Some(mut tx) = self.writing().await? else {
+    /// Ends the call, and tells of it in its trace; `false` where another process has gone on with it.
+    pub(super) async fn finish(&mut self, end: End<'_>, shown: Value) -> Result<bool, Problem> {
+        let details = self.details(shown);
+        let ended = store::Ended {
+            turn: self.row.turn(),
+            reply: self.unkept.as_ref().map(|(seq, reply)| (*seq, reply)),
+            end,
+            step: NewStep {
+                duration: Some(self.began.elapsed()),
+                ..step_of(
+                    &self.row,
+                    StepType::SkillCall,
+                    &self.step_key(&details),
+                    details,
+                )
+            },
+        };
+        let mut connection = self.app.db().tenant_at_once(self.tenant).await?;
+        let Some(at) = store::end(&mut connection, self.tenant, ended).await? else {
             return Ok(false);
         };
-        let running = Stands::Running(self.row.turn());
-        let done = store::finish(&mut tx, self.row.id, running, end).await?;
-        if done {
-            self.trace(&mut tx, shown).await?;
-        }
-        self.written(tx).await?;
-        Ok(done)
+        self.unkept = None;
+        self.row.status = end.status.as_str().to_owned();
+        self.row.output = end.output.cloned();
+        self.row.summary = end.summary.map(str::to_owned);
+        self.row.error = end.error.and_then(|e| serde_json::to_value(e).ok());
+        self.row.finished_at = (end.status != CallStatus::OutcomeUnknown).then_some(at);
+        Ok(true)
     }
 
     /// In the words of the service, through the plugin.
@@ -1259,6 +1433,19 @@ impl<'a> Run<'a> {
 
     /// Step 7, in the transaction of what it reports.
     pub(super) async fn trace(&self, tx: &mut TenantTx, result: Value) -> Result<(), sqlx::Error> {
+        let details = self.details(result);
+        let key = self.step_key(&details);
+        let duration = Some(self.began.elapsed());
+        record(tx, &self.row, StepType::SkillCall, &key, details, duration).await
+    }
+
+    fn step_key(&self, details: &Value) -> String {
+        let status = details["status"].as_str().unwrap_or_default();
+        format!("skill_call:{status}:{}", self.row.attempts)
+    }
+
+    /// What the trace tells of the call, with its result.
+    fn details(&self, result: Value) -> Value {
         let mut details = json!({
             "skill": self.row.skill_name,
             "action": self.row.action,
@@ -1275,19 +1462,7 @@ impl<'a> Run<'a> {
         if !self.log.is_empty() {
             details["plugin_log"] = json!(self.log);
         }
-        record(
-            tx,
-            &self.row,
-            StepType::SkillCall,
-            &format!(
-                "skill_call:{}:{}",
-                details["status"].as_str().unwrap_or_default(),
-                self.row.attempts
-            ),
-            details,
-            Some(self.began.elapsed()),
-        )
-        .await
+        details
     }
 }
 
@@ -1300,24 +1475,25 @@ pub(super) async fn record(
     details: Value,
     duration: Option<Duration>,
 ) -> Result<(), sqlx::Error> {
+    let step = step_of(row, step_type, key, details);
+    traces::record(tx, NewStep { duration, ..step }).await?;
+    Ok(())
+}
+
+pub(super) fn step_of(row: &CallRow, step_type: StepType, key: &str, details: Value) -> NewStep {
     let (subject, key) = match row.task_id {
         Some(task) => (Subject::Task(task), format!("{key}:{}", row.id)),
         None => (Subject::Call(row.id), key.to_owned()),
     };
-    traces::record(
-        tx,
-        NewStep {
-            subject,
-            step_type,
-            key: &key,
-            call: Some(row.id),
-            agent: row.agent_id,
-            details,
-            duration,
-        },
-    )
-    .await?;
-    Ok(())
+    NewStep {
+        subject,
+        step_type,
+        key,
+        call: Some(row.id),
+        agent: row.agent_id,
+        details,
+        duration: None,
+    }
 }
 
 /// The id under which the instance knows a request.

@@ -1,11 +1,15 @@
 use super::{CallFailure, CallRequest, CallStatus, Origin, configs::RateLimit};
 use crate::{
-    db::{SystemTx, TenantTx},
-    id::{AgentId, ApiKeyId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId},
+    db::{SystemTx, TenantConnection, TenantTx, as_kept},
+    id::{
+        AgentId, ApiKeyId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId,
+        TraceId,
+    },
     page::PageRequest,
+    traces::{NewStep, Subject},
 };
 use serde_json::Value;
-use sqlx::Result;
+use sqlx::{PgConnection, Result};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -204,7 +208,7 @@ pub struct Submitted {
     pub stamps: Option<String>,
 }
 
-/// A call as it is before it is written down.
+/// A call as it is before it is written down, and as it comes back from the database.
 pub fn draft(id: SkillCallId, request: &CallRequest, now: OffsetDateTime) -> CallRow {
     let (task_id, task_step, agent_id) = match request.origin {
         Origin::Direct => (None, None, None),
@@ -220,7 +224,7 @@ pub fn draft(id: SkillCallId, request: &CallRequest, now: OffsetDateTime) -> Cal
         request_sha256: request.sha256().to_vec(),
         skill_name: request.skill.clone(),
         action: request.action.clone(),
-        params: request.params.clone(),
+        params: as_kept(request.params.clone()),
         status: CallStatus::Queued.as_str().to_owned(),
         skill_config_id: None,
         instance_id: None,
@@ -240,7 +244,7 @@ pub fn draft(id: SkillCallId, request: &CallRequest, now: OffsetDateTime) -> Cal
         error: None,
         started_at: None,
         finished_at: None,
-        created_at: now,
+        created_at: now.truncate_to_microsecond(),
     }
 }
 
@@ -365,6 +369,94 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
     .await
 }
 
+/// What a new call begins with: what it was decided by, and the request that is about to leave.
+pub struct Beginning<'a> {
+    /// As it is written down: it runs.
+    pub row: &'a CallRow,
+    /// Under these it was decided; see [`stamps`].
+    pub stamps: &'a str,
+    pub limit: Option<RateLimit>,
+    pub policy_input: &'a Value,
+    pub decisions: Option<&'a Value>,
+    pub request_digest: &'a str,
+    pub journal: &'a str,
+    pub lease: Duration,
+}
+
+/// What came of beginning a new call. Unless it began, nothing is written.
+pub enum Began {
+    /// At this moment; it was counted at the other.
+    Now {
+        started_at: OffsetDateTime,
+        counted_at: OffsetDateTime,
+    },
+    /// Something that it was decided by has changed.
+    Changed,
+    /// A call that bears its key is there already.
+    Written,
+    /// The skill was used too often: it has to wait that long.
+    Limited(Duration),
+}
+
+/// Writes a new call down as one that runs, with its first request as one that may have left, in one round trip.
+pub async fn begin_new(
+    connection: &mut TenantConnection,
+    beginning: Beginning<'_>,
+) -> Result<Began> {
+    let tenant = connection.tenant();
+    let Beginning { row, limit, .. } = beginning;
+    let per = limit.map_or(Duration::ZERO, RateLimit::per);
+    let came = sqlx::query!(
+        r#"select came_to as "came_to!", wait, began_at, counted_at from begin_call(
+               of_tenant => $1, stamps_seen => $2, uses_max => $3, per_seconds => $4, lease_seconds => $5,
+               call => $6, of_task => $7, step => $8, of_agent => $9, who => $10, who_as => $11, key => $12, request => $13,
+               skill => $14, asked => $15, asked_with => $16, made_at => $17,
+               config => $18, instance => $19, digest => $20, set_to => $21, credentials => $22, repeatable => $23,
+               input => $24, verdict => $25, decisions => $26, request_digest => $27, journal => $28)"#,
+        tenant.uuid(),
+        beginning.stamps,
+        limit.map(|limit| limit.max_actions),
+        per.as_secs_f64(),
+        beginning.lease.as_secs_f64(),
+        row.id.uuid(),
+        row.task_id.map(TaskId::uuid),
+        row.task_step,
+        row.agent_id.map(AgentId::uuid),
+        row.actor,
+        row.actor_context,
+        row.idempotency_key,
+        row.request_sha256,
+        row.skill_name,
+        row.action,
+        row.params,
+        row.created_at,
+        row.skill_config_id.map(SkillConfigId::uuid),
+        row.instance_id.map(InstanceId::uuid),
+        row.plugin_digest,
+        row.settings,
+        row.credentials_used,
+        row.idempotent,
+        beginning.policy_input,
+        row.policy_verdict,
+        beginning.decisions,
+        beginning.request_digest,
+        beginning.journal
+    )
+    .fetch_one(&mut **connection)
+    .await?;
+    Ok(match (came.came_to.as_str(), came.began_at, came.counted_at) {
+        ("begun", Some(started_at), Some(counted_at)) => Began::Now {
+            started_at,
+            counted_at,
+        },
+        ("limited", ..) => {
+            Began::Limited(Duration::from_secs_f64(came.wait.unwrap_or_default()))
+        }
+        ("written", ..) => Began::Written,
+        _ => Began::Changed,
+    })
+}
+
 /// Says that somebody works on the call, or comes back to it, until then.
 pub async fn extend_lease(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> Result<()> {
     sqlx::query!(
@@ -393,12 +485,11 @@ pub async fn await_approval(
     Ok(())
 }
 
-/// Where a call must stand to be ended.
+/// Where a call must stand to be ended that does not run.
 #[derive(Debug, Clone, Copy)]
 pub enum Stands {
     /// Written down, and not begun.
     NotBegun,
-    Running(Turn),
     Unknown,
 }
 
@@ -406,7 +497,6 @@ impl Stands {
     fn statuses(self) -> Vec<String> {
         let statuses: &[CallStatus] = match self {
             Self::NotBegun => &[CallStatus::Queued, CallStatus::AwaitingApproval],
-            Self::Running(_) => &[CallStatus::Running],
             Self::Unknown => &[CallStatus::OutcomeUnknown],
         };
         statuses.iter().map(|s| s.as_str().to_owned()).collect()
@@ -433,7 +523,7 @@ impl<'a> End<'a> {
     }
 }
 
-/// Ends a call, and whatever approval of it is still open; `false` where it does not stand there.
+/// Ends a call that does not run, and whatever approval of it is still open; `false` where it does not stand there.
 pub async fn finish(
     tx: &mut TenantTx,
     id: SkillCallId,
@@ -441,14 +531,10 @@ pub async fn finish(
     end: End<'_>,
 ) -> Result<bool> {
     let error = end.error.and_then(|e| serde_json::to_value(e).ok());
-    let attempts = match stands {
-        Stands::Running(turn) => Some(turn.attempts),
-        Stands::NotBegun | Stands::Unknown => None,
-    };
     let done = sqlx::query!(
         r#"with ended as (
              update skill_calls set status = $2, output = $3, summary = $4, error = $5, finished_at = now(), leased_until = null
-             where id = $1 and status = any($6) and ($7::int is null or attempts = $7) returning id),
+             where id = $1 and status = any($6) returning id),
            closed as (
              update approvals set status = 'expired', decided_at = coalesce(decided_at, now())
              where call_id = $1 and exists (select from ended) and status in ('pending', 'approved'))
@@ -458,27 +544,58 @@ pub async fn finish(
         end.output,
         end.summary,
         error,
-        &stands.statuses(),
-        attempts
+        &stands.statuses()
     )
     .fetch_one(&mut **tx)
     .await?;
     Ok(done.done)
 }
 
-/// Nobody knows what became of a running call.
-pub async fn outcome_unknown(tx: &mut TenantTx, turn: Turn, error: &CallFailure) -> Result<bool> {
-    let error = serde_json::to_value(error).ok();
-    let done = sqlx::query!(
-        "update skill_calls set status = 'outcome_unknown', error = $3, leased_until = null
-         where id = $1 and attempts = $2 and status = 'running'",
+/// The end of a call that runs.
+pub struct Ended<'a> {
+    pub turn: Turn,
+    /// The number and the content of the reply that came last, where it is not kept yet.
+    pub reply: Option<(i32, &'a Value)>,
+    pub end: End<'a>,
+    /// What tells of it in the trace.
+    pub step: NewStep,
+}
+
+/// Ends a call that runs, keeps its last reply, and writes the step that tells of it; nothing of that, and `None`, where
+/// the call does not run in this turn any more. In one round trip, also where the connection is in no transaction.
+pub async fn end(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    ended: Ended<'_>,
+) -> Result<Option<OffsetDateTime>> {
+    let Ended { turn, reply, end, step } = ended;
+    let error = end.error.and_then(|e| serde_json::to_value(e).ok());
+    let task = match step.subject {
+        Subject::Task(task) => Some(task.uuid()),
+        Subject::Call(_) => None,
+    };
+    sqlx::query_scalar!(
+        r#"select end_call(of_tenant => $1, call => $2, attempt => $3, reply_seq => $4, last_reply => $5,
+                           ends_as => $6, ends_with => $7, told => $8, failure => $9,
+                           step => $10, of_task => $11, step_key => $12, of_agent => $13, what => $14, took_ms => $15)"#,
+        tenant.uuid(),
         turn.call.uuid(),
         turn.attempts,
-        error
+        reply.map(|(seq, _)| seq),
+        reply.map(|(_, reply)| reply),
+        end.status.as_str(),
+        end.output,
+        end.summary,
+        error,
+        TraceId::fresh().uuid(),
+        task,
+        step.key,
+        step.agent.map(AgentId::uuid),
+        step.details,
+        step.duration_ms()
     )
-    .execute(&mut **tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    .fetch_one(connection)
+    .await
 }
 
 /// A person said: send it again. What is sent again has ids of its own, so the consent is used up with this.

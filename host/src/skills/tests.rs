@@ -2,12 +2,15 @@
 
 use super::{
     CallFailure, CallStatus, Outcome, activities, ending,
-    store::{self, End, Stands, Turn},
+    router,
+    store::{self, End, Ended, Stands, Turn},
 };
 use crate::{
+    db::TenantTx,
     id::{SkillCallId, TaskId},
     problem::Problem,
     testing::Ground,
+    traces::StepType,
 };
 use serde_json::json;
 use std::time::Duration;
@@ -16,6 +19,18 @@ const LEASE: Duration = Duration::from_secs(120);
 
 fn failed() -> CallFailure {
     CallFailure::new("failed", "It failed.")
+}
+
+async fn end(tx: &mut TenantTx, turn: Turn, end: End<'_>) -> bool {
+    let row = store::call(tx, turn.call).await.unwrap().unwrap();
+    let ended = Ended {
+        turn,
+        reply: None,
+        end,
+        step: router::step_of(&row, StepType::SkillCall, "ended", json!({})),
+    };
+    let tenant = tx.tenant();
+    store::end(tx, tenant, ended).await.unwrap().is_some()
 }
 
 #[tokio::test]
@@ -45,16 +60,7 @@ async fn a_process_that_was_overtaken_changes_nothing() {
             .unwrap()
     );
     assert!(!store::replied(&mut tx, stalled, 0, &reply).await.unwrap());
-    assert!(
-        !store::outcome_unknown(&mut tx, stalled, &failure)
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store::finish(&mut tx, call, Stands::Running(stalled), badly)
-            .await
-            .unwrap()
-    );
+    assert!(!end(&mut tx, stalled, badly).await);
     let row = store::call(&mut tx, call).await.unwrap().unwrap();
     assert_eq!(
         (row.attempts, row.refusals, row.status()),
@@ -65,17 +71,9 @@ async fn a_process_that_was_overtaken_changes_nothing() {
     assert_eq!((requests[0].attempt, &requests[0].reply), (Some(1), &None));
 
     assert!(store::replied(&mut tx, successor, 0, &reply).await.unwrap());
-    assert!(
-        store::finish(&mut tx, call, Stands::Running(successor), badly)
-            .await
-            .unwrap()
-    );
+    assert!(end(&mut tx, successor, badly).await);
     // Whoever comes after the end changes nothing either.
-    assert!(
-        !store::finish(&mut tx, call, Stands::Running(successor), badly)
-            .await
-            .unwrap()
-    );
+    assert!(!end(&mut tx, successor, badly).await);
     assert!(!store::next_attempt(&mut tx, successor).await.unwrap());
 }
 

@@ -189,7 +189,7 @@ async fn trace(
     let step = NewStep {
         subject: Subject::Task(task),
         step_type,
-        key,
+        key: key.to_owned(),
         call: None,
         agent,
         details,

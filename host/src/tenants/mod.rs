@@ -49,8 +49,8 @@ const LAST_USE_RESOLUTION: Duration = Duration::minutes(1);
 
 /// Who comes with this key; `None` where it is unknown, expired or revoked.
 pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller>, Problem> {
-    let mut tx = app.db().system().await?;
-    let Some(row) = store::find_key(&mut tx, &key.prefix).await? else {
+    let mut connection = app.db().system_at_once().await?;
+    let Some(row) = store::find_key(&mut connection, &key.prefix).await? else {
         return Ok(None);
     };
     let now = app.clock().now();
@@ -58,8 +58,7 @@ pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller
         return Ok(None);
     }
     if stale(row.last_used_at, now) {
-        store::touch_key(&mut tx, row.id, now).await?;
-        tx.commit().await?;
+        store::touch_key(&mut connection, row.id, now).await?;
     }
     Ok(Some(Caller {
         tenant: row.tenant_id,
@@ -107,8 +106,8 @@ pub async fn authenticate_operator(
     app: &App,
     key: &PresentedKey,
 ) -> Result<Option<Operator>, Problem> {
-    let mut tx = app.db().system().await?;
-    let Some(row) = store::find_operator_key(&mut tx, &key.prefix).await? else {
+    let mut connection = app.db().system_at_once().await?;
+    let Some(row) = store::find_operator_key(&mut connection, &key.prefix).await? else {
         return Ok(None);
     };
     let now = app.clock().now();
@@ -117,8 +116,7 @@ pub async fn authenticate_operator(
         return Ok(None);
     }
     if stale(row.last_used_at, now) {
-        store::touch_operator_key(&mut tx, row.id, now).await?;
-        tx.commit().await?;
+        store::touch_operator_key(&mut connection, row.id, now).await?;
     }
     Ok(Some(Operator {
         key: row.id,

@@ -4,7 +4,7 @@ use crate::{
     id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
     page::PageRequest,
 };
-use sqlx::Result;
+use sqlx::{PgConnection, Result};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ pub struct IdempotencyRow {
     pub resource_id: Uuid,
 }
 
-pub async fn find_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<KeyRow>> {
+pub async fn find_key(connection: &mut PgConnection, prefix: &str) -> Result<Option<KeyRow>> {
     sqlx::query_as!(
         KeyRow,
         r#"select id as "id: ApiKeyId", tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId", name, prefix,
@@ -60,7 +60,7 @@ pub async fn find_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<KeyRow>>
            from api_keys where prefix = $1"#,
         prefix
     )
-    .fetch_optional(&mut **tx)
+    .fetch_optional(connection)
     .await
 }
 
@@ -76,29 +76,29 @@ pub async fn key_of_any_tenant(tx: &mut SystemTx, id: ApiKeyId) -> Result<Option
     .await
 }
 
-pub async fn touch_key(tx: &mut SystemTx, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
+pub async fn touch_key(connection: &mut PgConnection, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
     sqlx::query!(
         "update api_keys set last_used_at = $2 where id = $1",
         id.uuid(),
         now
     )
-    .execute(&mut **tx)
+    .execute(connection)
     .await?;
     Ok(())
 }
 
-pub async fn find_operator_key(tx: &mut SystemTx, prefix: &str) -> Result<Option<OperatorKeyRow>> {
+pub async fn find_operator_key(connection: &mut PgConnection, prefix: &str) -> Result<Option<OperatorKeyRow>> {
     sqlx::query_as!(
         OperatorKeyRow,
         r#"select id as "id: OperatorKeyId", name, secret_sha256, last_used_at, expires_at, revoked_at from operator_keys where prefix = $1"#,
         prefix
     )
-    .fetch_optional(&mut **tx)
+    .fetch_optional(connection)
     .await
 }
 
 pub async fn touch_operator_key(
-    tx: &mut SystemTx,
+    connection: &mut PgConnection,
     id: OperatorKeyId,
     now: OffsetDateTime,
 ) -> Result<()> {
@@ -107,7 +107,7 @@ pub async fn touch_operator_key(
         id.uuid(),
         now
     )
-    .execute(&mut **tx)
+    .execute(connection)
     .await?;
     Ok(())
 }

@@ -78,15 +78,22 @@ pub enum Subject {
 
 /// A step to write.
 #[derive(Debug)]
-pub struct NewStep<'a> {
+pub struct NewStep {
     pub subject: Subject,
     pub step_type: StepType,
     /// Names the step within its subject; a second one with the same key is not written.
-    pub key: &'a str,
+    pub key: String,
     pub call: Option<SkillCallId>,
     pub agent: Option<AgentId>,
     pub details: Value,
     pub duration: Option<Duration>,
+}
+
+impl NewStep {
+    pub fn duration_ms(&self) -> Option<i32> {
+        let duration = self.duration?;
+        Some(i32::try_from(duration.as_millis()).unwrap_or(i32::MAX))
+    }
 }
 
 /// One step, as it is shown.
@@ -108,7 +115,7 @@ pub struct TraceStep {
 }
 
 /// Writes a step, unless one with its key is there. Says whether it was new.
-pub async fn record(tx: &mut TenantTx, step: NewStep<'_>) -> Result<bool, sqlx::Error> {
+pub async fn record(tx: &mut TenantTx, step: NewStep) -> Result<bool, sqlx::Error> {
     store::insert(tx, &step).await
 }
 

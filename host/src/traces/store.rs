@@ -10,32 +10,24 @@ const CALL_STEPS_MAX: i64 = 1000;
 
 /// The number is taken under a lock of the trace, held until the transaction ends: two writers at once take
 /// consecutive numbers. Only a step whose key is there already is dropped; any other conflict is an error.
-pub async fn insert(tx: &mut TenantTx, step: &NewStep<'_>) -> Result<bool> {
-    let tenant = tx.tenant();
+pub async fn insert(tx: &mut TenantTx, step: &NewStep) -> Result<bool> {
     let (task, call) = match step.subject {
         Subject::Task(task) => (Some(task.uuid()), step.call.map(SkillCallId::uuid)),
         Subject::Call(call) => (None, Some(call.uuid())),
     };
-    let duration_ms = step
-        .duration
-        .map(|d| i32::try_from(d.as_millis()).unwrap_or(i32::MAX));
-    let inserted = sqlx::query!(
-        "insert into execution_traces (id, tenant_id, task_id, call_id, step_type, step_order, step_key, agent_id, details, duration_ms)
-         values ($1, $2, $3, $4, $5, next_step_order($3, $4), $6, $7, $8, $9)
-         on conflict (coalesce(task_id, call_id), step_key) do nothing",
+    sqlx::query_scalar!(
+        r#"select record_step($1, $2, $3, $4, $5, $6, $7, $8) as "new!""#,
         TraceId::fresh().uuid(),
-        tenant.uuid(),
         task,
         call,
         step.step_type.as_str(),
         step.key,
         step.agent.map(AgentId::uuid),
         step.details,
-        duration_ms,
+        step.duration_ms(),
     )
-    .execute(&mut **tx)
-    .await?;
-    Ok(inserted.rows_affected() == 1)
+    .fetch_one(&mut **tx)
+    .await
 }
 
 pub async fn of_task(

@@ -197,12 +197,17 @@ impl Closed {
         app: &App,
         keys: &[String],
     ) -> Result<(), sqlx::Error> {
-        let now = app.clock().now();
-        let mut rows = keys.iter().filter_map(|key| self.of_key(key));
-        if rows.any(|row| row.use_is_unnoted(now)) {
-            store::touch(tx, self.config, keys, now).await?;
+        if self.has_unnoted_use(app, keys) {
+            store::touch(tx, self.config, keys, app.clock().now()).await?;
         }
         Ok(())
+    }
+
+    /// Whether a use of them is to be noted: see [`Closed::note_use`].
+    pub fn has_unnoted_use(&self, app: &App, keys: &[String]) -> bool {
+        let now = app.clock().now();
+        let mut rows = keys.iter().filter_map(|key| self.of_key(key));
+        rows.any(|row| row.use_is_unnoted(now))
     }
 
     /// How those of a call would be shown, without opening them.

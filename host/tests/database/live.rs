@@ -69,7 +69,7 @@ async fn step(ground: &Ground, task: &Task, step_type: StepType) {
     let step = NewStep {
         subject: Subject::Task(TaskId(task.id.parse().expect("an id"))),
         step_type,
-        key: step_type.as_str(),
+        key: step_type.as_str().to_owned(),
         call: None,
         agent: None,
         details: json!({}),

@@ -32,7 +32,7 @@ async fn record(tx: &mut TenantTx, subject: Subject, key: &str) -> bool {
     let step = NewStep {
         subject,
         step_type: StepType::SkillCall,
-        key,
+        key: key.to_owned(),
         call: None,
         agent: None,
         details: json!({}),
