@@ -208,7 +208,8 @@ pub struct Submitted {
     pub stamps: Option<String>,
 }
 
-/// A call as it is before it is written down, and as it comes back from the database.
+/// A call as it is before it is written down. It comes back from the database the same, so that what is asked of the
+/// plugin is the same whenever the call is taken up.
 pub fn draft(id: SkillCallId, request: &CallRequest, now: OffsetDateTime) -> CallRow {
     let (task_id, task_step, agent_id) = match request.origin {
         Origin::Direct => (None, None, None),
@@ -253,10 +254,10 @@ pub async fn submit(tx: &mut TenantTx, draft: CallRow, lease: Duration) -> Resul
     let tenant = tx.tenant();
     let inserted = sqlx::query!(
         r#"insert into skill_calls (id, tenant_id, task_id, task_step, agent_id, actor, idempotency_key, request_sha256, skill_name, action, params,
-                                    status, actor_context, leased_until)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13))
+                                    status, actor_context, leased_until, created_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, now() + make_interval(secs => $13), $14)
            on conflict on constraint skill_calls_idempotency do nothing
-           returning params, created_at, current_stamps() as "stamps!""#,
+           returning current_stamps() as "stamps!""#,
         draft.id.uuid(),
         tenant.uuid(),
         draft.task_id.map(TaskId::uuid),
@@ -269,19 +270,14 @@ pub async fn submit(tx: &mut TenantTx, draft: CallRow, lease: Duration) -> Resul
         draft.action,
         draft.params,
         draft.actor_context,
-        lease.as_secs_f64()
+        lease.as_secs_f64(),
+        draft.created_at
     )
     .fetch_optional(&mut **tx)
     .await?;
     if let Some(written) = inserted {
-        // As jsonb has them: what is asked of the plugin must be the same whenever the call is taken up.
-        let row = CallRow {
-            params: written.params,
-            created_at: written.created_at,
-            ..draft
-        };
         return Ok(Submitted {
-            row,
+            row: draft,
             stamps: Some(written.stamps),
         });
     }

@@ -1,7 +1,7 @@
 //! What holds of calls in the database, whoever writes when.
 
 use super::{
-    CallFailure, CallStatus, Outcome, activities, ending,
+    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, activities, ending,
     router,
     store::{self, End, Ended, Stands, Turn},
 };
@@ -12,7 +12,7 @@ use crate::{
     testing::Ground,
     traces::StepType,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const LEASE: Duration = Duration::from_secs(120);
@@ -289,4 +289,33 @@ async fn each_change_of_what_calls_are_decided_by_gives_the_tenant_another_stamp
 async fn stamps(ground: &Ground) -> String {
     let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
     store::stamps(&mut tx).await.unwrap()
+}
+
+/// A plugin that is asked again, from what is in the database, has to want the same request as the one that left.
+#[tokio::test]
+async fn what_a_plugin_is_given_before_a_call_is_written_down_is_what_it_is_given_after() {
+    let ground = Ground::new().await;
+    let given: Value = serde_json::from_str(
+        r#"{ "b": [-0.0, 0.0, 0, 1.0, 1e2, 1e20, 1e300, 5e-324, 2.2250738585072011e-308, 1.7976931348623157e308],
+             "aa": { "z": 0.1, "y": 123456789.123456789, "longer": 9007199254740993.0, "x": [-1e-7, -0e5] },
+             "a": [18446744073709551615, 18446744073709551616, -9223372036854775808, "\u00e9\ud83d\ude00\u007f\n", null] }"#,
+    )
+    .unwrap();
+    let request = CallRequest {
+        idempotency_key: "direct:k".to_owned(),
+        skill: "slack".to_owned(),
+        action: "send_message".to_owned(),
+        params: given,
+        actor: "Ada".to_owned(),
+        who: Who::nobody(),
+        origin: Origin::Direct,
+    };
+    let now = ground.app.clock().now();
+    let before = store::draft(SkillCallId::fresh(), &request, now);
+    let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+    let draft = store::draft(before.id, &request, now);
+    store::submit(&mut tx, draft, LEASE).await.unwrap();
+    let after = store::call(&mut tx, before.id).await.unwrap().unwrap();
+    assert_eq!(before.params.to_string(), after.params.to_string());
+    assert_eq!(before.created_at, after.created_at);
 }
