@@ -3,6 +3,13 @@
 -- themselves, run with the caller's rights, and see that tenant's rows alone. Their statements find rows by keys, so one
 -- plan serves them all.
 
+-- Takes the number back that was given last in this transaction, which has locked the count.
+create function uncount_use(of_skill text) returns void language plpgsql volatile as $$
+begin
+    update skill_uses set uses = uses - 1 where tenant_id = current_tenant() and skill_name = of_skill;
+end
+$$;
+
 -- A use that has to wait is not counted, whatever becomes of the transaction.
 create or replace function number_use(of_skill text, uses_max bigint, per_seconds float8, out number bigint, out moment timestamptz, out wait float8)
     language plpgsql volatile as $$
@@ -24,7 +31,7 @@ begin
             from skill_calls
             where skill_name = of_skill and rate_counted_at > moment - make_interval(secs => per_seconds)
             order by rate_counted_at offset number - first - uses_max limit 1;
-        update skill_uses set uses = uses - 1 where tenant_id = current_tenant() and skill_name = of_skill;
+        perform uncount_use(of_skill);
     end if;
 end
 $$;
@@ -76,10 +83,6 @@ begin
         came_to := 'changed';
         return;
     end if;
-    if exists (select from skill_calls where tenant_id = of_tenant and idempotency_key = key) then
-        came_to := 'written';
-        return;
-    end if;
     select u.number, u.moment, u.wait into number, counted_at, wait from number_use(skill, uses_max, per_seconds) u;
     if wait is not null then
         came_to := 'limited';
@@ -93,7 +96,15 @@ begin
         values (
             call, of_tenant, of_task, step, of_agent, who, who_as, key, request,
             skill, asked, asked_with, made_at, 'running', config, instance, digest, set_to, credentials,
-            repeatable, input, verdict, began_at, counted_at, number, began_at + make_interval(secs => lease_seconds));
+            repeatable, input, verdict, began_at, counted_at, number, began_at + make_interval(secs => lease_seconds))
+        on conflict on constraint skill_calls_idempotency do nothing;
+    -- To look for it first would leave it to the planner by which index: a plan made while there are few calls reads all
+    -- of the tenant's when there are many.
+    if not found then
+        perform uncount_use(skill);
+        came_to := 'written';
+        return;
+    end if;
     if decisions is not null then
         perform record_decisions(call, decisions);
     end if;
