@@ -122,6 +122,12 @@ settings! {
         requests_in_flight_max: u32 = 512,
         /// Seconds until a request is given up (live streams excepted).
         request_timeout_seconds: u32 = 120,
+        /// Seconds that a request's head, and the next request of a connection, is waited for.
+        head_timeout_seconds: u32 = 60,
+        /// Seconds that the next byte of a body is waited for.
+        body_pause_seconds: u32 = 10,
+        /// Seconds that a whole body is waited for, beside one for each 64 KiB that have come.
+        body_timeout_seconds: u32 = 30,
     }
     /// PostgreSQL 18, three roles (`migrations/*_ground_roles.sql`).
     DatabaseConfig {
@@ -334,6 +340,9 @@ impl Config {
                 "http.request_timeout_seconds",
                 self.http.request_timeout_seconds,
             ),
+            ("http.head_timeout_seconds", self.http.head_timeout_seconds),
+            ("http.body_pause_seconds", self.http.body_pause_seconds),
+            ("http.body_timeout_seconds", self.http.body_timeout_seconds),
             ("database.connections_max", self.database.connections_max),
             (
                 "database.system_connections_max",

@@ -4,6 +4,7 @@
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -27,8 +28,12 @@ pub async fn drain_after(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(body)));
     let request = Request::from_parts(parts, Body::new(shared.clone()));
-    let response = next.run(request).await;
-    if !shared.is_end_stream() {
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::REQUEST_TIMEOUT {
+        // Whose body was waited for long enough.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    } else if !shared.is_end_stream() {
         tokio::spawn(tokio::time::timeout(WAIT, drain(shared)));
     }
     response

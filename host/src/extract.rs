@@ -1,6 +1,9 @@
 //! Axum's extractors, with refusals that a client can act on: every one is a [`Problem`].
 
-use crate::problem::{Problem, Violation};
+use crate::{
+    pace::TooSlow,
+    problem::{Problem, Violation},
+};
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
@@ -115,7 +118,14 @@ fn invalid_body(pointer: String, message: String) -> Problem {
 
 /// Reads at most `max` bytes, whatever Content-Length says.
 pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes, Problem> {
-    axum::body::to_bytes(request.into_body(), max).await.map_err(|_| {
+    axum::body::to_bytes(request.into_body(), max).await.map_err(|error| {
+        if TooSlow::is_cause_of(&error) {
+            return Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_too_slow",
+                "The body came too slowly, and nothing was done. Send it at once, over a faster connection, or send less.",
+            );
+        }
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",

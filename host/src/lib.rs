@@ -21,6 +21,7 @@ pub mod id;
 mod openapi;
 pub mod outbound;
 pub mod outbox;
+mod pace;
 pub mod page;
 pub mod problem;
 pub mod routes;

@@ -94,6 +94,7 @@ fn meaning(status: &str) -> &'static str {
         "403" => "The key's roles, or the company's rules, do not allow it; `code` says which.",
         "404" => "There is no such thing, or it is another tenant's.",
         "409" => "Something that is there stands in the way; `code` says what.",
+        "408" => "The body came too slowly; the connection is closed.",
         "412" => "Somebody changed it since it was read.",
         "413" => "The body is too large.",
         "422" => "It cannot be taken as it is; `code` and `errors` say why.",
@@ -163,6 +164,9 @@ fn describe_refusals(operation: &mut Operation) {
         refusals.extend(WITH_JSON.map(|(status, about)| (status, about.to_owned())));
         let about = format!("The body is larger than {BODY_BYTES_MAX} bytes.");
         refusals.push(("413", about));
+    }
+    if operation.request_body.is_some() {
+        refusals.push(("408", meaning("408").to_owned()));
     }
     for (status, about) in refusals {
         let responses = &mut operation.responses.responses;
@@ -373,7 +377,7 @@ mod tests {
                 );
             }
             let json = &operation["requestBody"]["content"][JSON];
-            for status in ["413", "415", "422"] {
+            for status in ["408", "413", "415", "422"] {
                 let told = operation["responses"].get(status).is_some();
                 assert!(told || json.is_null(), "{name} {status}");
             }

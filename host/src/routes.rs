@@ -7,6 +7,7 @@ use crate::{
     extract::Json,
     instances, marketplace, oauth,
     openapi::{ApiDoc, IDEMPOTENCY_KEY, described, header_of},
+    pace::Pace,
     plugins, policies,
     problem::{Problem, REQUEST_ID},
     skills, tasks, tenants, vault,
@@ -71,6 +72,7 @@ pub fn router(app: App) -> Router {
     let slots = Arc::new(tokio::sync::Semaphore::new(in_flight));
     let claiming = Arc::new(claiming(&openapi));
     let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
+    let pace = Pace::new(&app.config().http);
     // As bytes, which are shared: what a handler holds may be copied with each connection.
     let description = Bytes::from(json!(openapi).to_string());
     let json = [(header::CONTENT_TYPE, "application/json")];
@@ -89,7 +91,7 @@ pub fn router(app: App) -> Router {
                 .layer(middleware::from_fn(drain_after))
                 .layer(CatchPanicLayer::custom(panicked))
                 .layer(middleware::from_fn(move |request, next| {
-                    bound(slots.clone(), timeout, request, next)
+                    bound(slots.clone(), timeout, pace.kept_by(request), next)
                 }))
                 .layer(middleware::from_fn(move |request, next| {
                     refuse_unread_key(claiming.clone(), request, next)

@@ -3,13 +3,23 @@
 use crate::{
     Stories, Theatre, World,
     isolation::{NOBODYS, operations},
-    shared,
+    own, shared,
 };
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use reqwest::Method;
 use serde_json::json;
-use std::sync::Arc;
-use tsunami_tests::api::{Answer, Api};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tsunami_tests::{
+    api::{Answer, Api},
+    company::Company,
+    eventually,
+    gateway::Gateway,
+};
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
@@ -29,6 +39,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "a_thousand_requests_at_once_are_all_answered",
         thousand,
+    );
+    own(
+        stories,
+        theatre,
+        "bodies_that_come_slowly_do_not_keep_the_others_out",
+        slow_bodies,
     );
 }
 
@@ -202,4 +218,93 @@ async fn thousand(world: Arc<World>) {
     }
     assert!(refused < 900, "{refused} of 1,000 were refused");
     owner.get("/agents").await.ok();
+}
+
+/// As many as the gateway serves at once (`http.requests_in_flight_max`).
+const PLACES: usize = 512;
+/// Longer than the gateway waits for anything in the story below.
+const GIVEN_UP: Duration = Duration::from_secs(60);
+
+/// A connection that says it will send a body, and sends less.
+async fn dawdler(address: &str, head: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(head.as_bytes()).await.expect("it is sent");
+    stream
+}
+
+/// What the gateway says until it closes the connection.
+async fn until_closed(mut stream: TcpStream) -> String {
+    let mut said = Vec::new();
+    let read = timeout(GIVEN_UP, stream.read_to_end(&mut said)).await;
+    read.expect("it closes the connection").expect("in order");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+async fn slow_bodies() {
+    let gateway = Gateway::start_with(&[
+        ("TSUNAMI_HTTP__BODY_PAUSE_SECONDS", "5"),
+        ("TSUNAMI_HTTP__BODY_TIMEOUT_SECONDS", "8"),
+        ("TSUNAMI_HTTP__HEAD_TIMEOUT_SECONDS", "3"),
+    ])
+    .await;
+    let acme = Company::found(&gateway, "acme").await;
+    let address = gateway.url().replace("http://", "");
+    let head = format!(
+        "POST /api/v1/agents HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{",
+        acme.owner.key
+    );
+    let silent = (0..PLACES / 2).map(|_| async {
+        let stream = dawdler(&address, &head).await;
+        until_closed(stream).await
+    });
+    let trickling = (0..PLACES / 2).map(|_| async {
+        let stream = dawdler(&address, &head).await;
+        let (mut from, mut to) = stream.into_split();
+        let trickle = tokio::spawn(async move {
+            while to.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let mut said = Vec::new();
+        // A byte that crosses the answer may have the system break the connection after it.
+        let read = timeout(GIVEN_UP, from.read_to_end(&mut said)).await;
+        let _ = read.expect("it closes the connection");
+        trickle.abort();
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let others = async {
+        eventually("every place is taken", || async {
+            (acme.owner.get("/agents").await.status == 503).then_some(())
+        })
+        .await;
+        eventually("others are served again", || async {
+            acme.owner
+                .get("/agents")
+                .await
+                .status
+                .is_success()
+                .then_some(())
+        })
+        .await;
+    };
+    let ((), silent, trickling) = tokio::join!(others, join_all(silent), join_all(trickling));
+    for said in silent.iter().chain(&trickling) {
+        let told = said.starts_with("HTTP/1.1 408 ")
+            && said.contains("connection: close")
+            && said.contains("application/problem+json")
+            && said.contains("body_too_slow");
+        // Who came when every place was taken was sent away.
+        assert!(told || said.starts_with("HTTP/1.1 503 "), "{said}");
+    }
+    let too_slow = |all: &[String]| all.iter().filter(|said| said.contains("408")).count();
+    assert!(too_slow(&silent) > PLACES / 3, "{}", too_slow(&silent));
+    assert!(
+        too_slow(&trickling) > PLACES / 3,
+        "{}",
+        too_slow(&trickling)
+    );
+
+    let half_a_head = dawdler(&address, "POST /api/v1/agents HTTP/1.1\r\nhost:").await;
+    assert_eq!(until_closed(half_a_head).await, "", "nothing to answer yet");
 }
