@@ -2,13 +2,19 @@
 
 use crate::problem::Problem;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::pin::pin;
 use uuid::Uuid;
 
 /// Entries a page, where the request does not say.
 pub const LIMIT_DEFAULT: i64 = 50;
 /// Entries a page, at most.
 pub const LIMIT_MAX: i64 = 200;
+/// What a page's entries hold of texts and JSON of strangers, in bytes of memory: beyond it the page ends, but not before
+/// its first entry. An entry may have megabytes.
+pub const BYTES_MAX: usize = 8 << 20;
 
 /// The query parameters of every list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -52,6 +58,57 @@ impl PageRequest {
     pub fn fetch(&self) -> i64 {
         self.limit + 1
     }
+
+    /// Takes rows as they come from the database until the page is full, by number or by bytes; the rest is not read.
+    pub async fn take<R>(
+        self,
+        rows: impl Stream<Item = sqlx::Result<R>>,
+        bytes: impl Fn(&R) -> usize,
+    ) -> sqlx::Result<Taken<R>> {
+        let limit = usize::try_from(self.limit).unwrap_or(0);
+        let mut rows = pin!(rows);
+        let mut taken = Taken {
+            rows: Vec::new(),
+            more: false,
+        };
+        let mut held = 0_usize;
+        while let Some(row) = rows.next().await.transpose()? {
+            held = held.saturating_add(bytes(&row));
+            let full = taken.rows.len() == limit || held > BYTES_MAX;
+            if full && !taken.rows.is_empty() {
+                taken.more = true;
+                break;
+            }
+            taken.rows.push(row);
+        }
+        Ok(taken)
+    }
+}
+
+/// The rows of a page.
+#[derive(Debug)]
+pub struct Taken<R> {
+    pub rows: Vec<R>,
+    /// Whether others follow.
+    pub more: bool,
+}
+
+/// What JSON takes in memory: many small values take more there than in their text.
+pub fn json_bytes<'a>(values: impl IntoIterator<Item = &'a Value>) -> usize {
+    values.into_iter().map(bytes_of).sum()
+}
+
+fn bytes_of(value: &Value) -> usize {
+    let within = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| size_of::<String>() + name.len() + bytes_of(value))
+            .sum(),
+    };
+    size_of::<Value>() + within
 }
 
 fn parse_cursor(text: &str) -> Result<Uuid, Problem> {
@@ -87,12 +144,15 @@ impl<T> Page<T> {
         let limit = usize::try_from(page.limit).unwrap_or(0);
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows
-            .last()
-            .filter(|_| more)
-            .map(|row| BASE64_URL_SAFE_NO_PAD.encode(id(row).as_bytes()));
+        Self::taken(Taken { rows, more }, id, convert)
+    }
+
+    /// Makes a page of rows that [`PageRequest::take`] took.
+    pub fn taken<R>(taken: Taken<R>, id: impl Fn(&R) -> Uuid, convert: impl FnMut(R) -> T) -> Self {
+        let last = taken.rows.last().filter(|_| taken.more);
+        let next_cursor = last.map(|row| BASE64_URL_SAFE_NO_PAD.encode(id(row).as_bytes()));
         Self {
-            items: rows.into_iter().map(convert).collect(),
+            items: taken.rows.into_iter().map(convert).collect(),
             next_cursor,
         }
     }
@@ -114,6 +174,35 @@ mod tests {
             Page::of(ids[..2].to_vec(), request, |id| *id, |id| id).next_cursor,
             None
         );
+    }
+
+    /// How many rows of such sizes a page takes, whether more follow, and how many were read for it.
+    async fn page_of(limit: i64, sizes: &[usize]) -> (usize, bool, usize) {
+        let read = std::cell::Cell::new(0);
+        let rows = futures::stream::iter(sizes).map(|size| {
+            read.set(read.get() + 1);
+            Ok(*size)
+        });
+        let request = PageRequest::new(Some(limit), None).unwrap();
+        let taken = request.take(rows, |size| *size).await.unwrap();
+        (taken.rows.len(), taken.more, read.get())
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_where_its_bytes_do_and_the_rest_is_not_read() {
+        assert_eq!(page_of(200, &[1 << 20; 8]).await, (8, false, 8));
+        assert_eq!(page_of(200, &[1 << 20; 200]).await, (8, true, 9));
+        assert_eq!(page_of(2, &[1; 3]).await, (2, true, 3));
+        let huge = [BYTES_MAX * 2; 3];
+        assert_eq!(page_of(50, &huge).await, (1, true, 2), "one in any case");
+        assert_eq!(page_of(50, &huge[..1]).await, (1, false, 1));
+    }
+
+    #[test]
+    fn many_small_values_weigh_more_than_their_text() {
+        let lists = serde_json::json!(vec![serde_json::json!([]); 1000]);
+        assert!(json_bytes([&lists]) > 3 * lists.to_string().len());
+        assert_eq!(json_bytes(None), 0);
     }
 
     #[test]

@@ -135,7 +135,7 @@ async fn list_plugins(
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list(&mut tx, page).await?;
-    Ok(Json(Page::of(rows, page, |row| row.id.uuid(), present)))
+    Ok(Json(Page::taken(rows, |row| row.id.uuid(), present)))
 }
 
 /// One installed plugin

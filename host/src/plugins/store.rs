@@ -2,7 +2,7 @@ use super::Origin;
 use crate::{
     db::TenantTx,
     id::{InstallationId, PluginVersionId, ReleaseId, SkillConfigId},
-    page::PageRequest,
+    page::{PageRequest, Taken, json_bytes},
 };
 use serde_json::Value;
 use sqlx::{PgConnection, Result};
@@ -31,6 +31,13 @@ pub struct InstallationRow {
     pub key_revoked_at: Option<OffsetDateTime>,
     /// The newest version that could be installed instead.
     pub newest: Option<String>,
+}
+
+impl InstallationRow {
+    fn json_bytes(&self) -> usize {
+        let told = [&self.manifest, &self.consent];
+        json_bytes([&self.credential_fields]) + json_bytes(told.into_iter().flatten())
+    }
 }
 
 /// The plugin that is installed for a skill: what it is, and what it came by.
@@ -387,14 +394,14 @@ pub async fn live(tx: &mut TenantTx, skill: &str) -> Result<Option<InstallationR
         .await
 }
 
-pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<InstallationRow>> {
-    installation_query!(
+pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Taken<InstallationRow>> {
+    let rows = installation_query!(
         "i.removed_at is null and ($1::uuid is null or i.id < $1) order by i.id desc limit $2",
         page.before,
         page.fetch()
     )
-    .fetch_all(&mut **tx)
-    .await
+    .fetch(&mut **tx);
+    page.take(rows, InstallationRow::json_bytes).await
 }
 
 /// A component's kinds and what it says of itself, where the caller may read it.

@@ -616,9 +616,8 @@ async fn list_policy_decisions(
     let mut tx = app.db().tenant(caller.tenant).await?;
     let decision = query.decision.map(Strictness::as_str);
     let rows = store::list_decisions(&mut tx, page, query.call_id, decision).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |row| row.id.uuid(),
         PolicyDecision::from,
     )))

@@ -2,7 +2,7 @@ use super::{Link, Source};
 use crate::{
     db::{SystemTx, TenantTx},
     id::{PolicyDecisionId, PolicyId, ReleaseId, SkillCallId},
-    page::PageRequest,
+    page::{PageRequest, Taken, json_bytes},
     plugins::Origin,
 };
 use serde_json::Value;
@@ -147,8 +147,8 @@ pub async fn list_decisions(
     page: PageRequest,
     call: Option<SkillCallId>,
     decision: Option<&str>,
-) -> Result<Vec<DecisionRow>> {
-    sqlx::query_as!(
+) -> Result<Taken<DecisionRow>> {
+    let rows = sqlx::query_as!(
         DecisionRow,
         r#"select id as "id: PolicyDecisionId", call_id as "call_id: SkillCallId", source, policy_id, name, digest, input, decision, answer, reason,
                   duration_us, decided_at
@@ -160,8 +160,9 @@ pub async fn list_decisions(
         call.map(SkillCallId::uuid),
         decision
     )
-    .fetch_all(&mut **tx)
-    .await
+    .fetch(&mut **tx);
+    page.take(rows, |row| json_bytes([&row.input, &row.answer]))
+        .await
 }
 
 pub struct PolicyRow {

@@ -296,9 +296,8 @@ async fn list_calls(
     let mut tx = app.db().tenant(caller.tenant).await?;
     let skill = query.skill.as_deref();
     let rows = store::list_calls(&mut tx, page, query.status, skill, query.task_id).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |row| row.id.uuid(),
         SkillCall::from,
     )))
@@ -447,9 +446,8 @@ async fn list_configs(
     let page = query.parse()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list_configs(&mut tx, page).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |row| row.id.uuid(),
         SkillConfig::from,
     )))
@@ -665,12 +663,7 @@ async fn list_approvals(
     let mut tx = app.db().tenant(caller.tenant).await?;
     let status = query.status.map(ApprovalStatus::as_str);
     let rows = store::list_approvals(&mut tx, page, status).await?;
-    Ok(Json(Page::of(
-        rows,
-        page,
-        |row| row.id.uuid(),
-        Approval::from,
-    )))
+    Ok(Json(Page::taken(rows, |row| row.id.uuid(), Approval::from)))
 }
 
 /// One approval

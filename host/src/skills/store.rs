@@ -5,7 +5,7 @@ use crate::{
         AgentId, ApiKeyId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId,
         TraceId,
     },
-    page::PageRequest,
+    page::{PageRequest, Taken, json_bytes},
     traces::{NewStep, Subject},
 };
 use serde_json::Value;
@@ -54,8 +54,8 @@ pub async fn config_by_id(tx: &mut TenantTx, id: SkillConfigId) -> Result<Option
     .await
 }
 
-pub async fn list_configs(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<ConfigRow>> {
-    sqlx::query_as!(
+pub async fn list_configs(tx: &mut TenantTx, page: PageRequest) -> Result<Taken<ConfigRow>> {
+    let rows = sqlx::query_as!(
         ConfigRow,
         r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
                   approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
@@ -63,8 +63,9 @@ pub async fn list_configs(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<Co
         page.before,
         page.fetch()
     )
-    .fetch_all(&mut **tx)
-    .await
+    .fetch(&mut **tx);
+    page.take(rows, |row| json_bytes([&row.allowed_scopes, &row.settings]))
+        .await
 }
 
 /// Writes all that can be set; `false` where the version is not the one that the client has seen.
@@ -163,6 +164,13 @@ pub struct CallRow {
 }
 
 impl CallRow {
+    fn json_bytes(&self) -> usize {
+        let kept = [&self.settings, &self.actor_context, &self.policy_verdict];
+        let ended = [&self.output, &self.error];
+        let told = self.summary.as_ref().map_or(0, String::len);
+        json_bytes([&self.params]) + json_bytes(kept.into_iter().chain(ended).flatten()) + told
+    }
+
     pub fn status(&self) -> CallStatus {
         CallStatus::parse(&self.status)
     }
@@ -312,8 +320,8 @@ pub async fn list_calls(
     status: Option<CallStatus>,
     skill: Option<&str>,
     task: Option<TaskId>,
-) -> Result<Vec<CallRow>> {
-    call_query!(
+) -> Result<Taken<CallRow>> {
+    let rows = call_query!(
         "($1::uuid is null or id < $1) and ($3::text is null or status = $3) and ($4::text is null or skill_name = $4)
          and ($5::uuid is null or task_id = $5) order by id desc limit $2",
         page.before,
@@ -322,8 +330,8 @@ pub async fn list_calls(
         skill,
         task.map(TaskId::uuid)
     )
-    .fetch_all(&mut **tx)
-    .await
+    .fetch(&mut **tx);
+    page.take(rows, CallRow::json_bytes).await
 }
 
 pub struct Begin<'a> {
@@ -898,9 +906,10 @@ pub async fn list_approvals(
     tx: &mut TenantTx,
     page: PageRequest,
     status: Option<&str>,
-) -> Result<Vec<ApprovalRow>> {
-    approval_query!("($1::uuid is null or id < $1) and ($3::text is null or status = $3) order by id desc limit $2", page.before, page.fetch(), status)
-        .fetch_all(&mut **tx)
+) -> Result<Taken<ApprovalRow>> {
+    let rows = approval_query!("($1::uuid is null or id < $1) and ($3::text is null or status = $3) order by id desc limit $2", page.before, page.fetch(), status)
+        .fetch(&mut **tx);
+    page.take(rows, |row| json_bytes([&row.request, &row.role_sets]))
         .await
 }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     db::TenantTx,
     id::{SkillCallId, TaskId},
+    page::{Page, PageRequest},
     problem::Problem,
     testing::Ground,
     traces::StepType,
@@ -318,4 +319,37 @@ async fn what_a_plugin_is_given_before_a_call_is_written_down_is_what_it_is_give
     let after = store::call(&mut tx, before.id).await.unwrap().unwrap();
     assert_eq!(before.params.to_string(), after.params.to_string());
     assert_eq!(before.created_at, after.created_at);
+}
+
+#[tokio::test]
+async fn a_list_of_large_calls_comes_in_pages_that_the_host_can_hold() {
+    const MEGABYTE: usize = 1 << 20;
+    let ground = Ground::new().await;
+    let mut calls = Vec::new();
+    for _ in 0..20 {
+        let call = ground.call("succeeded", None).await;
+        calls.insert(0, call.uuid());
+    }
+    let output = format!("jsonb_build_object('rows', repeat('x', {MEGABYTE}))");
+    ground
+        .write(&format!("update skill_calls set output = {output}"))
+        .await;
+
+    let (mut listed, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let page = PageRequest::new(Some(200), cursor.as_deref()).unwrap();
+        let mut tx = ground.app.db().tenant(ground.tenant).await.unwrap();
+        let calls = store::list_calls(&mut tx, page, None, None, None).await;
+        let page = Page::taken(calls.unwrap(), |row| row.id.uuid(), |row| row);
+        assert!((1..=8).contains(&page.items.len()), "{}", page.items.len());
+        listed.extend(page.items.iter().map(|row| row.id.uuid()));
+        // What was not read of the last query does not stand in the way of another.
+        let first = store::call(&mut tx, page.items[0].id).await.unwrap();
+        assert!(first.is_some());
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, calls, "each once, the newest first");
 }

@@ -282,9 +282,8 @@ async fn list_tasks(
     };
     let mut tx = app.db().tenant(caller.tenant).await?;
     let rows = store::list(&mut tx, page, &filter).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |row| row.id.uuid(),
         AgentTask::from,
     )))
@@ -451,9 +450,8 @@ async fn read_messages(
     let mut tx = app.db().tenant(caller.tenant).await?;
     find(&mut tx, id).await?;
     let rows = store::messages(&mut tx, id, page).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |message| message.id.uuid(),
         |message| message,
     )))

@@ -2,7 +2,7 @@ use super::NewTask;
 use crate::{
     db::TenantTx,
     id::{AgentId, ApiKeyId, MessageId, TaskId},
-    page::PageRequest,
+    page::{PageRequest, Taken, json_bytes},
 };
 use serde_json::{Value, json};
 use sqlx::Result;
@@ -34,6 +34,11 @@ pub struct TaskRow {
 }
 
 impl TaskRow {
+    fn json_bytes(&self) -> usize {
+        let more = [&self.waiting_for, &self.output, &self.error];
+        json_bytes([&self.plan]) + json_bytes(more.into_iter().flatten()) + self.objective.len()
+    }
+
     pub fn is_finished(&self) -> bool {
         matches!(self.status.as_str(), "completed" | "failed" | "cancelled")
     }
@@ -98,8 +103,8 @@ pub async fn list(
     tx: &mut TenantTx,
     page: PageRequest,
     filter: &Filter<'_>,
-) -> Result<Vec<TaskRow>> {
-    task_query!(
+) -> Result<Taken<TaskRow>> {
+    let rows = task_query!(
         "($1::uuid is null or id < $1) and ($3::text is null or status = $3) and ($4::uuid is null or agent_id = $4)
          and ($5::text is null or priority = $5) order by id desc limit $2",
         page.before,
@@ -108,8 +113,8 @@ pub async fn list(
         filter.agent.map(AgentId::uuid),
         filter.priority
     )
-    .fetch_all(&mut **tx)
-    .await
+    .fetch(&mut **tx);
+    page.take(rows, TaskRow::json_bytes).await
 }
 
 pub async fn agent_of_parent(tx: &mut TenantTx, task: TaskId) -> Result<Option<AgentId>> {
@@ -263,8 +268,12 @@ pub async fn insert_message(
     Ok(())
 }
 
-pub async fn messages(tx: &mut TenantTx, task: TaskId, page: PageRequest) -> Result<Vec<Message>> {
-    sqlx::query_as!(
+pub async fn messages(
+    tx: &mut TenantTx,
+    task: TaskId,
+    page: PageRequest,
+) -> Result<Taken<Message>> {
+    let rows = sqlx::query_as!(
         Message,
         r#"select id as "id: MessageId", agent_id as "agent_id: AgentId", role, content, created_at from agent_messages
            where task_id = $1 and ($2::uuid is null or id < $2) order by id desc limit $3"#,
@@ -272,6 +281,6 @@ pub async fn messages(tx: &mut TenantTx, task: TaskId, page: PageRequest) -> Res
         page.before,
         page.fetch()
     )
-    .fetch_all(&mut **tx)
-    .await
+    .fetch(&mut **tx);
+    page.take(rows, |message| message.content.len()).await
 }

@@ -297,9 +297,8 @@ async fn list_releases(
     }
     let mut tx = PartyTx::begin(&app, &party).await?;
     let rows = store::releases(&mut tx, &filter, page).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |row| row.id.uuid(),
         |row| present(&party, row),
     )))
@@ -334,9 +333,8 @@ async fn search_marketplace(
     let mut tx = PartyTx::begin(&app, &party).await?;
     let (category, kind) = (query.category.as_deref(), query.kind.as_deref());
     let rows = store::search(&mut tx, words.as_deref(), category, kind, page).await?;
-    Ok(Json(Page::of(
+    Ok(Json(Page::taken(
         rows,
-        page,
         |row| row.id.uuid(),
         |row| present(&party, row),
     )))
