@@ -37,6 +37,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         "a_companys_rules_people_and_keys_are_set_by_the_command_line",
         rules_and_people,
     );
+    shared(
+        stories,
+        theatre,
+        "a_call_that_waits_for_a_person_is_no_success_until_it_has_ended",
+        waits_for_a_person,
+    );
 }
 
 /// Runs a command as the owner of a company; says whether it was done, and all that was printed.
@@ -180,4 +186,68 @@ async fn rules_and_people(world: Arc<World>) {
     assert!(done && said.contains("revoked since"), "{said}");
     assert_eq!(key.get("/approvals").await.status, 401);
     assert!(owner("key list").await.1.contains("revoked since"));
+}
+
+/// Runs a command as the owner of the shared company; the code that it ends with, and all that was printed.
+async fn ends(world: &World, words: &[&str]) -> (Option<i32>, String) {
+    let ran = world.gateway.cli(&world.acme.owner, words).await;
+    let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (ran.status.code(), said.concat())
+}
+
+/// Decides the one call that bears this text, when it asks.
+async fn decide(world: &World, text_of: &str, decision: &str) {
+    let owner = &world.acme.owner;
+    let approval = eventually("the call asks", || async {
+        let pending = owner.get("/approvals?status=pending").await.ok();
+        let pending = pending["items"].as_array()?.clone();
+        let asked = |one: &&serde_json::Value| one["request"]["params"]["text"] == text_of;
+        pending.iter().find(asked).map(|one| text(&one["id"]))
+    })
+    .await;
+    let path = format!("/approvals/{approval}/{decision}");
+    owner.post(&path, &json!({})).await.ok();
+}
+
+async fn waits_for_a_person(world: Arc<World>) {
+    let rule = json!({ "approval_actions": ["send_message"] });
+    world.acme.configure("slack", &rule).await;
+    let message = |text: &str| json!({ "channel": "#finance", "text": text }).to_string();
+    let call = async |text: &str, more: &[&str]| {
+        let message = message(text);
+        let words = [&["skill", "call", "slack.send_message", &message], more].concat();
+        ends(&world, &words).await
+    };
+    let (code, said) = call("exit: left", &[]).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("tsunami approval approve "), "{said}");
+    decide(&world, "exit: left", "reject").await;
+
+    let (ended, ()) = tokio::join!(
+        call("exit: approved", &["--wait"]),
+        decide(&world, "exit: approved", "approve")
+    );
+    assert_eq!(ended.0, Some(0), "{}", ended.1);
+    for words in ["tsunami approval approve ", "succeeded"] {
+        assert!(ended.1.contains(words), "{}", ended.1);
+    }
+    let (ended, ()) = tokio::join!(
+        call("exit: rejected", &["--wait"]),
+        decide(&world, "exit: rejected", "reject")
+    );
+    assert_eq!(ended.0, Some(1), "{}", ended.1);
+    assert!(ended.1.contains("rejected"), "{}", ended.1);
+
+    let step = format!("slack.send_message={}", message("exit: task"));
+    let task = ["task", "create", "Say it", "--step", &step, "--follow"];
+    let (code, said) = ends(&world, &task).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("tsunami approval approve "), "{said}");
+    decide(&world, "exit: task", "reject").await;
+    let free = json!({ "approval_actions": [] });
+    world.acme.configure("slack", &free).await;
+    let (code, said) = call("exit: free", &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = call("exit: free", &["--no-such-option"]).await;
+    assert_eq!(code, Some(2), "{said}");
 }

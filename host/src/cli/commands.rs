@@ -3,10 +3,11 @@
 use super::{
     api::{Api, query},
     ask::{self, Yes},
+    exit::Unended,
     plugin::{self, PluginCommand},
 };
 use crate::tasks::http::TaskStatus;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use indicatif::ProgressBar;
@@ -15,7 +16,9 @@ use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// How often progress is looked at.
-const POLL: Duration = Duration::from_millis(400);
+pub const POLL: Duration = Duration::from_millis(400);
+/// How often a spinner turns.
+pub const TICK: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub struct Output {
@@ -367,7 +370,7 @@ async fn task(command: TaskCommand, api: &Api) -> anyhow::Result<()> {
                 .await?;
             if follow {
                 let ended = follow_task(api, &text(&created["id"])).await?;
-                return show_task(&output, &ended);
+                return followed(&output, &ended);
             }
             show(&output, &created, |v| text(&v["id"]))
         }
@@ -464,7 +467,7 @@ pub async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
 /// Shows progress until the task ends, or a person is asked.
 pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
     let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(Duration::from_millis(100));
+    progress.enable_steady_tick(TICK);
     loop {
         let task = api.get(&format!("/agent-tasks/{id}")).await?;
         let status = text(&task["status"]);
@@ -483,15 +486,36 @@ pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
 /// A task, and on standard error what to type next where it waits for a person.
 fn show_task(output: &Output, task: &Value) -> anyhow::Result<()> {
     show(output, task, task_card)?;
-    let waiting = &task["waiting_for"];
-    if let Some(approval) = waiting["approval_id"].as_str() {
-        eprintln!("it waits for a person: tsunami approval show {approval}");
-    }
-    if waiting["outcome_unknown"].is_string() {
-        let id = text(&task["id"]);
-        eprintln!("somebody has to look: tsunami skill calls --task {id} --status outcome_unknown");
+    if let Some(unended) = waits(task) {
+        eprintln!("{unended}");
     }
     Ok(())
+}
+
+/// A task that was made and followed here; an error where it is not completed.
+fn followed(output: &Output, task: &Value) -> anyhow::Result<()> {
+    show(output, task, task_card)?;
+    match waits(task) {
+        Some(unended) => Err(unended.into()),
+        None if task["status"] == "completed" => Ok(()),
+        None => bail!("the task is {}", text(&task["status"])),
+    }
+}
+
+/// What a task waits for, and what to type.
+fn waits(task: &Value) -> Option<Unended> {
+    let waiting = &task["waiting_for"];
+    if waiting["outcome_unknown"].is_string() {
+        let id = text(&task["id"]);
+        return Some(Unended::OutcomeUnknown(format!(
+            "somebody has to look: tsunami skill calls --task {id} --status outcome_unknown"
+        )));
+    }
+    let approval = waiting["approval_id"].as_str()?;
+    Some(Unended::WaitsForPerson(format!(
+        "it waits for a person: tsunami approval show {approval}\n\
+         who agrees types        tsunami approval approve {approval}"
+    )))
 }
 
 fn task_card(v: &Value) -> String {
@@ -647,7 +671,7 @@ async fn change_instance(
 /// Where it cannot come there any more: it failed, or somebody asked for something else meanwhile.
 pub async fn wait_for_instance(api: &Api, id: &str, until: &[&str]) -> anyhow::Result<Value> {
     let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(Duration::from_millis(100));
+    progress.enable_steady_tick(TICK);
     loop {
         let instance = api.get(&format!("/instances/{id}")).await?;
         let status = text(&instance["status"]);

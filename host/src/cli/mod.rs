@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 pub mod dev;
 mod doctor;
+mod exit;
 mod kit;
 mod operator_key;
 mod people;
@@ -32,7 +33,8 @@ use std::{
 #[command(
     name = "tsunami",
     version,
-    about = "ServiceTsunami Skills Gateway: lets AI agents act on outside services under your company's rules."
+    about = "ServiceTsunami Skills Gateway: lets AI agents act on outside services under your company's rules.",
+    after_help = exit::HELP
 )]
 struct Cli {
     /// The configuration file (TOML). Environment variables `TSUNAMI_SECTION__SETTING` override it.
@@ -95,17 +97,12 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
+        Err(error) => return exit::told(&error.into()),
     };
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => exit::told(&error),
     }
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tsunami: {error:#}");
-    ExitCode::FAILURE
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {

@@ -117,6 +117,10 @@ pub async fn key(command: KeyCommand, api: &Api) -> anyhow::Result<()> {
             let mut keys = api.all("/api-keys").await?;
             for key in &mut keys {
                 key["state"] = json!(state(key));
+                key["made_by"] = json!(match key["in_anothers_name"] == true {
+                    true => format!("{}, not its user", text(&key["created_by"])),
+                    false => text(&key["created_by"]),
+                });
             }
             let columns = [
                 "id",
@@ -125,6 +129,7 @@ pub async fn key(command: KeyCommand, api: &Api) -> anyhow::Result<()> {
                 "roles",
                 "state",
                 "user_id",
+                "made_by",
                 "expires_at",
                 "last_used_at",
             ];

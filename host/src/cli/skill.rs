@@ -2,16 +2,19 @@
 
 use super::{
     api::{Api, query},
-    commands::{Output, fields, list, show, text, timeline},
+    commands::{Output, POLL, TICK, fields, list, show, text, timeline},
+    exit::Unended,
 };
 use crate::skills::CallStatus;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum, builder::PossibleValuesParser};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 #[derive(Subcommand)]
 pub enum SkillCommand {
-    /// Call a skill.
+    /// Call a skill. Where it waits for a person, says how to approve it, and ends with 3.
+    #[command(after_help = super::exit::HELP)]
     Call {
         /// `slack.send_message`
         action: String,
@@ -24,6 +27,9 @@ pub enum SkillCommand {
         /// An Idempotency-Key: the same call under the same key is made once. A fresh one where it is left out.
         #[arg(long)]
         key: Option<String>,
+        /// Stay until it has ended, also where a person has to approve it first.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -85,8 +91,18 @@ pub async fn run(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
             params,
             dry_run,
             key,
+            wait,
             output,
-        } => call(api, &action, &params, dry_run, key, &output).await,
+        } => {
+            let (path, body) = asked(&action, &params)?;
+            if dry_run {
+                let would = api.post(&format!("{path}?dry_run=true"), &body).await?;
+                return show(&output, &would, dry_run_card);
+            }
+            let made = make(api, &path, &body, key).await?;
+            let call = if wait { ended(api, made).await? } else { made };
+            told(&output, &call)
+        }
         SkillCommand::Config(command) => super::rules::run(command, api).await,
         SkillCommand::Calls {
             status,
@@ -128,33 +144,58 @@ pub async fn run(command: SkillCommand, api: &Api) -> anyhow::Result<()> {
     }
 }
 
-async fn call(
-    api: &Api,
-    action: &str,
-    params: &str,
-    dry_run: bool,
-    key: Option<String>,
-    output: &Output,
-) -> anyhow::Result<()> {
+fn asked(action: &str, params: &str) -> anyhow::Result<(String, Value)> {
     let (skill, action) = action
         .split_once('.')
         .context("the action must read skill.action: slack.send_message")?;
     let params: Value = serde_json::from_str(params).context("the parameters are no JSON")?;
-    let body = json!({ "params": params });
     let path = format!("/skills/{skill}/{action}");
-    if dry_run {
-        let would = api.post(&format!("{path}?dry_run=true"), &body).await?;
-        return show(output, &would, dry_run_card);
-    }
+    Ok((path, json!({ "params": params })))
+}
+
+async fn make(api: &Api, path: &str, body: &Value, key: Option<String>) -> anyhow::Result<Value> {
     let key =
         key.unwrap_or_else(|| format!("cli-{}", hex::encode(crate::id::random_bytes::<16>())));
-    let (status, answer) = api.try_post_once(&path, &body, &key).await?;
+    let (status, answer) = api.try_post_once(path, body, &key).await?;
     match Api::answered(status, answer.clone()) {
-        Ok(call) => shown(output, &call),
         Err(refusal) if answer["code"] == "outcome_unknown" => {
-            bail!("{refusal:#}\n{}", to_resolve(&text(&answer["call_id"])))
+            let resolve = to_resolve(&text(&answer["call_id"]));
+            bail!(Unended::OutcomeUnknown(format!("{refusal:#}\n{resolve}")))
         }
-        Err(refusal) => Err(refusal),
+        answered => answered,
+    }
+}
+
+/// The call when it has ended. A person who does not decide ends it too: approvals expire.
+async fn ended(api: &Api, mut call: Value) -> anyhow::Result<Value> {
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(TICK);
+    let path = format!("/skill-calls/{}", text(&call["id"]));
+    let mut said = String::new();
+    while let Some(next) = next(&call).filter(|_| call["status"] != "outcome_unknown") {
+        if next != said {
+            // Not through the progress bar: that shows nothing where there is no terminal.
+            progress.suspend(|| eprintln!("{next}"));
+            said = next;
+        }
+        progress.set_message(text(&call["status"]));
+        tokio::time::sleep(POLL).await;
+        call = api.get(&path).await?;
+    }
+    progress.finish_and_clear();
+    Ok(call)
+}
+
+/// Shows a call that was made here; an error where it did not do what was asked for.
+fn told(output: &Output, call: &Value) -> anyhow::Result<()> {
+    show(output, call, call_card)?;
+    let next = next(call).unwrap_or_default();
+    match call["status"].as_str().unwrap_or_default() {
+        "succeeded" => Ok(()),
+        "awaiting_approval" => bail!(Unended::WaitsForPerson(next)),
+        "queued" | "running" => bail!(Unended::GoesOn(next)),
+        "outcome_unknown" => bail!(Unended::OutcomeUnknown(next)),
+        status => bail!("the call is {status}: {}", gist(call)),
     }
 }
 

@@ -145,8 +145,10 @@ pub async fn run(command: Publishing, api: &Api) -> anyhow::Result<()> {
         }
         Publishing::RevokeKey { key, yes, output } => {
             let key = find_key(api, &key).await?;
+            let known = api.get(&path_of_key(&key)).await?;
+            eprintln!("{}", reach_of(&known["signed"]));
             yes.or_ask(&format!(
-                "Revoke the key `{}` of {}? No release that it signed runs on any host any more; there is no way back.",
+                "Revoke the key `{}` of {}? None of that runs on any host any more; there is no way back.",
                 text(&key["name"]),
                 text(&key["publisher"])
             ))?;
@@ -320,13 +322,46 @@ async fn find_key(api: &Api, key: &str) -> anyhow::Result<Value> {
     })
 }
 
-async fn end_key(api: &Api, key: &Value, how: &str, output: &Output) -> anyhow::Result<()> {
+fn path_of_key(key: &Value) -> String {
     let (publisher, id) = (text(&key["publisher_id"]), text(&key["id"]));
-    let path = format!("/marketplace/publishers/{publisher}/keys/{id}/{how}");
+    format!("/marketplace/publishers/{publisher}/keys/{id}")
+}
+
+/// What a key signed, and how many tenants have that.
+fn reach_of(signed: &Value) -> String {
+    let newest = signed["newest"].as_array().into_iter().flatten();
+    let mut lines: Vec<String> = newest
+        .map(|release| format!("  {}, in {}", text(&release["name"]), tenants(release)))
+        .collect();
+    let named = lines.len();
+    let releases = signed["releases"].as_u64().unwrap_or_default();
+    lines.insert(
+        0,
+        format!("it signed {releases} releases, in {}", tenants(signed)),
+    );
+    if usize::try_from(releases).is_ok_and(|releases| releases > named) {
+        lines.push("  and older ones".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn tenants(of: &Value) -> String {
+    match of["tenants"].as_u64().unwrap_or_default() {
+        1 => "1 tenant".to_owned(),
+        many => format!("{many} tenants"),
+    }
+}
+
+async fn end_key(api: &Api, key: &Value, how: &str, output: &Output) -> anyhow::Result<()> {
+    let path = format!("{}/{how}", path_of_key(key));
     let changed = api.post(&path, &json!({})).await?;
     let keys = keys_of(&changed);
     let ended = keys.into_iter().find(|known| known["id"] == key["id"]);
-    show(output, &ended.unwrap_or(changed), |v| {
+    let mut ended = ended.unwrap_or_else(|| changed.clone());
+    if changed["signed"].is_object() {
+        ended["signed"] = changed["signed"].clone();
+    }
+    show(output, &ended, |v| {
         let state = match (v["revoked_at"].as_str(), v["retired_at"].as_str()) {
             (Some(at), _) => format!("revoked since {at}"),
             (None, Some(at)) => format!("retired since {at}"),
