@@ -5,7 +5,7 @@ use crate::{
         InstallationId, PublisherId, PublisherKeyId, ReleaseId, RevocationId, SkillCallId, TaskId,
         TenantId,
     },
-    page::PageRequest,
+    page::{PageRequest, Taken, json_bytes},
 };
 use serde_json::Value;
 use sqlx::{PgConnection, Result};
@@ -177,6 +177,49 @@ pub async fn revoke_key(
     Ok(done.rows_affected() == 1)
 }
 
+/// How many releases a key signed, and how many tenants have one of them installed.
+pub async fn reach_of_key(tx: &mut SystemTx, key: PublisherKeyId) -> Result<(i64, i64)> {
+    let row = sqlx::query!(
+        r#"select (select count(*) from plugin_releases where key_id = $1) as "releases!",
+                  (select count(distinct i.tenant_id) from plugin_installations i
+                   join plugin_versions v on v.id = i.plugin_version_id join plugin_releases r on r.id = v.release_id
+                   where r.key_id = $1 and i.removed_at is null) as "tenants!""#,
+        key.uuid()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok((row.releases, row.tenants))
+}
+
+/// A release of a key, as people see it.
+#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema, Debug)]
+pub struct SignedRelease {
+    pub id: ReleaseId,
+    /// `acme/slack@1.2.0`
+    pub name: String,
+    /// Tenants that have it installed now.
+    pub tenants: i64,
+}
+
+/// The newest of them, each with how many tenants have it installed.
+pub async fn signed_with(
+    tx: &mut SystemTx,
+    key: PublisherKeyId,
+    limit: i64,
+) -> Result<Vec<SignedRelease>> {
+    sqlx::query_as!(
+        SignedRelease,
+        r#"select r.id as "id: ReleaseId", r.namespace || '/' || r.name || '@' || r.version as "name!",
+                  (select count(distinct i.tenant_id) from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
+                   where v.release_id = r.id and i.removed_at is null) as "tenants!"
+           from plugin_releases r where r.key_id = $1 order by r.id desc limit $2"#,
+        key.uuid(),
+        limit
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
 // ---- releases -------------------------------------------------------------------------------------------------------
 
 pub struct NewRelease<'a> {
@@ -304,6 +347,11 @@ pub struct ReleaseRow {
 }
 
 impl ReleaseRow {
+    fn bytes_of_strangers(&self) -> usize {
+        let json = [&self.sigstore, &self.conformance];
+        json_bytes(json.into_iter().flatten()) + self.readme.len() + self.summary.len()
+    }
+
     /// Why no host runs it any more.
     pub fn revoked(&self) -> Option<String> {
         let by_key = self
@@ -388,8 +436,8 @@ pub async fn releases(
     tx: &mut PgConnection,
     filter: &ReleaseFilter<'_>,
     page: PageRequest,
-) -> Result<Vec<ReleaseRow>> {
-    release_query!(
+) -> Result<Taken<ReleaseRow>> {
+    let rows = release_query!(
         "($1::uuid is null or r.id < $1) and ($3::text is null or r.namespace = $3) and ($4::text is null or r.name = $4)
          and ($5::text is null or r.version = $5) and ($6::text is null or r.state = $6)
          order by r.id desc limit $2",
@@ -400,8 +448,8 @@ pub async fn releases(
         filter.version,
         filter.state
     )
-    .fetch_all(tx)
-    .await
+    .fetch(tx);
+    page.take(rows, ReleaseRow::bytes_of_strangers).await
 }
 
 /// The newest version of each plugin that can be installed and fits, the newest first.
@@ -411,8 +459,8 @@ pub async fn search(
     category: Option<&str>,
     kind: Option<&str>,
     page: PageRequest,
-) -> Result<Vec<ReleaseRow>> {
-    release_query!(
+) -> Result<Taken<ReleaseRow>> {
+    let rows = release_query!(
         "r.state = 'approved' and r.yanked_at is null and not r.prerelease
          and ($1::uuid is null or r.id < $1)
          and ($3::text is null or r.words @@ to_tsquery('simple', $3))
@@ -429,8 +477,8 @@ pub async fn search(
         category,
         kind
     )
-    .fetch_all(tx)
-    .await
+    .fetch(tx);
+    page.take(rows, ReleaseRow::bytes_of_strangers).await
 }
 
 /// All installs and downloads of a plugin, over its versions.

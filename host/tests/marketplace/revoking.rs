@@ -339,11 +339,18 @@ async fn by_key(stage: Arc<Stage>) {
         "1.0.0",
         "what a retired key signed stays good"
     );
-    world
+    let known = world.acme.get(&key).await.ok();
+    let revoked = world
         .acme
         .post(&format!("{key}/revoke"), &json!({}))
         .await
         .ok();
+    // The publisher is told how far it reaches, and not whom; nobody else is told.
+    assert_eq!(revoked["signed"]["tenants"], 1, "{revoked}");
+    assert_eq!(known["signed"], revoked["signed"]);
+    assert_eq!(revoked["signed"]["newest"][0]["tenants"], 1);
+    let foreign = world.globex.get(&key).await;
+    foreign.problem(foreign.status.as_u16());
     comes_to(&world, &world.app, &world.globex, "plugin_revoked").await;
     assert_eq!(live(&world.globex).await.1, ["revoked"]);
     let told = world.globex.get("/marketplace/notices").await.ok();
@@ -367,7 +374,18 @@ async fn by_stolen_key(stage: Arc<Stage>) {
     assert_eq!(live(globex).await.1, ["upgrade_available"]);
     let key = format!("/marketplace/publishers/{}/keys/{}", acme.id, acme.key_id);
     let revoke = format!("{key}/revoke");
-    world.acme.post(&revoke, &json!({})).await.ok();
+    let revoked = world.acme.post(&revoke, &json!({})).await.ok();
+    let signed = &revoked["signed"];
+    assert_eq!(
+        (&signed["releases"], &signed["tenants"]),
+        (&json!(2), &json!(0))
+    );
+    let newest = signed["newest"].as_array().expect("a list");
+    let versions = newest.iter().map(|one| text(&one["name"]));
+    let versions: Vec<_> = versions
+        .filter_map(|name| Some(name.split_once('@')?.1.to_owned()))
+        .collect();
+    assert_eq!(versions, ["1.2.0", "1.1.0"], "the newest first");
     let shown = globex
         .get(&format!("/marketplace/releases/{}", text(&stolen["id"])))
         .await

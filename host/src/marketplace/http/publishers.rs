@@ -9,7 +9,7 @@ use crate::{
     id::{PublisherId, PublisherKeyId},
     marketplace::{
         PartyTx,
-        store::{self, KeyRow, PublisherRow},
+        store::{self, KeyRow, PublisherRow, SignedRelease},
     },
     page::{Page, PageQuery},
     plugins::consent::ConsentIdentity,
@@ -27,6 +27,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const PUBLISHERS_MAX: i64 = 10;
 /// Keys of one publisher, retired ones too.
 const KEYS_MAX: usize = 100;
+/// Releases of a key that are named; the others are counted.
+const SIGNED_NAMED_MAX: i64 = 200;
 /// Namespaces that would pass for the gateway's own.
 const RESERVED: [&str; 6] = [
     "servicetsunami",
@@ -42,6 +44,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(create_publisher, list_publishers))
         .routes(routes!(get_publisher, update_publisher))
         .routes(routes!(add_publisher_key))
+        .routes(routes!(get_publisher_key))
         .routes(routes!(retire_publisher_key))
         .routes(routes!(revoke_publisher_key))
 }
@@ -81,6 +84,32 @@ pub struct PublisherKey {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// What a key signed, and where that is.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct Signed {
+    pub releases: i64,
+    /// Tenants that have one of them installed now.
+    pub tenants: i64,
+    /// At most 200, the newest first.
+    pub newest: Vec<SignedRelease>,
+}
+
+/// A key, and how far its revocation reaches.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct KeyWithSigned {
+    #[serde(flatten)]
+    pub key: PublisherKey,
+    pub signed: Signed,
+}
+
+/// The publisher of a key that was revoked, and what does not run any more.
+#[derive(Serialize, Deserialize, ToSchema, Debug)]
+pub struct KeyRevoked {
+    #[serde(flatten)]
+    pub publisher: Publisher,
+    pub signed: Signed,
 }
 
 #[derive(Deserialize, ToSchema, Debug)]
@@ -336,6 +365,53 @@ async fn add_publisher_key(
     Ok((StatusCode::CREATED, Json(publisher)))
 }
 
+/// One key, with what it signed
+///
+/// For its publisher and for operators: how far its revocation would reach.
+#[utoipa::path(get, path = "/marketplace/publishers/{id}/keys/{key}", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])),
+    params(("id" = PublisherId, Path), ("key" = PublisherKeyId, Path)),
+    responses((status = 200, body = KeyWithSigned), (status = 404, body = ProblemBody)))]
+async fn get_publisher_key(
+    State(app): State<App>,
+    party: Party,
+    Path((id, key)): Path<(PublisherId, PublisherKeyId)>,
+) -> Result<Json<KeyWithSigned>, Problem> {
+    party.require(Permission::Read)?;
+    let row = own_key(&app, &party, id, key).await?;
+    let signed = signed(&app, key).await?;
+    Ok(Json(KeyWithSigned {
+        key: row.into(),
+        signed,
+    }))
+}
+
+async fn own_key(
+    app: &App,
+    party: &Party,
+    id: PublisherId,
+    key: PublisherKeyId,
+) -> Result<KeyRow, Problem> {
+    let mut tx = PartyTx::begin(app, party).await?;
+    let row = visible_publisher(&mut tx, id).await?;
+    must_own(party, row.owner_tenant_id)?;
+    let keys = store::keys(&mut tx, id).await?;
+    keys.into_iter()
+        .find(|row| row.id == key)
+        .ok_or_else(|| Problem::not_found("key of this publisher"))
+}
+
+/// Counts other tenants' installations, and so spans them; whose they are is not told.
+async fn signed(app: &App, key: PublisherKeyId) -> Result<Signed, Problem> {
+    let mut tx = app.db().system().await?;
+    let (releases, tenants) = store::reach_of_key(&mut tx, key).await?;
+    let newest = store::signed_with(&mut tx, key, SIGNED_NAMED_MAX).await?;
+    Ok(Signed {
+        releases,
+        tenants,
+        newest,
+    })
+}
+
 /// Retire a key
 ///
 /// It signs nothing new; what it signed stays good.
@@ -356,19 +432,24 @@ async fn retire_publisher_key(
 /// Revoke a key
 ///
 /// For a key that somebody else got at: what it signed is not run any more, on any host, within 10 seconds. There is
-/// no way back.
+/// no way back. The answer names what it signed, and in how many tenants that is installed.
 #[utoipa::path(post, path = "/marketplace/publishers/{id}/keys/{key}/revoke", tag = "marketplace", security(("api_key" = []), ("operator_key" = [])),
     params(("id" = PublisherId, Path), ("key" = PublisherKeyId, Path)),
-    responses((status = 200, body = Publisher), (status = 404, body = ProblemBody)))]
+    responses((status = 200, body = KeyRevoked), (status = 404, body = ProblemBody)))]
 async fn revoke_publisher_key(
     State(app): State<App>,
     party: Party,
     Path((id, key)): Path<(PublisherId, PublisherKeyId)>,
-) -> Result<Json<Publisher>, Problem> {
-    change_key(&app, &party, id, async |tx| {
+) -> Result<Json<KeyRevoked>, Problem> {
+    party.require(Permission::Manage)?;
+    // Before: what cannot be told should not have been done.
+    own_key(&app, &party, id, key).await?;
+    let signed = signed(&app, key).await?;
+    let Json(publisher) = change_key(&app, &party, id, async |tx| {
         store::revoke_key(tx, id, key).await
     })
-    .await
+    .await?;
+    Ok(Json(KeyRevoked { publisher, signed }))
 }
 
 async fn change_key(
