@@ -294,16 +294,17 @@ pub async fn decide(
     } else {
         "rejected"
     };
+    let decided_by = tenants::name_of(&mut tx, caller).await?;
     store::decide_approval(
         &mut tx,
         id,
         status,
-        Some(&caller.name),
+        Some(&decided_by),
         decision.note.as_deref(),
         app.clock().now(),
     )
     .await?;
-    let details = json!({ "approval_id": id, "approved_by": caller.name, "skill": call.skill_name, "action": call.action, "note": decision.note });
+    let details = json!({ "approval_id": id, "approved_by": decided_by, "skill": call.skill_name, "action": call.action, "note": decision.note });
     if decision.approve {
         record(
             &mut tx,
@@ -410,21 +411,22 @@ async fn check_second_person(
     approval: &ApprovalRow,
 ) -> Result<(), Problem> {
     let asked = match approval.on_behalf_of_key {
-        Some(key) => tenants::person(tx, key).await?,
-        None => None,
+        Some(key) => tenants::holders(tx, key).await?,
+        None => Vec::new(),
     };
-    let Some(asked) = asked else {
+    if asked.is_empty() {
         return Err(Problem::forbidden(
             "second_person_needed",
             "A policy asks for a second person, and it was not written down who asked for this call. Reject it, and make it again.",
         ));
-    };
-    if tenants::person(tx, caller.key).await? != Some(asked) {
+    }
+    let approve = tenants::holders(tx, caller.key).await?;
+    if !approve.is_empty() && !approve.iter().any(|holder| asked.contains(holder)) {
         return Ok(());
     }
     Err(Problem::forbidden(
         "second_person_needed",
-        "A policy asks for a second person: somebody else than who asked for the call has to approve it, with a key of their own user. A key without a user counts as whoever made it.",
+        "A policy asks for a second person: somebody else than who asked for the call has to approve it, with a key of their own user. A key without a user counts as whoever made it, and one in another's name as that person and whoever made it, unless an owner did.",
     ))
 }
 

@@ -4,7 +4,7 @@ use super::{Claim, claim, claim_of_operator, keys, store};
 use crate::{
     app::App,
     caller::{Caller, Operator, Permission, Role},
-    db::violated_constraint,
+    db::{TenantTx, violated_constraint},
     extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, bound_to},
     id::{ApiKeyId, TenantId, UserId},
     page::{Page, PageQuery},
@@ -139,7 +139,7 @@ async fn create_owner_key(
             return Ok((
                 StatusCode::CREATED,
                 Json(CreatedApiKey {
-                    api_key: row.into(),
+                    api_key: ApiKey::of(row, &[]),
                     secret: None,
                 }),
             ));
@@ -161,7 +161,7 @@ async fn create_owner_key(
     Ok((
         StatusCode::CREATED,
         Json(CreatedApiKey {
-            api_key: row.into(),
+            api_key: ApiKey::of(row, &[]),
             secret: Some(key.text().to_owned()),
         }),
     ))
@@ -310,6 +310,8 @@ pub struct ApiKey {
     pub prefix: String,
     pub roles: Vec<Role>,
     pub user_id: Option<UserId>,
+    /// It names a user who did not make it with a key of their own: `created_by` saw it too.
+    pub in_anothers_name: bool,
     pub created_by: String,
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -326,9 +328,15 @@ pub struct ApiKey {
     pub created_at: OffsetDateTime,
 }
 
-impl From<store::KeyRow> for ApiKey {
-    fn from(row: store::KeyRow) -> Self {
+impl ApiKey {
+    async fn present(tx: &mut TenantTx, row: store::KeyRow) -> Result<Self, Problem> {
+        let named = store::in_anothers_name(tx, &[row.id.uuid()]).await?;
+        Ok(Self::of(row, &named))
+    }
+
+    fn of(row: store::KeyRow, in_anothers_name: &[ApiKeyId]) -> Self {
         Self {
+            in_anothers_name: in_anothers_name.contains(&row.id),
             id: row.id,
             name: row.name,
             prefix: row.prefix,
@@ -417,32 +425,31 @@ async fn create_key(
     let row = store::get_key(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("API key"))?;
+    let api_key = ApiKey::present(&mut tx, row).await?;
     tx.commit().await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(CreatedApiKey {
-            api_key: row.into(),
-            secret,
-        }),
-    ))
+    Ok((StatusCode::CREATED, Json(CreatedApiKey { api_key, secret })))
 }
 
 /// List the API keys
+///
+/// Without the role to manage people, those of one's own user.
 #[utoipa::path(get, path = "/api-keys", tag = "tenants", params(PageQuery), responses((status = 200, body = Page<ApiKey>)))]
 async fn list_keys(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ApiKey>>, Problem> {
-    caller.require(Permission::ManagePeople)?;
     let page = query.parse()?;
+    let of = whose_keys(&caller)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let rows = store::list_keys(&mut tx, page).await?;
+    let rows = store::list_keys(&mut tx, page, of).await?;
+    let ids: Vec<_> = rows.iter().map(|row| row.id.uuid()).collect();
+    let named = store::in_anothers_name(&mut tx, &ids).await?;
     Ok(Json(Page::of(
         rows,
         page,
         |row| row.id.uuid(),
-        ApiKey::from,
+        |row| ApiKey::of(row, &named),
     )))
 }
 
@@ -454,17 +461,15 @@ async fn get_key(
     caller: Caller,
     Path(id): Path<ApiKeyId>,
 ) -> Result<Json<ApiKey>, Problem> {
-    caller.require(Permission::ManagePeople)?;
+    let of = whose_keys(&caller)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::get_key(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("API key"))?;
-    Ok(Json(row.into()))
+    let row = find_key(&mut tx, id, of).await?;
+    ApiKey::present(&mut tx, row).await.map(Json)
 }
 
 /// Revoke an API key
 ///
-/// It is refused from the next request on. Revoking again changes nothing.
+/// It is refused from the next request on. Revoking again changes nothing. Anybody revokes the keys of their own user.
 #[utoipa::path(delete, path = "/api-keys/{id}", tag = "tenants", params(("id" = ApiKeyId, Path)),
     responses((status = 200, body = ApiKey), (status = 404, body = ProblemBody)))]
 async fn revoke_key(
@@ -472,23 +477,40 @@ async fn revoke_key(
     caller: Caller,
     Path(id): Path<ApiKeyId>,
 ) -> Result<Json<ApiKey>, Problem> {
-    caller.require(Permission::ManagePeople)?;
+    let of = whose_keys(&caller)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::get_key(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("API key"))?;
-    if roles_of(&row.roles).contains(&Role::Owner) && !caller.is_owner() {
+    let row = find_key(&mut tx, id, of).await?;
+    if of.is_none() && roles_of(&row.roles).contains(&Role::Owner) && !caller.is_owner() {
         return Err(Problem::forbidden(
             "missing_role",
             "Only an owner revokes an owner's key.",
         ));
     }
     store::revoke_key(&mut tx, id, app.clock().now()).await?;
-    let row = store::get_key(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("API key"))?;
+    let row = find_key(&mut tx, id, of).await?;
+    let key = ApiKey::present(&mut tx, row).await?;
     tx.commit().await?;
-    Ok(Json(row.into()))
+    Ok(Json(key))
+}
+
+/// Whose keys somebody may see and revoke: `None` is everybody's. A person sees those that others made in their name.
+fn whose_keys(caller: &Caller) -> Result<Option<UserId>, Problem> {
+    match (caller.may(Permission::ManagePeople), caller.user) {
+        (true, _) => Ok(None),
+        (false, Some(user)) => Ok(Some(user)),
+        (false, None) => caller.require(Permission::ManagePeople).map(|()| None),
+    }
+}
+
+async fn find_key(
+    tx: &mut TenantTx,
+    id: ApiKeyId,
+    of: Option<UserId>,
+) -> Result<store::KeyRow, Problem> {
+    store::get_key(tx, id)
+        .await?
+        .filter(|row| of.is_none_or(|user| row.user_id == Some(user)))
+        .ok_or_else(|| Problem::not_found("API key"))
 }
 
 fn check_roles(caller: &Caller, roles: &[Role]) -> Result<(), Problem> {

@@ -15,6 +15,9 @@
 //!   (`guard_tenant_table` in `migrations/*_ground_roles.sql`).
 //! - A person with two keys is one person: keys of one user, and those that a key made without a user ([`person`],
 //!   `one_person_with_two_keys_is_no_second_person`).
+//! - Who makes a key in another's name, and is no owner, counts as its holder too ([`holders`],
+//!   `who_makes_a_key_in_anothers_name_is_no_second_person`). Such keys are marked in lists and in the trace, and their
+//!   user sees and revokes them.
 //! - Nobody but an owner hands out a role that they lack (`http::check_roles`).
 //! - An operator's key reads nothing inside a tenant, and a tenant's key nothing of the operators' (`caller`). But an
 //!   operator can make an owner's key of any tenant ([`http`], `create_owner_key`), which the tenant's people see in
@@ -99,6 +102,41 @@ pub enum Person {
 pub async fn person(tx: &mut TenantTx, key: ApiKeyId) -> Result<Option<Person>, sqlx::Error> {
     let origin = store::origin_of_key(tx, key).await?;
     Ok(origin.map(|(key, user)| user.map_or(Person::Bearer(key), Person::User)))
+}
+
+/// Everybody who may come with a key: its person, and whoever had a hand in making it, for they saw it. Owners do not
+/// count, since somebody must make the first key of each person: what they make is its user's.
+pub async fn holders(tx: &mut TenantTx, key: ApiKeyId) -> Result<Vec<Person>, sqlx::Error> {
+    let line = store::line_of_key(tx, key).await?;
+    let Some(root) = line.last() else {
+        return Ok(Vec::new());
+    };
+    let mut after = Person::Bearer(root.id);
+    let mut holders = Vec::new();
+    for (generation, key) in line.iter().enumerate().rev() {
+        after = key.user.map_or(after, Person::User);
+        let is_owner = key.roles.iter().any(|role| role == Role::Owner.as_str());
+        if generation == 0 || !is_owner {
+            holders.push(after);
+        }
+    }
+    Ok(holders)
+}
+
+/// How a caller is named where it matters who holds the key.
+pub async fn name_of(tx: &mut TenantTx, caller: &Caller) -> Result<String, sqlx::Error> {
+    let named = store::in_anothers_name(tx, &[caller.key.uuid()]).await?;
+    let maker = match named.is_empty() {
+        true => None,
+        false => store::get_key(tx, caller.key).await?,
+    };
+    Ok(match maker {
+        Some(row) => format!(
+            "{}, with a key that {} made for them",
+            caller.name, row.created_by
+        ),
+        None => caller.name.clone(),
+    })
 }
 
 /// Which operator comes with this key.

@@ -250,6 +250,40 @@ pub async fn origin_of_key(
     Ok(found.map(|row| (row.id, row.user_id)))
 }
 
+/// A key in the line from which another descends.
+pub struct Ancestor {
+    pub id: ApiKeyId,
+    pub user: Option<UserId>,
+    pub roles: Vec<String>,
+}
+
+/// A key, who made it, who made that, and so on.
+pub async fn line_of_key(tx: &mut TenantTx, id: ApiKeyId) -> Result<Vec<Ancestor>> {
+    // Ids follow the time: whoever made a key has an older one.
+    sqlx::query_as!(
+        Ancestor,
+        r#"with recursive line as (
+               select id, user_id, roles, created_by_key from api_keys where id = $1
+               union
+               select k.id, k.user_id, k.roles, k.created_by_key from line join api_keys k on k.id = line.created_by_key)
+           select id as "id!: ApiKeyId", user_id as "user: UserId", roles as "roles!" from line order by id desc"#,
+        id.uuid()
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Which of these keys name a user who did not make them with a key of their own.
+pub async fn in_anothers_name(tx: &mut TenantTx, keys: &[Uuid]) -> Result<Vec<ApiKeyId>> {
+    sqlx::query_scalar!(
+        r#"select k.id as "id: ApiKeyId" from api_keys k where k.id = any ($1) and k.user_id is not null
+           and not exists (select from api_keys m where m.id = k.created_by_key and m.user_id = k.user_id)"#,
+        keys
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
 /// An owner's key of a tenant where nobody could make it: it was just made, or its last key is lost.
 pub async fn insert_owner_key(
     tx: &mut SystemTx,
@@ -286,14 +320,20 @@ pub async fn get_key(tx: &mut TenantTx, id: ApiKeyId) -> Result<Option<KeyRow>> 
     .await
 }
 
-pub async fn list_keys(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<KeyRow>> {
+/// Of one user, where one is named.
+pub async fn list_keys(
+    tx: &mut TenantTx,
+    page: PageRequest,
+    user: Option<UserId>,
+) -> Result<Vec<KeyRow>> {
     sqlx::query_as!(
         KeyRow,
         r#"select id as "id: ApiKeyId", tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId", name, prefix,
                   secret_sha256, roles, created_by, expires_at, last_used_at, revoked_at, created_at
-           from api_keys where ($1::uuid is null or id < $1) order by id desc limit $2"#,
+           from api_keys where ($1::uuid is null or id < $1) and ($3::uuid is null or user_id = $3) order by id desc limit $2"#,
         page.before,
-        page.fetch()
+        page.fetch(),
+        user.map(UserId::uuid)
     )
     .fetch_all(&mut **tx)
     .await

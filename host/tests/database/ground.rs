@@ -273,6 +273,10 @@ impl Ground {
         self.ask(Method::GET, path, key, Value::Null).await
     }
 
+    pub async fn delete(&self, path: &str, key: &str) -> Answer {
+        self.ask(Method::DELETE, path, key, Value::Null).await
+    }
+
     pub async fn post(&self, path: &str, key: &str, body: Value) -> Answer {
         self.ask(Method::POST, path, key, body).await
     }

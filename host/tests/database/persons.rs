@@ -23,6 +23,12 @@ pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
     story(
         stories,
         server,
+        "persons::who_makes_a_key_in_anothers_name_is_no_second_person",
+        in_anothers_name,
+    );
+    story(
+        stories,
+        server,
         "persons::an_operators_key_ends",
         operators_keys,
     );
@@ -179,4 +185,79 @@ async fn two_keys(ground: Ground) {
     .await
     .expect("a key");
     assert_eq!(by, child.id);
+}
+
+async fn in_anothers_name(ground: Ground) {
+    let (tenant, owner) = ground.tenant("acme").await;
+    let mut company = Company {
+        database: ground.database("postgres").await,
+        tenant,
+        ground,
+    };
+    let mut users = Vec::new();
+    for name in ["ann", "bob", "cleo"] {
+        users.push(company.user(&owner, name).await);
+    }
+    let [ann, bob, cleo] = &users[..] else {
+        unreachable!("three were made")
+    };
+    let (hers, his) = (
+        company.key(&owner, ann).await,
+        company.key(&owner, bob).await,
+    );
+    // Ann, an administrator, makes keys that say they are Bob's and Cleo's, and one of these another.
+    let as_bob = company.key(&hers.text, bob).await;
+    let as_cleo = company.key(&hers.text, cleo).await;
+    let further = company.key(&as_bob.text, bob).await;
+    for (asked, approves) in [
+        (&hers, &as_bob),
+        (&as_bob, &hers),
+        (&as_bob, &as_cleo),
+        (&hers, &further),
+        (&further, &as_cleo),
+    ] {
+        is_refused(&company.approve(asked, approves).await);
+    }
+    // Bob himself is another, with what an owner made for him and what he makes of it.
+    let his_own = company.key(&his.text, bob).await;
+    for approves in [&his, &his_own] {
+        company.approve(&hers, approves).await.ok();
+        company.approve(approves, &hers).await.ok();
+    }
+    company.approve(&as_cleo, &his_own).await.ok();
+
+    // Lists say so, and so does the trace of what was decided with such a key.
+    for (key, marked) in [(&as_bob, true), (&his, true), (&his_own, false)] {
+        let path = format!("/api-keys/{}", key.id);
+        let shown = company.ground.get(&path, &owner).await.ok();
+        assert_eq!(shown["in_anothers_name"], marked, "{shown}");
+    }
+    let listed = company.ground.get("/api-keys", &owner).await.ok();
+    let listed = listed["items"].as_array().expect("a list");
+    let marked = listed.iter().filter(|key| key["in_anothers_name"] == true);
+    assert_eq!(marked.count(), 4);
+    let decided = company.approve(&his_own, &as_cleo).await.ok();
+    let by = text(&decided["decided_by"]);
+    assert!(by.contains("with a key that key (tsk_"), "{by}");
+    let decided = company.approve(&hers, &his_own).await.ok();
+    assert!(!text(&decided["decided_by"]).contains("made for them"));
+
+    // Whose name it is sees the key and ends it, whatever their role; nobody else's.
+    let new = json!({ "name": "mine", "roles": ["auditor"], "user_id": bob });
+    let made = company.ground.post("/api-keys", &owner, new).await.ok();
+    let auditor = text(&made["secret"]);
+    let seen = company.ground.get("/api-keys", &auditor).await.ok();
+    let seen = seen["items"].as_array().expect("a list");
+    assert!(seen.iter().all(|key| key["user_id"] == *bob));
+    assert!(seen.iter().any(|key| key["id"] == as_bob.id.as_str()));
+    let at = |key: &Key| format!("/api-keys/{}", key.id);
+    assert_eq!(
+        company.ground.delete(&at(&hers), &auditor).await.status,
+        404
+    );
+    company.ground.delete(&at(&as_bob), &auditor).await.ok();
+    assert_eq!(
+        company.ground.get("/api-keys", &as_bob.text).await.status,
+        401
+    );
 }
