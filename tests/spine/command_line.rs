@@ -16,6 +16,7 @@ use tsunami_tests::{
     company::{Company, text},
     eventually,
     gateway::program,
+    processes,
 };
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
@@ -24,6 +25,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "what_cannot_be_taken_back_is_not_done_without_a_yes",
         asked_first,
+    );
+    shared(
+        stories,
+        theatre,
+        "an_instance_is_destroyed_with_a_yes_and_nothing_of_it_stays",
+        destroyed,
     );
     shared(
         stories,
@@ -75,6 +82,26 @@ async fn asked_first(world: Arc<World>) {
     );
     let (done, said) = run(&world, &company, &["cred", "revoke", &credential, "--yes"]).await;
     assert!(done && said.contains("revoked"), "{said}");
+}
+
+async fn destroyed(world: Arc<World>) {
+    let company = Company::ready(&world.gateway, "destroyed", &world.slack, CANARY).await;
+    let instance = company.instance_is("running").await;
+    let folder = format!("instances/{}", text(&instance["name"]));
+    let pid_file = format!("{folder}/pid");
+    let pid = world.gateway.pid_of(&pid_file).expect("it runs");
+    assert!(processes::lives(pid));
+    let destroy = ["instance", "destroy", &company.instance, "--yes"];
+    let (done, said) = run(&world, &company, &destroy).await;
+    assert!(done && said.contains("destroyed"), "{said}");
+    assert!(!processes::lives(pid), "its process has ended");
+    let folder = world.gateway.data_dir().join(folder);
+    assert!(!folder.exists(), "{} is still there", folder.display());
+    let message = json!({ "params": { "channel": "#finance", "text": "to nowhere" } });
+    let call = company.owner.post("/skills/slack/send_message", &message);
+    assert_eq!(call.await.problem(409), "no_instance");
+    // Another takes its place.
+    company.owner.post("/instances", &json!({})).await.ok();
 }
 
 async fn not_shown(world: Arc<World>) {

@@ -26,27 +26,41 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         "each_change_of_a_plugin_is_built_installed_and_called",
         developed,
     );
+    own(
+        stories,
+        theatre,
+        "each_change_of_a_policy_is_in_the_chain_and_says_what_it_decides",
+        policy_developed,
+    );
 }
+
+/// The skill that is written in the first story.
+const SKILL: &str = "written-now";
 
 /// `tsunami plugin dev` in a project of its own.
 struct Developer {
     folder: TempDir,
+    name: &'static str,
     dev: Option<Child>,
 }
 
 impl Developer {
-    const NAME: &str = "written-now";
-
     /// Begins a project, and builds it once: what it stands on takes minutes the first time.
-    fn begin() -> Self {
+    async fn begin(name: &'static str, kind: &'static str) -> Self {
+        let begun = tokio::task::spawn_blocking(move || Self::begin_here(name, kind));
+        begun.await.expect("a project")
+    }
+
+    fn begin_here(name: &'static str, kind: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let developer = Self { folder, dev: None };
+        let developer = Self {
+            folder,
+            name,
+            dev: None,
+        };
         let place = developer.folder.path();
-        done(
-            tsunami()
-                .args(["plugin", "new", Self::NAME])
-                .current_dir(place),
-        );
+        let new = ["plugin", "new", name, "--kind", kind];
+        done(tsunami().args(new).current_dir(place));
         let lock = repository().join("plugins/Cargo.lock");
         fs::copy(lock, developer.project().join("Cargo.lock"))
             .expect("the versions that are tested");
@@ -56,22 +70,16 @@ impl Developer {
     }
 
     fn project(&self) -> PathBuf {
-        self.folder.path().join(Self::NAME)
+        self.folder.path().join(self.name)
     }
 
-    fn start(&mut self, gateway: &Gateway, company: &Company) {
+    fn start(&mut self, gateway: &Gateway, company: &Company, arguments: &[&str]) {
         let output = fs::File::create(self.output()).expect("a file");
         let errors = output.try_clone().expect("a file");
         let mut command = tsunami();
         command
-            .args([
-                "plugin",
-                "dev",
-                "--call",
-                "get_item",
-                "--params",
-                r#"{"name":"first"}"#,
-            ])
+            .args(["plugin", "dev"])
+            .args(arguments)
             .env("TSUNAMI_URL", gateway.url())
             .env("TSUNAMI_API_KEY", &company.owner.key)
             .current_dir(self.project())
@@ -139,12 +147,11 @@ fn done(command: &mut Command) {
 
 /// A dry run needs no instance, so the gateway has none.
 async fn developed() {
-    let mut developer = tokio::task::spawn_blocking(Developer::begin)
-        .await
-        .expect("a project");
+    let mut developer = Developer::begin(SKILL, "adapter").await;
     let gateway = Gateway::start().await;
     let company = Company::found(&gateway, "writers").await;
-    developer.start(&gateway, &company);
+    let call = ["--call", "get_item", "--params", r#"{"name":"first"}"#];
+    developer.start(&gateway, &company, &call);
 
     let said = developer.rounds(1).await;
     assert!(said.contains("installed written-now 0.1.0"), "{said}");
@@ -197,6 +204,51 @@ async fn developed() {
 async fn installed(company: &Company) -> serde_json::Value {
     let plugins = company.owner.get("/plugins?limit=200").await.ok();
     let mut found = plugins["items"].as_array().into_iter().flatten();
-    let found = found.find(|p| p["skill"] == Developer::NAME && p["removed_at"].is_null());
+    let found = found.find(|p| p["skill"] == SKILL && p["removed_at"].is_null());
     found.expect("it is installed").clone()
+}
+
+async fn policy_developed() {
+    let mut developer = Developer::begin("my-rule", "policy").await;
+    let mut schema = Developer::begin("my-schema", "credentials").await;
+    let gateway = Gateway::start().await;
+    let company = Company::found(&gateway, "lawyers").await;
+    company.install("slack").await;
+    let message = r##"{"channel":"#finance","text":"hello"}"##;
+    let call = ["--call", "slack.send_message", "--params", message];
+    developer.start(&gateway, &company, &call);
+
+    let said = developer.rounds(1).await;
+    let settings = r#"with the settings {"actions":["slack.send_message"]}"#;
+    assert!(said.contains("my-rule 0.1.0 is in the chain"), "{said}");
+    assert!(said.contains(settings), "its example: {said}");
+    let verdict = "my-rule says ask: `slack.send_message` needs a person";
+    assert!(said.contains(verdict), "{said}");
+    let first = chain(&company).await;
+    assert_eq!(first.len(), 1);
+
+    developer.change("needs a person", "needs two eyes");
+    let said = developer.rounds(2).await;
+    assert!(
+        said.contains("my-rule says ask: `slack.send_message` needs two eyes"),
+        "{said}"
+    );
+    // It took the place of the one before.
+    let second = chain(&company).await;
+    assert_eq!((second.len(), &second[0]["id"]), (1, &first[0]["id"]));
+    assert_ne!(second[0]["digest"], first[0]["digest"]);
+
+    // What a gateway does not take alone is checked, and it is said what to do with it.
+    schema.start(&gateway, &company, &[]);
+    let said = schema.rounds(1).await;
+    assert!(
+        said.contains("a credential schema alone is not installed"),
+        "{said}"
+    );
+    assert!(!said.contains("failed"), "{said}");
+}
+
+async fn chain(company: &Company) -> Vec<serde_json::Value> {
+    let chain = company.owner.get("/policies").await.ok();
+    chain["items"].as_array().expect("a chain").clone()
 }

@@ -332,6 +332,23 @@ async fn command_line(world: Arc<World>) {
             assert!(shown.contains(part), "{part}: {shown}");
         }
     }
+    // What does not do as it says is approved by whoever says so twice: it speaks to a host that it does not declare.
+    let mut odd = guise("1.0.0");
+    (odd["skill"], odd["hosts"]) = (json!("odd"), json!(["other.example"]));
+    let file = at("odd.wasm");
+    std::fs::write(&file, chameleon(&odd)).expect("a file");
+    said(&plugin(&publisher, &["publish", &file, "--key", &key]).await);
+    let name = "cli-acme/odd@1.0.0";
+    let silent = refused(&plugin(&operator, &["approve", name]).await);
+    for part in ["it does not conform", "allowed.example", "--yes"] {
+        assert!(silent.contains(part), "{part}: {silent}");
+    }
+    let still = said(&plugin(&operator, &["release", name, "--json"]).await);
+    let still: Value = serde_json::from_str(&still).expect("JSON");
+    assert_eq!(still["state"], "submitted");
+    said(&plugin(&operator, &["approve", name, "--yes"]).await);
+    let approved = said(&plugin(&tenant, &["release", name]).await);
+    assert!(approved.contains("it does not conform"), "{approved}");
     // So can whoever installs, and keep the component.
     let fetched = at("fetched.wasm");
     let name = "cli-acme/chameleon@1.0.0";
@@ -477,6 +494,14 @@ async fn command_line(world: Arc<World>) {
     let publish = ["publish", &file, "--key", &key];
     assert!(refused(&plugin(&publisher, &publish).await).contains("retired"));
     assert!(refused(&plugin(&publisher, &["revoke-key", &id]).await).contains("--yes"));
+    let asked = plugin(&publisher, &["revoke-key", &id]).await;
+    let asked = String::from_utf8_lossy(&asked.stderr).into_owned();
+    for part in [
+        "it signed 3 releases, in 1 tenant",
+        "cli-acme/odd@1.0.0, in 0",
+    ] {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
     let still = said(&plugin(&operator, &["keys", "cli-acme"]).await);
     assert!(still.contains(&id), "{still}");
     let revoked = said(&plugin(&publisher, &["revoke-key", &id, "--yes"]).await);

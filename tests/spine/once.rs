@@ -58,6 +58,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     own(
         stories,
         theatre,
+        "a_call_that_outlasts_its_clients_patience_is_told_of_and_ends",
+        goes_on,
+    );
+    own(
+        stories,
+        theatre,
         "an_instance_that_does_not_answer_costs_no_working_time",
         no_working_time,
     );
@@ -439,4 +445,43 @@ async fn no_working_time() {
     kill(pid, Signal::SIGCONT).expect("it goes on");
     company.task_is(&task, &["completed"]).await;
     assert_eq!(slack.count("through the silence"), 1);
+}
+
+async fn goes_on() {
+    // A request may take 8 s, and its client is told of the call after half of that.
+    let settings = [("TSUNAMI_HTTP__REQUEST_TIMEOUT_SECONDS", "8")];
+    let gateway = Gateway::start_with(&settings).await;
+    let slack = Recorder::start().await;
+    let company = Company::ready(&gateway, "patient", &slack, CANARY).await;
+    let owner = &company.owner;
+    call_with_key(owner, "at once").await.ok();
+    slack.hold();
+    let began = Instant::now();
+    let told = call_with_key(owner, "takes its time").await;
+    assert_eq!(told.status, 202, "{}", told.text);
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "before it is cut off"
+    );
+    let place = told.headers.get("location").expect("where it is");
+    let place = place.to_str().expect("a path").to_owned();
+    let place = place.trim_start_matches("/api/v1");
+    let call = told.json();
+    assert_eq!(place, format!("/skill-calls/{}", text(&call["id"])));
+    let under_way = owner.get(place).await.ok();
+    assert_eq!(under_way["status"], "running", "{under_way:#}");
+    // Who asks again under the same key is told the same, and sends nothing.
+    let again = call_with_key(owner, "takes its time").await;
+    assert_eq!(again.status, 202, "{}", again.text);
+    assert_eq!(again.json()["id"], call["id"]);
+    slack.release();
+    eventually("the call ends", || async {
+        let call = owner.get(place).await.ok();
+        assert_ne!(call["status"], "failed", "{call:#}");
+        (call["status"] == "succeeded").then_some(())
+    })
+    .await;
+    let ended = call_with_key(owner, "takes its time").await.ok();
+    assert_eq!(ended["id"], call["id"]);
+    assert_eq!(slack.count("takes its time"), 1);
 }

@@ -1,5 +1,5 @@
 //! `tsunami plugin dev`: a plugin that is being written, in a gateway that runs. Each change of its sources is built,
-//! checked and installed for whoever asks, and can be called at once.
+//! checked and installed for whoever asks, or put into their chain of policies, and can be called at once.
 
 use super::{check::examine, project::Project};
 use crate::cli::api::Api;
@@ -29,7 +29,8 @@ pub struct Dev {
     /// The plugin's project.
     #[arg(default_value = ".")]
     pub folder: PathBuf,
-    /// An action to call after each installation: a dry run, which shows what would be sent and sends nothing.
+    /// An action to call after each installation: a dry run, which shows what would be sent and sends nothing. Of a
+    /// policy, the call that it is tried on: `slack.send_message`.
     #[arg(long, value_name = "ACTION")]
     pub call: Option<String>,
     /// The parameters of that call, as JSON.
@@ -38,11 +39,16 @@ pub struct Dev {
     /// Make the call in earnest.
     #[arg(long, requires = "call")]
     pub live: bool,
+    /// A policy's settings, as JSON. Where they are left out, those that it has in the chain, or else its first example.
+    #[arg(long, value_name = "JSON")]
+    pub settings: Option<String>,
 }
 
 /// Goes on until it is interrupted.
 pub async fn dev(args: &Dev, api: &Api) -> anyhow::Result<()> {
     let params: Value = serde_json::from_str(&args.params).context("the parameters are no JSON")?;
+    let settings = args.settings.as_deref().map(serde_json::from_str);
+    let settings = settings.transpose().context("the settings are no JSON")?;
     let project = Project::at(&args.folder)?;
     if let Some(command) = project.missing() {
         bail!(
@@ -57,6 +63,7 @@ pub async fn dev(args: &Dev, api: &Api) -> anyhow::Result<()> {
             .call
             .as_deref()
             .map(|action| (action, params, args.live)),
+        settings,
         digest: None,
         manifest: None,
     };
@@ -83,6 +90,8 @@ struct Session<'a> {
     api: &'a Api,
     /// An action, its parameters, and whether it is meant in earnest.
     call: Option<(&'a str, Value, bool)>,
+    /// Of a policy.
+    settings: Option<Value>,
     /// Of the component that was installed last.
     digest: Option<String>,
     manifest: Option<Value>,
@@ -105,19 +114,25 @@ impl Session<'_> {
             report.conforms,
             "the component does not conform, and is not installed"
         );
-        if !report.facts.adapter {
+        let facts = report.facts;
+        if !facts.adapter && !facts.policy {
             println!(
-                "it conforms; only skills are installed, a policy is put into the chain with `tsunami policy add`"
+                "it conforms; but a credential schema alone is not installed: build it into one component with the adapter of its skill, and that is"
             );
             return Ok(());
         }
-        if self.digest.as_deref() != Some(&report.facts.digest) {
-            self.install(&component).await?;
-            self.digest = Some(report.facts.digest);
-        } else {
+        if self.digest.as_deref() == Some(&facts.digest) {
             println!("the component is the same; nothing to install");
+        } else {
+            if facts.adapter {
+                self.install(&component).await?;
+            }
+            if facts.policy {
+                self.put_into_chain(&component).await?;
+            }
+            self.digest = Some(facts.digest);
         }
-        self.call().await
+        self.call(&facts.name, facts.adapter).await
     }
 
     /// Its own output goes where ours goes.
@@ -156,11 +171,64 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn call(&self) -> anyhow::Result<()> {
-        let (Some((action, params, live)), Some(installed)) = (&self.call, &self.manifest) else {
+    /// Takes the place of the policy of its name, or comes after the others.
+    async fn put_into_chain(&self, component: &Path) -> anyhow::Result<()> {
+        let bytes = fs::read(component)?;
+        let path = "/policies/components";
+        let brought = self.api.upload(path, "application/wasm", bytes).await?;
+        let chain = self.api.get("/policies").await?;
+        let known = chain["items"].as_array().into_iter().flatten();
+        let known = known
+            .clone()
+            .find(|one| one["name"] == brought["name"] && one["source"] == "tenant");
+        let mut change = json!({ "digest": brought["digest"] });
+        if let Some(settings) = &self.settings {
+            change["settings"] = settings.clone();
+        }
+        let policy = match known {
+            Some(policy) => {
+                let path = format!("/policies/{}", text(&policy["id"]));
+                self.api.patch(&path, &change).await?
+            }
+            None => {
+                if self.settings.is_none() && brought["examples"][0].is_object() {
+                    change["settings"] = brought["examples"][0].clone();
+                }
+                self.api.post("/policies", &change).await?
+            }
+        };
+        println!(
+            "{} {} is in the chain with the settings {}, digest {}; it is asked of every call of this tenant, until `tsunami policy remove {}`",
+            text(&brought["name"]),
+            text(&brought["version"]),
+            policy["settings"],
+            text(&policy["digest"]).get(..12).unwrap_or_default(),
+            text(&policy["id"])
+        );
+        if policy["enabled"] == false {
+            println!(
+                "  it is switched off: tsunami policy set {} --enabled true",
+                text(&policy["id"])
+            );
+        }
+        Ok(())
+    }
+
+    /// Calls the skill that was installed; of a policy, the skill that the action is named with.
+    async fn call(&self, name: &str, is_skill: bool) -> anyhow::Result<()> {
+        let Some((action, params, live)) = &self.call else {
+            if !is_skill {
+                println!("to see what it says of a call, name one: --call slack.send_message");
+            }
             return Ok(());
         };
-        let skill = text(&installed["skill"]);
+        let (skill, action) = if is_skill {
+            (name, *action)
+        } else {
+            action
+                .split_once('.')
+                .context("a policy is tried on a call of a skill that is installed: --call slack.send_message")?
+        };
         let query = if *live { "" } else { "?dry_run=true" };
         let key = format!("dev-{}", hex::encode(crate::id::random_bytes::<16>()));
         let path = format!("/skills/{skill}/{action}{query}");
@@ -170,12 +238,28 @@ impl Session<'_> {
             .await;
         let how = if *live { "called" } else { "dry run of" };
         let answer = answer.with_context(|| format!("{how} {skill}.{action}"))?;
+        for line in verdicts(&answer["policies"]) {
+            println!("{line}");
+        }
         println!(
             "{how} {skill}.{action}: {}",
             serde_json::to_string_pretty(&answer)?
         );
         Ok(())
     }
+}
+
+/// What each policy says of a call.
+fn verdicts(policies: &Value) -> Vec<String> {
+    let policies = policies.as_array().into_iter().flatten();
+    let said = policies.map(|said| {
+        let (policy, decision) = (text(&said["policy"]), text(&said["decision"]));
+        match text(&said["reason"]) {
+            "" => format!("  {policy} says {decision}"),
+            reason => format!("  {policy} says {decision}: {reason}"),
+        }
+    });
+    said.collect()
 }
 
 fn seconds(began: Instant) -> String {
