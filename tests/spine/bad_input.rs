@@ -294,8 +294,9 @@ async fn slow_bodies() {
             && said.contains("connection: close")
             && said.contains("application/problem+json")
             && said.contains("body_too_slow");
-        // Who came when every place was taken was sent away.
-        assert!(told || said.starts_with("HTTP/1.1 503 "), "{said}");
+        // Who came when every place was taken was sent away; and a connection may break on who sends all the same.
+        let away = said.is_empty() || said.starts_with("HTTP/1.1 503 ");
+        assert!(told || away, "{said}");
     }
     let too_slow = |all: &[String]| all.iter().filter(|said| said.contains("408")).count();
     assert!(too_slow(&silent) > PLACES / 3, "{}", too_slow(&silent));
