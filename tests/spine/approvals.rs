@@ -382,7 +382,7 @@ async fn command_line_alone(world: Arc<World>) {
         let words: Vec<&str> = line.split(' ').chain(more.iter().copied()).collect();
         let ran = world.gateway.cli(&world.acme.owner, &words).await;
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-        let waits = line.starts_with("skill call");
+        let waits = line.starts_with("skill call ");
         let expected = if waits { 3 } else { 0 };
         assert_eq!(ran.status.code(), Some(expected), "{line}: {said}");
         (String::from_utf8_lossy(&ran.stdout).into_owned(), said)
