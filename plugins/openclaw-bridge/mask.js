@@ -38,13 +38,22 @@ export function createMasker(secrets) {
 
 /** A needle is `{bytes, isBroken}`: what is looked for, and whether line breaks may stand within it. */
 function needlesOf(secrets) {
-  return [...new Set(secrets.filter((secret) => secret !== ""))].flatMap((secret) => {
-    const bytes = Buffer.from(secret, "utf8");
+  return [...new Set(secrets.filter((secret) => secret !== ""))].flatMap(encodingsOf).flatMap((bytes) => {
     const hex = bytes.toString("hex");
     const whole = [bytes, Buffer.from(hex), Buffer.from(hex.toUpperCase())];
     const base64 = base64Spellings(bytes).map((spelling) => Buffer.from(spelling));
     return [...whole.map((each) => ({ bytes: each, isBroken: false })), ...base64.map((each) => ({ bytes: each, isBroken: true }))];
   });
+}
+
+/** UTF-8, UTF-16 and UTF-32: a service that answers in one of the latter puts U+0000 between letters, and whoever reads
+ *  over that has the value. */
+function encodingsOf(secret) {
+  const points = [...secret].map((character) => character.codePointAt(0));
+  const utf16 = Buffer.from(secret, "utf16le");
+  const utf32 = Buffer.alloc(points.length * 4);
+  points.forEach((point, at) => utf32.writeUInt32LE(point, at * 4));
+  return [Buffer.from(secret, "utf8"), utf16, Buffer.from(utf16).swap16(), utf32, Buffer.from(utf32).swap32()];
 }
 
 /** Base64 of the secret alone, and the part that stays the same wherever the secret stands in something larger

@@ -117,13 +117,9 @@ pub async fn insert_decisions(
     call: SkillCallId,
     decisions: &Value,
 ) -> Result<()> {
-    sqlx::query!(
-        "select record_decisions($1, $2)",
-        call.uuid(),
-        decisions
-    )
-    .execute(&mut **tx)
-    .await?;
+    sqlx::query!("select record_decisions($1, $2)", call.uuid(), decisions)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 

@@ -177,12 +177,7 @@ async fn refused(
     .await
 }
 
-async fn trace(
-    tx: &mut TenantTx,
-    row: &CallRow,
-    key: &str,
-    more: Value,
-) -> Result<(), Problem> {
+async fn trace(tx: &mut TenantTx, row: &CallRow, key: &str, more: Value) -> Result<(), Problem> {
     traces::record(tx, step(row, key, more)).await?;
     Ok(())
 }

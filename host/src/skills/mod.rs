@@ -214,12 +214,13 @@ impl CallFailure {
 }
 
 impl CallFailure {
-    /// What a plugin or a service said, as it may be kept: jsonb holds no U+0000, and both have an end.
+    /// What a plugin or a service said, as it may be kept: jsonb holds no U+0000, and both have an end. Nothing is taken
+    /// out without a trace: letters that come together then may spell what was masked while they stood apart.
     fn cleaned(self) -> Self {
-        let (code, message) = (self.code.replace('\0', ""), self.message.replace('\0', ""));
+        let clean = |text: String, max| text.replace('\0', "\u{fffd}").chars().take(max).collect();
         Self {
-            code: code.chars().take(CODE_CHARS_MAX).collect(),
-            message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+            code: clean(self.code, CODE_CHARS_MAX),
+            message: clean(self.message, MESSAGE_CHARS_MAX),
             ..self
         }
     }

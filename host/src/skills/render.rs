@@ -486,20 +486,41 @@ impl Place<'_> {
 /// Takes the secrets out of what came back, once more: the instance has done it already.
 pub fn mask(mut bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
     for secret in secrets.iter().filter(|s| s.len() >= 4) {
-        for form in [
-            secret.to_string(),
-            percent(secret),
-            encode(secret, Encoding::Json).to_string(),
-            BASE64_STANDARD.encode(secret.as_bytes()),
-            hex::encode(secret.as_bytes()),
-            hex::encode_upper(secret.as_bytes()),
-        ] {
-            if contains(&bytes, form.as_bytes()) {
-                bytes = replaced(&bytes, form.as_bytes());
+        for form in forms(secret) {
+            if contains(&bytes, &form) {
+                bytes = replaced(&bytes, &form);
             }
         }
     }
     bytes
+}
+
+fn forms(secret: &str) -> [Vec<u8>; 10] {
+    let unit = |unit: u16| [unit.to_le_bytes(), unit.to_be_bytes()];
+    let wide = |at: usize| {
+        secret
+            .encode_utf16()
+            .flat_map(move |u| unit(u)[at])
+            .collect()
+    };
+    // As somebody has UTF-16 who takes it for something else.
+    let apart = |before: &str, after: &str| {
+        let chars = secret.chars();
+        let all: String = chars.map(|c| format!("{before}{c}{after}")).collect();
+        encode(&all, Encoding::Json).to_string().into_bytes()
+    };
+    [
+        secret.as_bytes().to_vec(),
+        percent(secret).into_bytes(),
+        encode(secret, Encoding::Json).to_string().into_bytes(),
+        BASE64_STANDARD.encode(secret).into_bytes(),
+        hex::encode(secret).into_bytes(),
+        hex::encode_upper(secret).into_bytes(),
+        wide(0),
+        wide(1),
+        apart("", "\0"),
+        apart("\0", ""),
+    ]
 }
 
 fn replaced(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
@@ -834,5 +855,17 @@ mod tests {
             mask(binary, &secrets),
             [&[255, 0][..], b"[redacted]", &[254]].concat()
         );
+        let utf16: Vec<u16> = "s3cret/\"+é".encode_utf16().collect();
+        for wide in [
+            utf16
+                .iter()
+                .flat_map(|unit| unit.to_le_bytes())
+                .collect::<Vec<u8>>(),
+            utf16.iter().flat_map(|unit| unit.to_be_bytes()).collect(),
+            serde_json::to_vec("s\03\0c\0r\0e\0t\0/\0\"\0+\0é\0").unwrap(),
+        ] {
+            let masked = String::from_utf8(mask(wide, &secrets)).unwrap();
+            assert_eq!(masked.trim_matches('"'), "[redacted]");
+        }
     }
 }

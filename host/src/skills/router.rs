@@ -626,7 +626,8 @@ async fn gate(
     }
     // Who was asked decides, also where nobody would be asked any more.
     let was_asked = row.approval_id.is_some();
-    if !asks_a_person(config, &row.action) && !was_asked && verdict.strictness == Strictness::Allow {
+    if !asks_a_person(config, &row.action) && !was_asked && verdict.strictness == Strictness::Allow
+    {
         return Ok(None);
     }
     let outcome = match approvals::take_up(app, tx, row, prepared, &verdict.asks).await? {
@@ -1293,7 +1294,7 @@ impl<'a> Run<'a> {
         };
         let summary: String = outcome
             .summary
-            .replace('\0', "")
+            .replace('\0', "\u{fffd}")
             .chars()
             .take(500)
             .collect();

@@ -448,17 +448,19 @@ pub async fn begin_new(
     )
     .fetch_one(&mut **connection)
     .await?;
-    Ok(match (came.came_to.as_str(), came.began_at, came.counted_at) {
-        ("begun", Some(started_at), Some(counted_at)) => Began::Now {
-            started_at,
-            counted_at,
+    Ok(
+        match (came.came_to.as_str(), came.began_at, came.counted_at) {
+            ("begun", Some(started_at), Some(counted_at)) => Began::Now {
+                started_at,
+                counted_at,
+            },
+            ("limited", ..) => {
+                Began::Limited(Duration::from_secs_f64(came.wait.unwrap_or_default()))
+            }
+            ("written", ..) => Began::Written,
+            _ => Began::Changed,
         },
-        ("limited", ..) => {
-            Began::Limited(Duration::from_secs_f64(came.wait.unwrap_or_default()))
-        }
-        ("written", ..) => Began::Written,
-        _ => Began::Changed,
-    })
+    )
 }
 
 /// Says that somebody works on the call, or comes back to it, until then.
@@ -572,7 +574,12 @@ pub async fn end(
     tenant: TenantId,
     ended: Ended<'_>,
 ) -> Result<Option<OffsetDateTime>> {
-    let Ended { turn, reply, end, step } = ended;
+    let Ended {
+        turn,
+        reply,
+        end,
+        step,
+    } = ended;
     let error = end.error.and_then(|e| serde_json::to_value(e).ok());
     let task = match step.subject {
         Subject::Task(task) => Some(task.uuid()),

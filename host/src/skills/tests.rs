@@ -1,8 +1,7 @@
 //! What holds of calls in the database, whoever writes when.
 
 use super::{
-    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, activities, ending,
-    router,
+    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, activities, ending, router,
     store::{self, End, Ended, Stands, Turn},
 };
 use crate::{
@@ -352,4 +351,12 @@ async fn a_list_of_large_calls_comes_in_pages_that_the_host_can_hold() {
         }
     }
     assert_eq!(listed, calls, "each once, the newest first");
+}
+
+/// What was masked while its letters stood apart must not be put together again.
+#[test]
+fn what_is_cleaned_for_the_database_does_not_close_up() {
+    let failure = CallFailure::new("x\0o\0x", "x\0o\0x\0b").cleaned();
+    assert_eq!(failure.code, "x\u{fffd}o\u{fffd}x");
+    assert_eq!(failure.message, "x\u{fffd}o\u{fffd}x\u{fffd}b");
 }

@@ -76,7 +76,11 @@ pub async fn key_of_any_tenant(tx: &mut SystemTx, id: ApiKeyId) -> Result<Option
     .await
 }
 
-pub async fn touch_key(connection: &mut PgConnection, id: ApiKeyId, now: OffsetDateTime) -> Result<()> {
+pub async fn touch_key(
+    connection: &mut PgConnection,
+    id: ApiKeyId,
+    now: OffsetDateTime,
+) -> Result<()> {
     sqlx::query!(
         "update api_keys set last_used_at = $2 where id = $1",
         id.uuid(),
@@ -87,7 +91,10 @@ pub async fn touch_key(connection: &mut PgConnection, id: ApiKeyId, now: OffsetD
     Ok(())
 }
 
-pub async fn find_operator_key(connection: &mut PgConnection, prefix: &str) -> Result<Option<OperatorKeyRow>> {
+pub async fn find_operator_key(
+    connection: &mut PgConnection,
+    prefix: &str,
+) -> Result<Option<OperatorKeyRow>> {
     sqlx::query_as!(
         OperatorKeyRow,
         r#"select id as "id: OperatorKeyId", name, secret_sha256, last_used_at, expires_at, revoked_at from operator_keys where prefix = $1"#,

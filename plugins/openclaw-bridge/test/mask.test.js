@@ -50,6 +50,24 @@ for (const [name, spelling] of Object.entries(SPELLINGS)) {
   });
 }
 
+const utf16 = Buffer.from(SECRET, "utf16le");
+const utf32 = Buffer.concat([...SECRET].map((c) => Buffer.from([c.charCodeAt(0), 0, 0, 0])));
+const WIDE = { "UTF-16": utf16, "UTF-16, big end first": Buffer.from(utf16).swap16(), "UTF-32": utf32, "UTF-32, big end first": Buffer.from(utf32).swap32() };
+
+for (const [name, spelling] of Object.entries(WIDE)) {
+  test(`a credential is masked when it comes back in ${name}`, () => {
+    const { bytes } = createMasker([SECRET]);
+    const [before, after] = [Buffer.from("before"), Buffer.from("after")];
+    assert.equal(bytes(Buffer.concat([before, spelling, after])).toString(), `before${REDACTED}after`);
+    assert.equal(bytes(Buffer.from(spelling.toString("base64"))).toString().replaceAll("=", ""), REDACTED);
+  });
+}
+
+test("a credential is masked when U+0000 stands between its letters in JSON", () => {
+  const apart = JSON.stringify([..."xoxb-1234"].join("\0"));
+  assert.equal(createMasker(["xoxb-1234"]).text(apart.replace(/"$/, '\\u0000"')), `"${REDACTED}"`);
+});
+
 for (const user of ["", "u", "us", "use"]) {
   test(`a credential inside base64 is masked after ${user.length} other bytes`, () => {
     const basic = Buffer.from(`${user}${SECRET}:more`).toString("base64");
