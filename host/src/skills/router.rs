@@ -200,7 +200,7 @@ async fn go_on(
             TakenUp::Ended(advanced) => return Ok(advanced),
         };
         match settle(app, tenant, start, decided, renewal).await? {
-            Settled::Begun(run) => return run.carry_out(Vec::new()).await,
+            Settled::Begun(run) => return Box::pin(run.carry_out(Vec::new())).await,
             Settled::Ended(advanced) => return Ok(advanced),
             Settled::Due(grant) => {
                 oauth::renew_for_use(app, tenant, grant).await?;
@@ -486,7 +486,7 @@ async fn resume(app: &App, tenant: TenantId, row: CallRow) -> Result<Advanced, P
     store::extend_lease(&mut tx, row.id, LEASE).await?;
     tx.commit().await?;
     let run = Run::new(app, tenant, row, installed, action);
-    run.carry_out(requests).await
+    Box::pin(run.carry_out(requests)).await
 }
 
 /// The call's action, as the plugin describes it.
