@@ -118,6 +118,8 @@ settings! {
         /// Where browsers reach the API, without a path's last slash: who signs in for a credential is sent back there.
         /// While it is empty nobody can sign in.
         public_url: String = String::new(),
+        /// Clients' connections at once. For a further one the connection is closed that has waited longest for a request.
+        connections_max: u32 = 8192,
         /// Requests served at once; further ones get 503 with Retry-After.
         requests_in_flight_max: u32 = 512,
         /// Seconds until a request is given up (live streams excepted).
@@ -332,6 +334,7 @@ impl Config {
             return Err(setting_error("http.public_url", problem));
         }
         for (name, value) in [
+            ("http.connections_max", self.http.connections_max),
             (
                 "http.requests_in_flight_max",
                 self.http.requests_in_flight_max,

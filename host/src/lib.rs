@@ -14,6 +14,7 @@ pub mod caller;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod connections;
 pub mod db;
 mod drain;
 pub mod extract;

@@ -6,7 +6,7 @@ use super::serve::{self, Stop};
 use crate::{
     app::App,
     config::{Config, environment},
-    db, telemetry, tenants, worker,
+    connections, db, telemetry, tenants, worker,
 };
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
@@ -187,6 +187,7 @@ impl Stack {
         if log {
             telemetry::start(&site.config.log)?;
         }
+        connections::make_room(site.config.http.connections_max)?;
         let socket = serve::bind(&site.config.http.listen)?;
         if let Some(url) = local_url(socket.local_addr()?) {
             provide(&mut site.provided, "http", [("public_url", url)]);

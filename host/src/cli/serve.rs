@@ -1,19 +1,14 @@
 //! `serve`, `worker`, `migrate`: the roles against configured servers.
 
-use crate::{app::App, config::Config, db, marketplace::revocations, routes, telemetry, worker};
-use anyhow::Context;
-use axum::serve::Listener;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
+use crate::{
+    app::App, config::Config, connections, db, marketplace::revocations, routes, telemetry, worker,
 };
+use anyhow::Context;
 use sqlx::{Connection, PgConnection};
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::net::SocketAddr;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
 };
 use tsunami_process::FolderLock;
 
@@ -47,6 +42,7 @@ impl Stop {
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     telemetry::start(&config.log)?;
+    connections::make_room(config.http.connections_max)?;
     let app = App::new(config).await?;
     let listener = listen(bind(&app.config().http.listen)?)?;
     println!("serving http://{}", listener.local_addr()?);
@@ -97,43 +93,12 @@ pub async fn serve_on(
         views.end(); // They have no end of their own that could be waited for.
     };
     let revocations = tokio::spawn(revocations::watch(app.clone()));
-    serve_connections(app, listener, stop).await;
+    // Made into a service once: as it is, a router is copied for each connection.
+    let router = routes::router(app.clone()).with_state::<()>(());
+    connections::serve(router, &app.config().http, listener, stop).await;
     live.abort();
     revocations.abort();
     Ok(())
-}
-
-/// As `axum::serve` does, which waits for a request's head without an end.
-async fn serve_connections(app: App, mut listener: TcpListener, stop: impl Future<Output = ()>) {
-    let head_timeout = Duration::from_secs(app.config().http.head_timeout_seconds.into());
-    let mut server = Builder::new(TokioExecutor::new()).http1_only();
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout);
-    // Made into a service once: as it is, a router is copied for each connection.
-    let service = TowerToHyperService::new(routes::router(app).with_state::<()>(()));
-    let (ending, end) = watch::channel(());
-    let mut stop = pin!(stop);
-    loop {
-        let (stream, _) = tokio::select! {
-            accepted = Listener::accept(&mut listener) => accepted,
-            () = &mut stop => break,
-        };
-        let (server, service, mut end) = (server.clone(), service.clone(), end.clone());
-        tokio::spawn(async move {
-            let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-            // How it ends is the client's affair.
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                _ = end.changed() => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
-        });
-    }
-    drop((listener, end));
-    let _ = ending.send(());
-    ending.closed().await;
 }
 
 pub async fn worker(config: Config) -> anyhow::Result<()> {
