@@ -1,6 +1,7 @@
 //! Axum's extractors, with refusals that a client can act on: every one is a [`Problem`].
 
 use crate::{
+    json::{self, Strict},
     pace::TooSlow,
     problem::{Problem, Violation},
 };
@@ -14,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 /// The largest JSON body of an ordinary request, in bytes. (A plugin's file has its own limit.)
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// A longer body is read into its type on a thread where nobody else waits meanwhile.
+const PARSED_IN_PLACE_BYTES_MAX: usize = 64 << 10;
 
 /// A JSON body, in and out.
 #[derive(Debug, Clone)]
@@ -25,7 +28,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Json<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         JsonWithDigest::read(request)
@@ -41,28 +44,37 @@ pub struct JsonWithDigest<T> {
     pub sha256: [u8; 32],
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonWithDigest<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for JsonWithDigest<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         Self::read(request).await
     }
 }
 
-impl<T: DeserializeOwned> JsonWithDigest<T> {
+impl<T: DeserializeOwned + Send + 'static> JsonWithDigest<T> {
     async fn read(request: Request) -> Result<Self, Problem> {
         must_be_json(request.headers())?;
         let bytes = read_body(request, BODY_BYTES_MAX).await?;
-        if std::str::from_utf8(&bytes).is_err() {
+        if bytes.len() <= PARSED_IN_PLACE_BYTES_MAX {
+            return Self::parse(&bytes);
+        }
+        tokio::task::spawn_blocking(move || Self::parse(&bytes))
+            .await
+            .map_err(|error| Problem::internal(&error))?
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        if std::str::from_utf8(bytes).is_err() {
             return Err(Problem::bad_request(
                 "invalid_json",
                 "The body is not UTF-8. Send JSON text encoded as UTF-8.",
             ));
         }
-        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+        let json = json::read(bytes).map_err(|e| {
             Problem::bad_request(
                 "invalid_json",
                 format!(
-                    "The body is not JSON: {e}. Check it with a JSON parser and send it again."
+                    "The body is not JSON that can be taken: {e}. Check it with a JSON parser and send it again."
                 ),
             )
         })?;
@@ -73,7 +85,7 @@ impl<T: DeserializeOwned> JsonWithDigest<T> {
             ));
         }
         let sha256 = Sha256::digest(json.to_string()).into();
-        let value = serde_path_to_error::deserialize(json).map_err(|e| {
+        let value = serde_path_to_error::deserialize(Strict(json)).map_err(|e| {
             let pointer = to_pointer(e.path());
             invalid_body(pointer, without_value(&e.into_inner().to_string()))
         })?;
@@ -308,5 +320,35 @@ mod tests {
         );
         assert_eq!(find_nul(&json!({"a\0": 1})), Some(String::new()));
         assert_eq!(find_nul(&json!({"a": [1, true, null, "fine"]})), None);
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Named {
+        name: String,
+    }
+
+    /// The length of the name that is read, or the status and code of the refusal.
+    async fn named(body: String) -> Result<usize, (u16, &'static str)> {
+        let request = Request::post("/")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.into());
+        let read = Json::<Named>::from_request(request.unwrap(), &()).await;
+        read.map(|Json(named)| named.name.len())
+            .map_err(|told| (told.status().as_u16(), told.code()))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_one_object_of_so_many_values_whose_names_stand_once() {
+        assert_eq!(named(r#"{"name":"Ada"}"#.to_owned()).await, Ok(3));
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1 << 19));
+        assert_eq!(named(long).await, Ok(1 << 19), "on another thread");
+        assert_eq!(
+            named(r#"["Ada"]"#.to_owned()).await,
+            Err((422, "invalid_body"))
+        );
+        let twice = r#"{"name":"Ada","name":"Bob"}"#.to_owned();
+        assert_eq!(named(twice).await, Err((400, "invalid_json")));
+        let many = format!(r#"{{"name":"Ada","more":[0{}]}}"#, ",0".repeat(500_000 - 1));
+        assert_eq!(named(many).await, Err((400, "invalid_json")));
     }
 }

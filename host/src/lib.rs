@@ -19,6 +19,7 @@ pub mod db;
 mod drain;
 pub mod extract;
 pub mod id;
+mod json;
 mod openapi;
 pub mod outbound;
 pub mod outbox;

@@ -48,6 +48,10 @@ pub const STEPS_MAX: usize = 50;
 pub const CHILDREN_MAX: usize = 10;
 /// How deep tasks may delegate.
 pub const DELEGATION_DEPTH_MAX: i32 = 3;
+/// Bytes of one step's parameters, as JSON. A task's row is read whole, and its plan once for each step.
+pub const STEP_PARAMS_BYTES_MAX: usize = 256 << 10;
+/// The same of all steps of a plan and of the tasks that it delegates.
+pub const PLAN_PARAMS_BYTES_MAX: usize = 512 << 10;
 
 /// What a task is to do, step by step.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -108,13 +112,21 @@ impl Plan {
         for (i, step) in self.steps.iter().enumerate() {
             Problem::check_length(&format!("{pointer}/steps/{i}/skill"), &step.skill, 1, 64)?;
             Problem::check_length(&format!("{pointer}/steps/{i}/action"), &step.action, 1, 64)?;
+            let at = format!("{pointer}/steps/{i}/params");
+            check_bytes(&at, step.params_bytes(), STEP_PARAMS_BYTES_MAX)?;
         }
         for (i, child) in self.delegate.iter().enumerate() {
             let at = format!("{pointer}/delegate/{i}");
             Problem::check_length(&format!("{at}/objective"), &child.objective, 1, 4000)?;
             child.plan.check(&format!("{at}/plan"), depth + 1)?;
         }
-        Ok(())
+        check_bytes(pointer, self.params_bytes(), PLAN_PARAMS_BYTES_MAX)
+    }
+
+    fn params_bytes(&self) -> usize {
+        let steps = self.steps.iter().map(PlannedStep::params_bytes);
+        let delegated = self.delegate.iter().map(|child| child.plan.params_bytes());
+        steps.chain(delegated).sum()
     }
 
     /// The skills that the plan needs, each once.
@@ -124,6 +136,22 @@ impl Plan {
         skills.dedup();
         skills
     }
+}
+
+impl PlannedStep {
+    fn params_bytes(&self) -> usize {
+        serde_json::to_vec(&self.params).map_or(usize::MAX, |json| json.len())
+    }
+}
+
+fn check_bytes(pointer: &str, bytes: usize, max: usize) -> Result<(), Problem> {
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(Problem::invalid_field(
+        pointer,
+        &format!("has {bytes} bytes of parameters; it may have {max}"),
+    ))
 }
 
 /// A task to create.
@@ -205,6 +233,31 @@ mod tests {
             };
         }
         assert!(nested.check("/plan", 0).is_err());
+    }
+
+    #[test]
+    fn parameters_have_a_limit_a_step_and_one_a_plan() {
+        let step = |bytes: usize| {
+            let text = Value::String("x".repeat(bytes - r#"{"text":""}"#.len()));
+            PlannedStep {
+                skill: "slack".into(),
+                action: "send_message".into(),
+                params: Map::from_iter([("text".to_owned(), text)]),
+            }
+        };
+        let plan = |steps: Vec<PlannedStep>, delegate| Plan { steps, delegate };
+        let largest = step(STEP_PARAMS_BYTES_MAX);
+        let two = plan(vec![largest.clone(), largest.clone()], vec![]);
+        assert!(two.check("/plan", 0).is_ok());
+        let told = plan(vec![step(STEP_PARAMS_BYTES_MAX + 1)], vec![]).check("/plan", 0);
+        assert!(told.unwrap_err().detail().contains("/plan/steps/0/params"));
+        let child = DelegatedTask {
+            objective: "x".into(),
+            capabilities: vec![],
+            plan: plan(vec![largest.clone()], vec![]),
+        };
+        let told = plan(vec![largest.clone(), largest], vec![child]).check("/plan", 0);
+        assert!(told.unwrap_err().detail().contains("may have 524288"));
     }
 
     #[test]
