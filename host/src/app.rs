@@ -8,6 +8,7 @@ use crate::{
     instances::Gateways,
     marketplace::{self, revocations::Revocations},
     outbound::Outbound,
+    shares::Shares,
     skills::standing::Standings,
     traces::live::Live,
     vault::{self, Vault},
@@ -49,6 +50,7 @@ struct Inner {
     cluster: Arc<dyn Cluster>,
     gateways: Gateways,
     live: Live,
+    request_shares: Shares,
     outbox_wake: Notify,
     outbound: Outbound,
     standings: Standings,
@@ -95,6 +97,7 @@ impl App {
             cluster: Arc::new(cluster),
             gateways: Gateways::new(),
             live: Live::new(),
+            request_shares: Shares::of(usize::try_from(config.http.requests_in_flight_max)?),
             outbox_wake: Notify::new(),
             outbound: Outbound::new(&config.skills.private_network_hosts)?,
             standings: Standings::default(),
@@ -162,6 +165,10 @@ impl App {
     }
     pub fn live(&self) -> &Live {
         &self.0.live
+    }
+    /// What each tenant has of the requests that are served at once.
+    pub(crate) fn request_shares(&self) -> &Shares {
+        &self.0.request_shares
     }
     /// Wakes the outbox's relay, where it runs in this process.
     pub fn outbox_wake(&self) -> &Notify {

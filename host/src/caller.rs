@@ -6,6 +6,7 @@ use crate::{
     app::App,
     id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
     problem::Problem,
+    shares::Held,
     tenants::{self, keys},
 };
 use axum::{
@@ -13,6 +14,10 @@ use axum::{
     http::{StatusCode, header, request::Parts},
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// When to come again where one's organization has all of its places.
+const SHARE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What somebody may do inside their tenant.
 #[derive(
@@ -144,9 +149,28 @@ impl FromRequestParts<App> for Caller {
                 "This is an operator's key; it acts inside no tenant. Use an API key of the tenant's own.",
             ));
         }
-        tenants::authenticate(app, &key)
+        let caller = tenants::authenticate(app, &key)
             .await?
-            .ok_or_else(unauthorized)
+            .ok_or_else(unauthorized)?;
+        hold_share(parts, app, caller.tenant)?;
+        Ok(caller)
+    }
+}
+
+/// Takes one of the tenant's places among the requests that are served at once (`routes::bound` gives it back).
+fn hold_share(parts: &Parts, app: &App, tenant: TenantId) -> Result<(), Problem> {
+    let shares = app.request_shares();
+    match parts.extensions.get::<Held>() {
+        Some(held) if !held.hold(shares, tenant) => Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests_at_once",
+            format!(
+                "{} requests of your organization are being served, as many as may be at once. Nothing was done; send it again after the time in Retry-After, and fewer at a time.",
+                shares.each()
+            ),
+        )
+        .with_retry_after(SHARE_RETRY_AFTER)),
+        _ => Ok(()),
     }
 }
 

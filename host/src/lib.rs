@@ -27,6 +27,7 @@ mod pace;
 pub mod page;
 pub mod problem;
 pub mod routes;
+mod shares;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

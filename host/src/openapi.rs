@@ -58,13 +58,17 @@ impl Modify for Keys {
 }
 
 /// How every operation may refuse.
-const ALWAYS: [(&str, &str); 5] = [
+const ALWAYS: [(&str, &str); 6] = [
     (
         "400",
         "The request is not well-formed: its query, its headers, or JSON that is none.",
     ),
     ("401", "There is no API key, or it is not valid."),
     ("403", "The key's roles do not allow it."),
+    (
+        "429",
+        "Too many for now; `Retry-After` says when to come again.",
+    ),
     (
         "500",
         "A mistake of the gateway's. Quote the `request_id` to its operator.",

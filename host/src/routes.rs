@@ -10,10 +10,11 @@ use crate::{
     pace::Pace,
     plugins, policies,
     problem::{Problem, REQUEST_ID},
+    shares::Held,
     skills, tasks, tenants, vault,
 };
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
@@ -23,6 +24,7 @@ use axum::{
 };
 use serde_json::json;
 use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::{sync::Mutex, time::Instant};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{OpenApi, openapi::path::Operation};
@@ -81,15 +83,10 @@ pub fn router(app: App) -> Router {
             "/openapi.json",
             get(move || async move { (json, description) }),
         )
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(
             ServiceBuilder::new()
-                .layer(middleware::from_fn(name_request))
-                .layer(middleware::from_fn(drain_after))
-                .layer(CatchPanicLayer::custom(panicked))
                 .layer(middleware::from_fn(move |request, next| {
                     bound(slots.clone(), timeout, pace.kept_by(request), next)
                 }))
@@ -97,6 +94,16 @@ pub fn router(app: App) -> Router {
                     refuse_unread_key(claiming.clone(), request, next)
                 })),
         )
+        // Whoever asks whether it lives is not told that it is busy.
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn(name_request))
+                .layer(middleware::from_fn(drain_after))
+                .layer(CatchPanicLayer::custom(panicked)),
+        )
+        .layer(Extension(Readiness::default()))
         .with_state(app)
 }
 
@@ -105,12 +112,34 @@ async fn healthz() -> impl IntoResponse {
     Json(json!({ "status": "live" }))
 }
 
+/// How long what was found of the database and of Temporal holds: everybody may ask, without a key.
+const READINESS_HOLDS: Duration = Duration::from_secs(1);
+
+/// What was last found, and when. One looks at a time; the others wait for what it finds.
+#[derive(Clone, Default)]
+struct Readiness(Arc<Mutex<Option<(Instant, [bool; 2])>>>);
+
+impl Readiness {
+    async fn look(&self, app: &App) -> [bool; 2] {
+        let mut last = self.0.lock().await;
+        if let Some((at, found)) = *last
+            && at.elapsed() < READINESS_HOLDS
+        {
+            return found;
+        }
+        let (database, temporal) = tokio::join!(app.db().ping(), app.durable().ping());
+        let found = [database.is_ok(), temporal.is_ok()];
+        *last = Some((Instant::now(), found));
+        found
+    }
+}
+
 /// Whether it can serve: what it needs, each with its state.
-async fn readyz(State(app): State<App>) -> Response {
-    let (database, temporal) = tokio::join!(app.db().ping(), app.durable().ping());
-    let ready = database.is_ok() && temporal.is_ok();
+async fn readyz(State(app): State<App>, Extension(readiness): Extension<Readiness>) -> Response {
+    let [database, temporal] = readiness.look(&app).await;
+    let ready = database && temporal;
     let state = |ok: bool| if ok { "ok" } else { "unavailable" };
-    let body = json!({ "ready": ready, "database": state(database.is_ok()), "temporal": state(temporal.is_ok()) });
+    let body = json!({ "ready": ready, "database": state(database), "temporal": state(temporal) });
     let status = if ready {
         StatusCode::OK
     } else {
@@ -165,7 +194,7 @@ async fn name_request(request: Request, next: Next) -> Response {
 async fn bound(
     slots: Arc<tokio::sync::Semaphore>,
     timeout: Duration,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let Ok(_slot) = slots.try_acquire() else {
@@ -176,7 +205,11 @@ async fn bound(
         .into_response();
     };
     let is_read = request.method().is_safe();
-    match tokio::time::timeout(timeout, next.run(request)).await {
+    let held = Held::default();
+    request.extensions_mut().insert(held.clone());
+    let served = tokio::time::timeout(timeout, next.run(request)).await;
+    held.release();
+    match served {
         Ok(response) => response,
         Err(_) if is_read => Problem::unavailable(
             "What this request needs, within its time,",

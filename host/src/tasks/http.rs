@@ -16,7 +16,10 @@ use crate::{
         http::{Approval, check_note},
     },
     tenants::{self, Claim, claim},
-    traces::{self, TraceStep, live},
+    traces::{
+        self, TraceStep,
+        live::{self, NoPlace},
+    },
 };
 use axum::{
     extract::State,
@@ -345,9 +348,7 @@ async fn read_trace(
     if nothing_follows {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let Ok(place) = app.live().places().try_acquire_owned() else {
-        return Err(Problem::unavailable("A place for a live view", LIVE_POLL));
-    };
+    let place = app.live().place(caller.tenant).map_err(no_place)?;
     let (events, stream) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(LIVE_BUFFER);
     tokio::spawn(async move {
         tokio::select! {
@@ -359,6 +360,20 @@ async fn read_trace(
     Ok(Sse::new(ReceiverStream::new(stream))
         .keep_alive(KeepAlive::default())
         .into_response())
+}
+
+fn no_place(why: NoPlace) -> Problem {
+    match why {
+        NoPlace::OfTenant(each) => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_live_views",
+            format!(
+                "{each} live views of your organization are open, as many as may be. Close some, or read the trace without `Accept: text/event-stream`."
+            ),
+        )
+        .with_retry_after(LIVE_POLL),
+        NoPlace::OfAll => Problem::unavailable("A place for a live view", LIVE_POLL),
+    }
 }
 
 /// Sends each step as it is written, until the task has ended and all was sent, until the key is no longer valid, or

@@ -1,15 +1,19 @@
 //! Wakes those who watch a trace. PostgreSQL says which task has a new step; the watcher then reads the
 //! steps under its tenant's rules, so a notification gives nothing away.
 
-use crate::db::Db;
+use crate::{
+    db::Db,
+    id::TenantId,
+    shares::{Share, Shares},
+};
 use sqlx::postgres::PgListener;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use uuid::Uuid;
 
 /// Notifications kept for a slow watcher; one that falls behind looks once and is up to date.
 const BACKLOG: usize = 1024;
-/// Live views of one process at once.
+/// Live views of one process at once, of which a tenant has its share.
 const VIEWS_MAX: usize = 1000;
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -18,6 +22,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Live {
     subjects: broadcast::Sender<Uuid>,
     places: Arc<Semaphore>,
+    shares: Shares,
     over: watch::Sender<bool>,
 }
 
@@ -26,6 +31,7 @@ impl Live {
         Self {
             subjects: broadcast::channel(BACKLOG).0,
             places: Arc::new(Semaphore::new(VIEWS_MAX)),
+            shares: Shares::of(VIEWS_MAX),
             over: watch::Sender::new(false),
         }
     }
@@ -34,9 +40,18 @@ impl Live {
         self.subjects.subscribe()
     }
 
-    /// One is held by each live view.
-    pub fn places(&self) -> Arc<Semaphore> {
-        self.places.clone()
+    /// Each live view holds one.
+    ///
+    /// # Errors
+    /// Says whose views are too many.
+    pub fn place(&self, tenant: TenantId) -> Result<Place, NoPlace> {
+        let share = self.shares.take(tenant);
+        let share = share.ok_or(NoPlace::OfTenant(self.shares.each()))?;
+        let place = self.places.clone().try_acquire_owned();
+        Ok(Place {
+            _share: share,
+            _place: place.map_err(|_| NoPlace::OfAll)?,
+        })
     }
 
     /// Ends every view, and those that begin later: the process is about to end, and waits for its connections.
@@ -72,6 +87,21 @@ impl Live {
     }
 }
 
+/// What a live view holds.
+#[derive(Debug)]
+pub struct Place {
+    _share: Share,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    /// The tenant has all that it may have, so many.
+    OfTenant(usize),
+    OfAll,
+}
+
 impl Default for Live {
     fn default() -> Self {
         Self::new()
@@ -92,4 +122,24 @@ pub async fn changed(watch: &mut broadcast::Receiver<Uuid>, subject: Uuid, at_mo
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_views_of_one_tenant_leave_room_for_the_next() {
+        let (live, acme, globex) = (Live::new(), TenantId::fresh(), TenantId::fresh());
+        let mut views: Vec<_> = std::iter::from_fn(|| live.place(acme).ok()).collect();
+        let each = VIEWS_MAX / 3;
+        assert_eq!(views.len(), each);
+        assert_eq!(live.place(acme).unwrap_err(), NoPlace::OfTenant(each));
+        assert!(live.place(globex).is_ok());
+        views.pop();
+        assert!(live.place(acme).is_ok());
+        let others: Vec<_> = std::iter::from_fn(|| live.place(TenantId::fresh()).ok()).collect();
+        assert_eq!(views.len() + others.len(), VIEWS_MAX);
+        assert_eq!(live.place(globex).unwrap_err(), NoPlace::OfAll);
+    }
 }
