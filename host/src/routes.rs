@@ -115,9 +115,12 @@ async fn healthz() -> impl IntoResponse {
 /// How long what was found of the database and of Temporal holds: everybody may ask, without a key.
 const READINESS_HOLDS: Duration = Duration::from_secs(1);
 
-/// What was last found, and when. One looks at a time; the others wait for what it finds.
+/// When, and whether the database and Temporal answered.
+type Looked = (Instant, [bool; 2]);
+
+/// What was last found. One looks at a time; the others wait for what it finds.
 #[derive(Clone, Default)]
-struct Readiness(Arc<Mutex<Option<(Instant, [bool; 2])>>>);
+struct Readiness(Arc<Mutex<Option<Looked>>>);
 
 impl Readiness {
     async fn look(&self, app: &App) -> [bool; 2] {

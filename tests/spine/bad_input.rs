@@ -224,7 +224,8 @@ async fn thousand(world: Arc<World>) {
             other => panic!("{other}: {}", answer.text),
         }
     }
-    assert!(refused < 900, "{refused} of 1,000 were refused");
+    // As many as it may have at once are served in any case.
+    assert!(refused <= 1000 - PLACES, "{refused} of 1,000 were refused");
     owner.get("/agents").await.ok();
 }
 
