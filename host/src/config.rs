@@ -3,7 +3,7 @@
 //! `database.url` in the file is `TSUNAMI_DATABASE__URL` in the environment. A wrong setting is refused
 //! at start, with its name, what is wrong with the value, and an example.
 
-use crate::id::TenantId;
+use crate::{id::TenantId, outbound};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use std::{
@@ -222,8 +222,8 @@ settings! {
     }
     /// The skill router.
     SkillsConfig {
-        /// Hosts on a private network or on this machine that a plugin's settings may point at;
-        /// `host` or `host:port`. All others are refused there.
+        /// Hosts on a private network or on this machine that a plugin's settings may point at, each `host:port`.
+        /// All others are refused there. Every tenant reaches what is listed: name no port of the gateway's own servers.
         private_network_hosts: Vec<String> = Vec::new(),
         /// Seconds until one outside request is given up, 100 at most.
         request_timeout_seconds: u32 = 30,
@@ -412,6 +412,7 @@ impl Config {
                 ));
             }
         }
+        self.validate_private_hosts()?;
         for (tenant, limits) in &self.plugins.tenants {
             let is_zero = [limits.call_timeout_ms, limits.calls_running_max].contains(&Some(0));
             if is_zero || limits.call_memory_bytes_max == Some(0) {
@@ -480,6 +481,38 @@ impl Config {
         Ok(())
     }
 
+    fn validate_private_hosts(&self) -> Result<(), ConfigError> {
+        let own = self.own_servers();
+        for entry in &self.skills.private_network_hosts {
+            let wrong = outbound::wrong_private_host(entry).or_else(|| {
+                let is_own = own.iter().any(|server| is_same_door(server, entry));
+                is_own.then(|| {
+                    format!("`{entry}` is a server of the gateway's own, which no tenant may reach")
+                })
+            });
+            if let Some(problem) = wrong {
+                return Err(setting_error("skills.private_network_hosts", problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the API, Temporal and PostgreSQL listen, each `host:port`.
+    fn own_servers(&self) -> Vec<String> {
+        let urls = [
+            (self.temporal.url.as_str(), 7233),
+            (self.database.url.expose(), 5432),
+            (self.database.system_url.expose(), 5432),
+            (self.database.owner_url.expose(), 5432),
+        ];
+        let of_urls = urls.into_iter().filter_map(|(text, usual_port)| {
+            let url = url::Url::parse(text).ok()?;
+            let port = url.port().unwrap_or(usual_port);
+            url.host_str().map(|host| format!("{host}:{port}"))
+        });
+        of_urls.chain([self.http.listen.clone()]).collect()
+    }
+
     /// Where compiled plugins are kept.
     pub fn plugin_cache_dir(&self) -> PathBuf {
         let named = &self.plugins.cache_dir;
@@ -503,6 +536,17 @@ fn is_this_machine(host: &str) -> bool {
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether both are one server's: the same, or one port of this machine, however it is named.
+fn is_same_door(server: &str, entry: &str) -> bool {
+    let (Some((server_host, port)), Some((_, entry_port))) =
+        (server.rsplit_once(':'), entry.rsplit_once(':'))
+    else {
+        return false;
+    };
+    let here = is_this_machine(server) || matches!(server_host, "0.0.0.0" | "[::]");
+    server == entry || (port == entry_port && here && is_this_machine(entry))
 }
 
 /// The beginning of a repository, in whole segments.
@@ -773,6 +817,43 @@ mod tests {
             error.contains("database.url") && error.contains("UTF-8"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_private_host_names_its_port_and_is_none_of_the_gateways_own_servers() {
+        let with = |entry: &str| {
+            let env = [
+                ("TSUNAMI_HTTP__LISTEN", "0.0.0.0:8480".to_owned()),
+                ("TSUNAMI_TEMPORAL__URL", "http://127.0.0.1:7233".to_owned()),
+                (
+                    "TSUNAMI_DATABASE__URL",
+                    "postgres://app@db.internal/tsunami".to_owned(),
+                ),
+                (
+                    "TSUNAMI_SKILLS__PRIVATE_NETWORK_HOSTS",
+                    format!("[\"{entry}\"]"),
+                ),
+            ];
+            let env = env.map(|(name, value)| (name.to_owned(), value));
+            Config::load(None, env.into_iter()).map_err(|error| error.to_string())
+        };
+        for right in ["127.0.0.1:9000", "github.internal:443", "db.internal:443"] {
+            assert!(with(right).is_ok(), "{right}");
+        }
+        let told = with("localhost").unwrap_err();
+        assert!(
+            told.contains("names no port") && told.contains("github.internal:443"),
+            "{told}"
+        );
+        for own in [
+            "127.0.0.1:8480",
+            "localhost:7233",
+            "[::1]:7233",
+            "db.internal:5432",
+        ] {
+            let told = with(own).unwrap_err();
+            assert!(told.contains("of the gateway's own"), "{own}: {told}");
+        }
     }
 
     #[test]

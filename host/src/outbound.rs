@@ -106,10 +106,7 @@ impl Outbound {
     }
 
     fn is_private(&self, url: &Url) -> bool {
-        let at = host_of(url);
-        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-        let mut listed = self.private_hosts.iter();
-        listed.any(|allowed| *allowed == host || *allowed == at)
+        is_listed(&self.private_hosts, url)
     }
 
     pub async fn get(&self, url: &Url) -> Result<Answer, OutboundError> {
@@ -172,6 +169,36 @@ async fn read(response: Response, at: &str) -> Result<Zeroizing<Vec<u8>>, Outbou
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Whether the operator lists the URL's host with its port, in `skills.private_network_hosts`.
+pub fn is_listed(private_hosts: &[String], url: &Url) -> bool {
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return false;
+    };
+    let at = format!("{}:{port}", host.to_ascii_lowercase());
+    private_hosts.contains(&at)
+}
+
+/// What is wrong with an entry of that list. The port belongs to it: a host of the operator's has other doors besides the
+/// one that tenants may knock at.
+pub fn wrong_private_host(entry: &str) -> Option<String> {
+    let port = entry.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(1..))) {
+        return Some(format!(
+            "`{entry}` names no port; each entry is `host:port`"
+        ));
+    }
+    // As a URL with that host has it, so that the two can be compared.
+    let written = Url::parse(&format!("ws://{entry}/")).ok().and_then(|url| {
+        let port = url.port_or_known_default()?;
+        url.host_str().map(|host| format!("{host}:{port}"))
+    });
+    match written {
+        Some(written) if written == entry => None,
+        Some(written) => Some(format!("`{entry}` must be written `{written}`")),
+        None => Some(format!("`{entry}` is not a host and a port")),
+    }
 }
 
 /// `idp.example`, `idp.example:8443`.
@@ -253,7 +280,7 @@ mod tests {
     use super::*;
 
     fn outbound() -> Outbound {
-        Outbound::new(&["127.0.0.1:9".to_owned(), "idp.internal".to_owned()]).unwrap()
+        Outbound::new(&["127.0.0.1:9".to_owned(), "idp.internal:80".to_owned()]).unwrap()
     }
 
     fn checked(url: &str) -> Result<String, OutboundError> {
@@ -272,6 +299,9 @@ mod tests {
         for refused in [
             "http://idp.example/token",
             "http://127.0.0.1:10/token",
+            "http://127.0.0.1/",
+            "http://idp.internal:81/",
+            "http://idp.internal:443/",
             "https://127.0.0.1/",
             "https://2130706433/",
             "https://[::1]/",
@@ -285,6 +315,39 @@ mod tests {
                 matches!(checked(refused), Err(OutboundError::Refused(_))),
                 "{refused}"
             );
+        }
+    }
+
+    #[test]
+    fn an_entry_of_the_private_hosts_names_its_port() {
+        for right in [
+            "127.0.0.1:9",
+            "idp.internal:443",
+            "idp.internal:80",
+            "[::1]:8443",
+        ] {
+            assert_eq!(wrong_private_host(right), None);
+        }
+        for wrong in [
+            "127.0.0.1",
+            "localhost",
+            "[::1]",
+            "::1",
+            "a:0",
+            "a:65536",
+            "a:",
+            ":80",
+            "a:+80",
+            "a:080",
+            "A:80",
+            "127.1:80",
+            "http://a:80",
+            "u@a:80",
+            "a/b:80",
+            "a:80/",
+            "",
+        ] {
+            assert!(wrong_private_host(wrong).is_some(), "{wrong}");
         }
     }
 

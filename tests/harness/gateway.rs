@@ -1,6 +1,6 @@
 //! A gateway of one's own: `tsunami dev` in a folder of its own.
 
-use crate::{api::Api, eventually, processes, repository};
+use crate::{api::Api, eventually, ports, processes, repository};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -89,6 +89,10 @@ impl Gateway {
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
             .current_dir(repository())
+            .env(
+                "TSUNAMI_SKILLS__PRIVATE_NETWORK_HOSTS",
+                format!("{:?}", ports::private_hosts()),
+            )
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output)

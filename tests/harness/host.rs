@@ -4,7 +4,7 @@ use crate::{
     api::Api,
     eventually,
     gateway::{Gateway, free_port, program},
-    repository,
+    ports, repository,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -40,7 +40,7 @@ impl Host {
             ("TSUNAMI_INSTANCES__DATA_DIR", text(data.join("instances"))),
             (
                 "TSUNAMI_SKILLS__PRIVATE_NETWORK_HOSTS",
-                r#"["127.0.0.1", "localhost"]"#.to_owned(),
+                format!("{:?}", ports::private_hosts()),
             ),
         ];
         let log = gateway.folder().join(format!("serve-{port}.log"));

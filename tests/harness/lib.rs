@@ -9,6 +9,7 @@ pub mod chameleon;
 pub mod company;
 pub mod gateway;
 pub mod host;
+pub mod ports;
 pub mod processes;
 pub mod provider;
 pub mod publisher;

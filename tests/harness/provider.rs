@@ -1,6 +1,6 @@
 //! An OpenID provider to sign in at, and somebody with a browser.
 
-use crate::repository;
+use crate::{ports, repository};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
@@ -71,6 +71,7 @@ impl Provider {
             .args([CLIENT_ID, CLIENT_SECRET])
             .arg(format!("{public_url}/api/v1/skill-creds/oauth/callback"))
             .arg(SCOPE)
+            .arg(ports::port().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

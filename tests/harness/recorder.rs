@@ -1,5 +1,6 @@
 //! Stands where an outside service would: notes what arrives, and answers as it is told.
 
+use crate::ports;
 use axum::{
     Router,
     extract::{Request, State},
@@ -58,9 +59,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
+        let listener = ports::listen();
         let recorder = Self {
             url: format!("http://{}/api", listener.local_addr().expect("an address")),
             notes: Arc::default(),

@@ -1,6 +1,6 @@
 // A real OpenID provider (oidc-provider) on this machine, for the stories about signing in.
 //
-//   node oidc.mjs FOLDER CLIENT_ID CLIENT_SECRET REDIRECT_URI SCOPE
+//   node oidc.mjs FOLDER CLIENT_ID CLIENT_SECRET REDIRECT_URI SCOPE PORT
 //
 // FOLDER is where `scripts/bootstrap oidc` put the package. It prints its issuer when it listens, and ends with its
 // standard input. Below /_story the stories see what it was asked and make it slow, or away.
@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 
-const [folder, clientId, clientSecret, redirectUri, scope] = process.argv.slice(2);
+const [folder, clientId, clientSecret, redirectUri, scope, port] = process.argv.slice(2);
 const entry = join(folder, "node_modules/oidc-provider/lib/index.js");
 const { Provider } = await import(pathToFileURL(entry));
 
@@ -32,7 +32,7 @@ const server = createServer(async (request, answer) => {
   handle(request, answer);
 });
 
-server.listen(0, "127.0.0.1", () => {
+server.listen(Number(port), "127.0.0.1", () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     clients: [{

@@ -267,7 +267,7 @@ async fn not_made(world: Arc<World>) {
     assert_eq!(world.slack.arrivals().len(), arrived + 1);
 }
 
-/// The settings may name any host, and the operator allows two private ones; the instance looks at the addresses.
+/// The settings may name any host, and the operator allows private ones by their ports; the instance looks at the addresses.
 async fn not_private(world: Arc<World>) {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
     listener.set_nonblocking(true).expect("it does not wait");

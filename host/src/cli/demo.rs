@@ -27,14 +27,16 @@ const RECORDER_TOKEN: &str = "xoxb-000000000000-000000000000-demo000000000000000
 const SLUG: &str = "acme";
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-pub async fn demo(args: &DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
+pub async fn demo(mut args: DevArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
+    let target = Target::choose().await?;
+    args.private_hosts.extend(target.host.clone());
     let began = Instant::now();
     println!("1. Starting PostgreSQL, Temporal, the API and the worker.");
-    let stack = Stack::start(args, file, true, stop.asked()).await?;
+    let stack = Stack::start(&args, file, true, stop.asked()).await?;
     println!("{}\n", indented(&stack.where_everything_is()));
     let shown = tokio::select! {
-        shown = Box::pin(show(&stack, began)) => shown,
+        shown = Box::pin(show(&stack, &target, began)) => shown,
         () = stop.asked() => Err(anyhow::anyhow!("it was stopped before the main job was done")),
     };
     if shown.is_ok() {
@@ -60,7 +62,7 @@ const NEXT: [&str; 9] = [
 /// Where those lines go, unless the demo goes to a real Slack.
 const CHANNEL: &str = "#finance";
 
-async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
+async fn show(stack: &Stack, target: &Target, began: Instant) -> anyhow::Result<()> {
     let owner = tenant(stack).await?;
     agent(&owner).await?;
     println!("3. Deploying the tenant's own OpenClaw instance (10 to 20 s the first time).");
@@ -77,7 +79,7 @@ async fn show(stack: &Stack, began: Instant) -> anyhow::Result<()> {
         text(&plugin["hosts"]),
         text(&plugin["digest"])
     );
-    let target = Target::choose().await?;
+    println!("   {}", target.about);
     println!("5. Storing the bot token, and asking for an approval of every `send_message`.");
     let stored = owner
         .post(
@@ -224,6 +226,9 @@ async fn instance(owner: &Api) -> anyhow::Result<()> {
 
 /// Where the message goes.
 struct Target {
+    about: String,
+    /// Of this machine, where it is one.
+    host: Option<String>,
     token: String,
     channel: String,
     settings: Value,
@@ -233,15 +238,14 @@ struct Target {
 impl Target {
     async fn choose() -> anyhow::Result<Self> {
         match (env_var("SLACK_BOT_TOKEN"), env_var("SLACK_CHANNEL")) {
-            (Some(token), Some(channel)) => {
-                println!("   The message goes to the real Slack, {channel}.");
-                Ok(Self {
-                    token,
-                    channel,
-                    settings: json!({}),
-                    recorded: None,
-                })
-            }
+            (Some(token), Some(channel)) => Ok(Self {
+                about: format!("The message goes to the real Slack, {channel}."),
+                host: None,
+                token,
+                channel,
+                settings: json!({}),
+                recorded: None,
+            }),
             _ => Self::recorder().await,
         }
     }
@@ -278,14 +282,16 @@ impl Target {
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let base_url = format!("http://{}/api", listener.local_addr()?);
+        let host = listener.local_addr()?.to_string();
+        let base_url = format!("http://{host}/api");
         tokio::spawn(
             async move { axum::serve(listener, Router::new().fallback(any(handler))).await },
         );
-        println!(
-            "   No SLACK_BOT_TOKEN and SLACK_CHANNEL: the message goes to a recorder at {base_url} that stands in for Slack."
-        );
         Ok(Self {
+            about: format!(
+                "No SLACK_BOT_TOKEN and SLACK_CHANNEL: the message goes to a recorder at {base_url} that stands in for Slack."
+            ),
+            host: Some(host),
             token: RECORDER_TOKEN.into(),
             channel: "#finance".into(),
             settings: json!({ "base_url": base_url }),

@@ -42,6 +42,9 @@ pub struct DevArgs {
     /// The API's address.
     #[arg(long, default_value = "127.0.0.1:8480")]
     pub listen: String,
+    /// Services of this process that tenants' skills may reach: `host:port`.
+    #[arg(skip)]
+    pub private_hosts: Vec<String>,
 }
 
 /// All that runs.
@@ -273,10 +276,12 @@ fn provided(args: &DevArgs, data_dir: &Path) -> Table {
     } else {
         PathBuf::from("plugins/openclaw-bridge")
     };
-    let mut table: Table = toml::toml! {
-        [skills]
-        private_network_hosts = ["127.0.0.1", "localhost"]
-    };
+    let mut table = Table::new();
+    provide(
+        &mut table,
+        "skills",
+        [("private_network_hosts", args.private_hosts.clone())],
+    );
     provide(&mut table, "http", [("listen", args.listen.clone())]);
     let keys = text(&data_dir.join("vault-keys"));
     provide(&mut table, "vault", [("key_file", keys)]);
@@ -302,7 +307,11 @@ fn local_url(mut address: SocketAddr) -> Option<String> {
     is_local.then(|| format!("http://{address}"))
 }
 
-fn provide<const N: usize>(table: &mut Table, section: &str, entries: [(&str, String); N]) {
+fn provide<const N: usize>(
+    table: &mut Table,
+    section: &str,
+    entries: [(&str, impl Into<toml::Value>); N],
+) {
     let section = table.entry(section).or_insert_with(|| Table::new().into());
     if let toml::Value::Table(section) = section {
         section.extend(entries.map(|(key, value)| (key.to_owned(), value.into())));

@@ -111,7 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         Command::Dev(args) => dev::dev(&args, cli.config.as_deref()).await,
-        Command::Demo(args) => demo::demo(&args, cli.config.as_deref()).await,
+        Command::Demo(args) => demo::demo(args, cli.config.as_deref()).await,
         Command::Serve => serve::serve(load()?).await,
         Command::Worker => serve::worker(load()?).await,
         Command::Migrate => serve::migrate(&load()?).await,

@@ -11,7 +11,7 @@ use tsunami::{
     cli::dev::{DevArgs, Stack},
     id::TenantId,
 };
-use tsunami_tests::{api::Api, company::Company, recorder::Recorder, repository};
+use tsunami_tests::{api::Api, company::Company, ports, recorder::Recorder, repository};
 
 /// Looks like a bot token.
 pub const TOKEN: &str = "xoxb-314159265358-979323846264-benchBENCHbenchBENCHbenc";
@@ -42,6 +42,7 @@ where
         data_dir: folder.path().join("data"),
         tools_dir: repository().join(".tools"),
         listen: "127.0.0.1:0".to_owned(),
+        private_hosts: ports::private_hosts().to_vec(),
     };
     eprintln!("bench: starting PostgreSQL, Temporal, the gateway and an OpenClaw instance");
     let interrupted = async {
