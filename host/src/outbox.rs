@@ -8,8 +8,10 @@
 use crate::{
     app::App,
     db::{SystemTx, TenantTx},
+    id::TenantId,
+    problem::Problem,
 };
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -68,10 +70,14 @@ pub async fn push(
     Ok(())
 }
 
+/// Called where a workflow is gone that was to be told something: whatever it looked after may need another, and the
+/// entry is kept until it has one.
+pub type Bereaved = fn(App, TenantId, String) -> BoxFuture<'static, Result<(), Problem>>;
+
 /// Sends what is due, for ever. One task a worker process runs it; several may run at once.
-pub async fn relay(app: App) {
+pub async fn relay(app: App, bereaved: Bereaved) {
     loop {
-        let sent = match deliver_due(&app).await {
+        let sent = match deliver_due(&app, bereaved).await {
             Ok(sent) => sent,
             Err(error) => {
                 tracing::warn!(%error, "outbox: the database cannot be reached, trying again");
@@ -89,6 +95,7 @@ pub async fn relay(app: App) {
 
 struct Entry {
     id: i64,
+    tenant: TenantId,
     kind: String,
     workflow_id: String,
     name: String,
@@ -96,12 +103,12 @@ struct Entry {
     attempts: i32,
 }
 
-async fn deliver_due(app: &App) -> Result<i64, sqlx::Error> {
+async fn deliver_due(app: &App, bereaved: Bereaved) -> Result<i64, sqlx::Error> {
     let mut tx = app.db().system().await?;
     let entries = due(&mut tx).await?;
     let count = i64::try_from(entries.len()).unwrap_or(BATCH);
     // Of each workflow there is one entry at most, so their order does not matter.
-    let sent = join_all(entries.iter().map(|entry| send(app, entry))).await;
+    let sent = join_all(entries.iter().map(|entry| send(app, entry, bereaved))).await;
     for (entry, sent) in entries.iter().zip(sent) {
         match sent {
             Ok(()) => forget(&mut tx, entry.id).await?,
@@ -116,17 +123,17 @@ async fn deliver_due(app: &App) -> Result<i64, sqlx::Error> {
 async fn due(tx: &mut SystemTx) -> Result<Vec<Entry>, sqlx::Error> {
     sqlx::query_as!(
         Entry,
-        "select id, kind, workflow_id, name, payload, attempts from outbox o
+        r#"select id, tenant_id as "tenant: TenantId", kind, workflow_id, name, payload, attempts from outbox o
          where next_attempt_at <= now()
            and not exists (select from outbox earlier where earlier.workflow_id = o.workflow_id and earlier.id < o.id)
-         order by id limit $1 for update skip locked",
+         order by id limit $1 for update skip locked"#,
         BATCH,
     )
     .fetch_all(&mut **tx)
     .await
 }
 
-async fn send(app: &App, entry: &Entry) -> Result<(), DurableError> {
+async fn send(app: &App, entry: &Entry, bereaved: Bereaved) -> Result<(), DurableError> {
     let durable = app.durable();
     let start = || {
         StartRequest::new(
@@ -147,14 +154,16 @@ async fn send(app: &App, entry: &Entry) -> Result<(), DurableError> {
         _ => durable.cancel(&entry.workflow_id, &entry.name).await,
     };
     match sent {
-        // It ended meanwhile, or the server forgot it: nobody is left to tell.
+        // It ended meanwhile, was terminated, or the server forgot it: nobody is left to tell.
         Err(DurableError::NotFound | DurableError::AlreadyClosed) => {
             tracing::info!(
                 workflow_id = entry.workflow_id,
                 kind = entry.kind,
                 "outbox: the workflow has ended already"
             );
-            Ok(())
+            bereaved(app.clone(), entry.tenant, entry.workflow_id.clone())
+                .await
+                .map_err(|problem| DurableError::Unavailable(problem.to_string()))
         }
         other => other,
     }

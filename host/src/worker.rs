@@ -2,12 +2,14 @@
 
 use crate::{
     app::App,
+    id::TenantId,
     instances::{self, activities::InstanceActivities, workflow::OpenClawProvisionWorkflow},
     marketplace, oauth, outbox,
     problem::Problem,
     skills::{self, activities::SkillActivities, workflow::SkillCallWorkflow},
-    tasks::{activities::TaskActivities, workflow::TaskExecutionWorkflow},
+    tasks::{self, activities::TaskActivities, workflow::TaskExecutionWorkflow},
 };
+use futures::future::BoxFuture;
 use std::time::Duration;
 use temporalio_sdk::{
     ApplicationFailure, WorkerOptions,
@@ -35,7 +37,8 @@ pub fn start(app: &App) -> Running {
     let registered = app.clone();
     let worker = app.durable().run_worker(move || options(&registered));
     let mut jobs = JoinSet::new();
-    jobs.spawn(outbox::relay(app.clone()));
+    jobs.spawn(outbox::relay(app.clone(), bereaved));
+    jobs.spawn(tasks::lost::look(app.clone()));
     jobs.spawn(instances::keep::keep(app.clone()));
     jobs.spawn(skills::activities::reclaim(app.clone()));
     jobs.spawn(marketplace::revocations::watch(app.clone()));
@@ -66,6 +69,23 @@ fn options(app: &App) -> WorkerOptions {
         .register_activities(SkillActivities { app: app.clone() })
         .register_activities(InstanceActivities { app: app.clone() })
         .build()
+}
+
+/// Sees to what a workflow looked after that is gone. Its id says what that is; nobody waits for what others are told.
+fn bereaved(
+    app: App,
+    tenant: TenantId,
+    workflow: String,
+) -> BoxFuture<'static, Result<(), Problem>> {
+    Box::pin(async move {
+        if let Ok(task) = workflow.parse() {
+            return tasks::lost::take_up(&app, tenant, task).await;
+        }
+        match skills::workflow::call_of(&workflow) {
+            Some(call) => skills::activities::succeed(&app, tenant, call).await,
+            None => Ok(()),
+        }
+    })
 }
 
 /// How activities are tried again, as the configuration says.

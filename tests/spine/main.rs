@@ -21,6 +21,7 @@ mod policies;
 mod secrets;
 mod spellings;
 mod start;
+mod terminated;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -136,6 +137,7 @@ fn main() {
         oauth::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,
+        terminated::stories,
         killed::stories,
         instance_killed::stories,
         outages::stories,

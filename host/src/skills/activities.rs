@@ -126,6 +126,23 @@ pub async fn take_further(app: &App, tenant: TenantId, call: SkillCallId) -> Res
     Ok(())
 }
 
+/// Has another workflow see a call through whose own is gone, where it waited for what was to be told to that one.
+pub async fn succeed(app: &App, tenant: TenantId, call: SkillCallId) -> Result<(), Problem> {
+    let mut tx = app.db().tenant(tenant).await?;
+    let row = store::lock_call(&mut tx, call).await?.filter(|row| {
+        let goes_on = matches!(
+            row.status(),
+            CallStatus::AwaitingApproval | CallStatus::Running
+        );
+        goes_on && (row.task_id.is_none() || row.detached)
+    });
+    if let Some(row) = row {
+        see_through(app, &mut tx, &row).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
 /// The workflow's id follows from the call, so that however often this is asked for, one runs.
 pub(super) async fn see_through(
     app: &App,

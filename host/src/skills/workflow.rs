@@ -13,9 +13,17 @@ use temporalio_sdk::{
 use tsunami_durable::workflow::{Patience, activity_options, until};
 
 pub const WORKFLOW_TYPE: &str = "SkillCallWorkflow";
+/// Characters of an id.
+const UUID_LENGTH: usize = 36;
 pub const APPROVAL_REQUESTED: &str = "approval_requested";
 pub const APPROVAL_RESPONSE: &str = "approval_response";
 pub const OUTCOME_RESOLVED: &str = "outcome_resolved";
+
+/// Whose workflow it is, by its id: `call-{call}`, and `call-{call}-{attempt}` from the second attempt on.
+pub fn call_of(id: &str) -> Option<SkillCallId> {
+    let call = id.strip_prefix("call-")?;
+    call.get(..UUID_LENGTH)?.parse().ok()
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Input {

@@ -524,37 +524,51 @@ async fn end_early(app: &App, finish: &Finish) -> Result<(), Problem> {
     if row.is_finished() {
         return Ok(());
     }
-    let (status, step_type, why) = if finish.cancelled {
-        (
-            "cancelled",
-            StepType::Cancelled,
-            "Somebody cancelled the task.",
-        )
-    } else {
-        (
-            "failed",
-            StepType::Failed,
+    let ending = match finish.cancelled {
+        true => End::CANCELLED,
+        false => End::failed(
             "A step of the task's workflow failed for good; the gateway's log says why.",
-        )
+        ),
     };
-    skills::release_calls_of(&mut tx, finish.task).await?;
-    store::fail(
-        &mut tx,
-        finish.task,
-        status,
-        &Value::Null,
-        &json!({ "message": why }),
-    )
-    .await?;
-    trace(
-        &mut tx,
-        finish.task,
-        step_type,
-        "end",
-        row.agent_id,
-        json!({ "reason": why }),
-    )
-    .await?;
+    end(&mut tx, &row, &ending).await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// How a task ends that does not run to its end.
+pub(super) struct End {
+    status: &'static str,
+    step_type: StepType,
+    why: &'static str,
+}
+
+impl End {
+    pub(super) const CANCELLED: Self = Self::cancelled("Somebody cancelled the task.");
+
+    pub(super) const fn cancelled(why: &'static str) -> Self {
+        Self {
+            status: "cancelled",
+            step_type: StepType::Cancelled,
+            why,
+        }
+    }
+
+    pub(super) const fn failed(why: &'static str) -> Self {
+        Self {
+            status: "failed",
+            step_type: StepType::Failed,
+            why,
+        }
+    }
+}
+
+/// Ends a task, which is locked, and what it had begun.
+pub(super) async fn end(tx: &mut TenantTx, row: &TaskRow, ending: &End) -> Result<(), Problem> {
+    let why = ending.why;
+    skills::release_calls_of(tx, row.id).await?;
+    let error = json!({ "message": why });
+    store::fail(tx, row.id, ending.status, &Value::Null, &error).await?;
+    let details = json!({ "reason": why });
+    trace(tx, row.id, ending.step_type, "end", row.agent_id, details).await?;
     Ok(())
 }

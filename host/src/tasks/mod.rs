@@ -11,6 +11,8 @@
 //!
 //! ## Always true
 //! - A task that was answered with 201 is started, whoever dies (`outbox`, `tests/spine/killed.rs`).
+//! - A task that has not ended has a workflow, or is given another: where one was terminated or its history lost, the next
+//!   takes the task up where the database says that it stands ([`lost`], `tests/spine/terminated.rs`).
 //! - A status and the trace step that reports it are written in one transaction.
 //! - A finished task does not change again (`store::set_status`).
 //! - A step's outside effect happens once: its call has a key of its own (`skills::router`, `tests/spine/killed.rs`).
@@ -27,6 +29,7 @@
 pub mod activities;
 mod backend;
 pub mod http;
+pub mod lost;
 mod store;
 pub mod workflow;
 

@@ -1,11 +1,12 @@
 use super::NewTask;
 use crate::{
-    db::TenantTx,
-    id::{AgentId, ApiKeyId, MessageId, TaskId},
+    db::{SystemTx, TenantTx},
+    id::{AgentId, ApiKeyId, MessageId, TaskId, TenantId},
     page::{PageRequest, Taken, json_bytes},
 };
 use serde_json::{Value, json};
 use sqlx::Result;
+use std::time::Duration;
 use time::OffsetDateTime;
 
 pub struct TaskRow {
@@ -31,6 +32,7 @@ pub struct TaskRow {
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
+    pub taken_up: i32,
 }
 
 impl TaskRow {
@@ -50,7 +52,7 @@ macro_rules! task_query {
             TaskRow,
             r#"select id as "id: TaskId", objective, status, priority, requested_agent_id as "requested_agent_id: AgentId", agent_id as "agent_id: AgentId",
                       parent_task_id as "parent_task_id: TaskId", delegation_depth, capabilities, plan, waiting_for, output, error, confidence,
-                      tokens_used, cost_micro_usd, created_by, created_by_key as "created_by_key: ApiKeyId", cancel_requested_at, started_at, finished_at, created_at
+                      tokens_used, cost_micro_usd, created_by, created_by_key as "created_by_key: ApiKeyId", cancel_requested_at, started_at, finished_at, created_at, taken_up
                from agent_tasks where "# + $where
             $(, $arg)*
         )
@@ -200,6 +202,39 @@ pub async fn request_cancel(tx: &mut TenantTx, task: TaskId, at: OffsetDateTime)
     sqlx::query!("update agent_tasks set cancel_requested_at = coalesce(cancel_requested_at, $2), updated_at = now() where id = $1", task.uuid(), at)
         .execute(&mut **tx)
         .await?;
+    Ok(())
+}
+
+/// Tasks that have not ended, and that stood still and were not looked at for `still_for`; now they are. Not those whose
+/// parent has not ended: it looks after them.
+pub async fn still(
+    tx: &mut SystemTx,
+    still_for: Duration,
+    limit: i64,
+) -> Result<Vec<(TenantId, TaskId)>> {
+    let rows = sqlx::query!(
+        r#"update agent_tasks set looked_at = now() where id in (
+               select t.id from agent_tasks t left join agent_tasks p on p.id = t.parent_task_id
+               where t.status not in ('completed', 'failed', 'cancelled')
+                 and (p.id is null or p.status in ('completed', 'failed', 'cancelled'))
+                 and greatest(t.updated_at, t.looked_at) < now() - make_interval(secs => $1)
+               order by coalesce(t.looked_at, t.created_at) limit $2 for update of t skip locked)
+           returning tenant_id as "tenant: TenantId", id as "id: TaskId""#,
+        still_for.as_secs_f64(),
+        limit
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.tenant, row.id)).collect())
+}
+
+pub async fn count_taken_up(tx: &mut TenantTx, task: TaskId) -> Result<()> {
+    sqlx::query!(
+        "update agent_tasks set taken_up = taken_up + 1, updated_at = now() where id = $1",
+        task.uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use serde_json::Value;
 use std::{str::FromStr, sync::Arc, time::Duration};
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, GrpcCompression, UntypedSignal,
-    UntypedWorkflow, Url, WorkflowCancelOptions, WorkflowDescribeOptions,
+    UntypedWorkflow, Url, WorkflowCancelOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
     WorkflowFetchHistoryOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
     WorkflowSignalOptions, WorkflowStartOptions,
     errors::{WorkflowInteractionError, WorkflowStartError},
@@ -87,6 +87,14 @@ pub struct Description {
     /// As Temporal names it: `Running`, `Completed`, `Failed`, ...
     pub status: String,
     pub history_length: usize,
+    has_ended: bool,
+}
+
+impl Description {
+    /// Nothing of it goes on, and it can be told nothing.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
 }
 
 /// The connection; cheap to clone.
@@ -204,6 +212,14 @@ impl Durable {
             Ok(found) => Ok(Some(Description {
                 status: format!("{:?}", found.status()),
                 history_length: found.history_length(),
+                has_ended: matches!(
+                    found.status(),
+                    WorkflowExecutionStatus::Completed
+                        | WorkflowExecutionStatus::Failed
+                        | WorkflowExecutionStatus::Canceled
+                        | WorkflowExecutionStatus::Terminated
+                        | WorkflowExecutionStatus::TimedOut
+                ),
             })),
             Err(DurableError::NotFound) => Ok(None),
             Err(other) => Err(other),
