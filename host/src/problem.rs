@@ -7,6 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 use std::time::Duration;
+use tsunami_plugin_host::is_unprintable;
 
 tokio::task_local! {
     /// The id of the request being served; the outermost layer sets it.
@@ -122,8 +123,44 @@ impl Problem {
             },
         ])
     }
-    /// 422 unless `text` has `min` to `max` characters.
-    pub fn check_length(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
+    /// 422 unless `name` is a line (see [`Problem::check_line`]) without a key's prefix in it. Wherever a name is shown as
+    /// who did something, the prefix of their key follows it; and a key pasted for a name would be shown to everybody.
+    pub fn check_name(pointer: &str, name: &str, min: usize, max: usize) -> Result<(), Self> {
+        Self::check_line(pointer, name, min, max)?;
+        if keys_in(name) {
+            let message = "has the prefix of a key in it (`tsk_` or `tso_`); leave that out: it is shown beside the name";
+            return Err(Self::invalid_field(pointer, message));
+        }
+        Ok(())
+    }
+    /// 422 unless `text` has `min` to `max` characters, stands in one line, and shows as what it is.
+    pub fn check_line(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
+        Self::check_length(pointer, text, min, max)?;
+        match text.chars().find(|c| c.is_control() || is_unprintable(*c)) {
+            Some(c) => Err(Self::unprintable(pointer, c, "it must be one line of text")),
+            None => Ok(()),
+        }
+    }
+    /// 422 unless `text` has `min` to `max` characters, in any number of lines, and shows as what it is.
+    pub fn check_text(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
+        Self::check_length(pointer, text, min, max)?;
+        match text.chars().find(|c| is_unprintable(*c)) {
+            Some(c) => Err(Self::unprintable(
+                pointer,
+                c,
+                "it must be text; of control characters it may have line feeds and tabs",
+            )),
+            None => Ok(()),
+        }
+    }
+    fn unprintable(pointer: &str, c: char, wanted: &str) -> Self {
+        let message = format!(
+            "has the character U+{:04X}, which breaks the line, reorders it or is not shown; {wanted}",
+            u32::from(c)
+        );
+        Self::invalid_field(pointer, &message)
+    }
+    fn check_length(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
         let chars = text.chars().count();
         if (min..=max).contains(&chars) {
             return Ok(());
@@ -162,6 +199,15 @@ impl Problem {
     pub fn is_unavailable(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
+}
+
+/// Whether the prefix of a key begins somewhere: not in the middle of a word.
+fn keys_in(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["tsk_", "tso_"].iter().any(|tag| {
+        name.match_indices(tag)
+            .any(|(at, _)| !name[..at].ends_with(char::is_alphanumeric))
+    })
 }
 
 impl std::fmt::Display for Problem {
@@ -221,6 +267,53 @@ impl From<sqlx::Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_one_line_and_shows_as_what_it_is() {
+        for text in [
+            "a\nb",
+            "a\tb",
+            "a\rb",
+            "\u{1b}[2J",
+            "\u{202e}cod",
+            "a\u{2028}b",
+            "\u{7f}",
+        ] {
+            assert!(
+                Problem::check_line("/name", text, 1, 200).is_err(),
+                "{text:?}"
+            );
+        }
+        assert!(Problem::check_line("/name", "Zoë — 東京 (night) 🌙", 1, 200).is_ok());
+        assert!(Problem::check_line("/name", "", 1, 200).is_err());
+    }
+
+    #[test]
+    fn a_text_may_have_lines_and_nothing_else_that_is_not_shown() {
+        assert!(Problem::check_text("/note", "one\n\ttwo", 0, 200).is_ok());
+        for text in ["a\rb", "\u{1b}[2J", "\u{2066}", "\0"] {
+            assert!(
+                Problem::check_text("/note", text, 0, 200).is_err(),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_pretends_no_key() {
+        for name in [
+            "Ada (tsk_0123456789ab)",
+            "TSO_0123",
+            "x（tsk_1",
+            "tsk_1_secret",
+        ] {
+            assert!(
+                Problem::check_name("/name", name, 1, 200).is_err(),
+                "{name}"
+            );
+        }
+        assert!(Problem::check_name("/name", "Ada (night shift), jetsk_i", 1, 200).is_ok());
+    }
 
     #[tokio::test]
     async fn a_problem_without_a_page_of_its_own_is_named_after_its_status() {

@@ -2,7 +2,7 @@
 
 use crate::{
     Stories, Theatre, World,
-    isolation::{NOBODYS, operations},
+    isolation::{NOBODYS, body_of, operations},
     own, shared,
 };
 use futures::{StreamExt, future::join_all};
@@ -27,6 +27,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "no_bad_body_is_answered_with_a_500",
         bad_bodies,
+    );
+    shared(
+        stories,
+        theatre,
+        "no_operation_takes_a_text_that_shows_as_another",
+        texts,
     );
     shared(
         stories,
@@ -132,6 +138,66 @@ async fn bad_bodies(world: Arc<World>) {
         "it names the place: {}",
         wrong.text
     );
+}
+
+/// What people write, and whether it is one line. Names are lines that pretend no key.
+const TEXTS: [(&str, bool); 7] = [
+    ("name", true),
+    ("display_name", true),
+    ("email", true),
+    ("reason", true),
+    ("note", false),
+    ("objective", false),
+    ("description", false),
+];
+
+async fn texts(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let operator = world.gateway.operator();
+    let document = owner.get("//openapi.json").await.ok();
+    let mut looked_at = 0;
+    for operation in operations(owner).await.iter().filter(|o| o.has_body) {
+        let path = format!("/api/v1{}", operation.path);
+        let method = operation.method.as_str().to_lowercase();
+        let content = &document["paths"][&path][&method]["requestBody"]["content"];
+        let schema = content["application/json"]["schema"]["$ref"].as_str();
+        let schema = schema.and_then(|name| name.strip_prefix('#'));
+        let Some(schema) = schema.and_then(|pointer| document.pointer(pointer)) else {
+            continue;
+        };
+        for (field, is_line) in TEXTS {
+            if schema["properties"].get(field).is_none() {
+                continue;
+            }
+            looked_at += 1;
+            let is_name = field == "name" || field == "display_name";
+            let wrong = [
+                ("a\u{1b}[2J", true),
+                ("a\u{202e}cod", true),
+                ("a\rb", true),
+                ("a\nb", is_line),
+                ("Ada (tsk_0123456789ab)", is_name),
+            ];
+            for (text, _) in wrong.iter().filter(|(_, is_wrong)| *is_wrong) {
+                let mut body = body_of(&operation.id);
+                body[field] = json!(text);
+                let sent = |api: &Api| {
+                    let request =
+                        api.request(operation.method.clone(), &operation.path_to(NOBODYS));
+                    Api::send(request.json(&body))
+                };
+                let mut answer = sent(owner).await;
+                if [401, 403].contains(&answer.status.as_u16()) {
+                    answer = sent(&operator).await;
+                }
+                let what = format!("{} {field} {text:?}: {}", operation.id, answer.text);
+                assert_eq!(answer.status, 422, "{what}");
+                let pointer = &answer.json()["errors"][0]["pointer"];
+                assert_eq!(*pointer, format!("/{field}"), "{what}");
+            }
+        }
+    }
+    assert!(looked_at > 15, "{looked_at} texts of all operations");
 }
 
 async fn bad_paths(world: Arc<World>) {

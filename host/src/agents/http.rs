@@ -294,8 +294,8 @@ fn present(row: store::AgentRow, skills: &[store::SkillRow]) -> Agent {
 }
 
 fn check(new: &NewAgent) -> Result<(), Problem> {
-    Problem::check_length("/name", &new.name, 1, 200)?;
-    Problem::check_length("/description", &new.description, 0, 4000)?;
+    Problem::check_name("/name", &new.name, 1, 200)?;
+    Problem::check_text("/description", &new.description, 0, 4000)?;
     check_share("/trust", new.trust.unwrap_or(0.5))?;
     if new.capabilities.len() > LIST_MAX {
         return Err(Problem::invalid_field(
@@ -307,7 +307,7 @@ fn check(new: &NewAgent) -> Result<(), Problem> {
         ));
     }
     for (i, capability) in new.capabilities.iter().enumerate() {
-        Problem::check_length(&format!("/capabilities/{i}"), capability, 1, 100)?;
+        Problem::check_line(&format!("/capabilities/{i}"), capability, 1, 100)?;
     }
     check_skills(&new.skills)
 }
@@ -320,7 +320,7 @@ fn check_skills(skills: &[NewAgentSkill]) -> Result<(), Problem> {
         ));
     }
     for (i, skill) in skills.iter().enumerate() {
-        Problem::check_length(&format!("/skills/{i}/skill"), &skill.skill, 1, 100)?;
+        Problem::check_line(&format!("/skills/{i}/skill"), &skill.skill, 1, 100)?;
         check_share(&format!("/skills/{i}/proficiency"), skill.proficiency)?;
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! `operator-key`: keys of the people who run the gateway, made past its API, on the database itself.
 
-use super::answer;
+use super::{answer, commands::printable};
 use crate::{
     app::App,
     config::Config,
+    problem::Problem,
     tenants::{self, OPERATOR_KEY_DAYS_MAX, OperatorKey},
 };
 use anyhow::Context;
@@ -36,13 +37,15 @@ pub async fn operator_key(config: Config, command: OperatorKeyCommand) -> anyhow
     match command {
         OperatorKeyCommand::List => {
             let keys = tenants::operator_keys(&app).await?;
-            answer(table(&keys, now).as_bytes())
+            answer(printable(&table(&keys, now)).as_bytes())
         }
         OperatorKeyCommand::Create { name, days } => {
             anyhow::ensure!(
-                !name.trim().is_empty() && name.chars().count() <= 200,
+                !name.trim().is_empty(),
                 "the name says whose key it is, in 1 to 200 characters"
             );
+            Problem::check_name("the name", &name, 1, 200)
+                .map_err(|problem| anyhow::anyhow!("{}", problem.detail()))?;
             let until = now + Duration::days(days.into());
             let key = tenants::create_operator_key(&app, &name, Some(until)).await?;
             eprintln!("good until {}", day(until));
@@ -58,7 +61,7 @@ pub async fn operator_key(config: Config, command: OperatorKeyCommand) -> anyhow
             eprintln!(
                 "Look at the API keys of the tenants that `operator {name}` made, and revoke those that nobody should have."
             );
-            answer(format!("revoked {prefix} ({name})\n").as_bytes())
+            answer(printable(&format!("revoked {prefix} ({name})\n")).as_bytes())
         }
     }
 }

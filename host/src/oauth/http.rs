@@ -145,7 +145,7 @@ async fn register_oauth_client(
 ) -> Result<Json<OauthClient>, Problem> {
     caller.require(Permission::Manage)?;
     if let Some(issuer) = &new.issuer {
-        Problem::check_length("/issuer", issuer, 1, ISSUER_CHARS_MAX)?;
+        Problem::check_line("/issuer", issuer, 1, ISSUER_CHARS_MAX)?;
     }
     if new.hosts.len() > HOSTS_MAX {
         return Err(Problem::invalid_field(
@@ -225,7 +225,7 @@ async fn confirm_sign_in(
     Json(confirmed): Json<Confirmation>,
 ) -> Result<(StatusCode, Json<Credential>), Problem> {
     caller.require(Permission::Manage)?;
-    Problem::check_length("/code", &confirmed.code, 1, CODE_CHARS_MAX)?;
+    Problem::check_line("/code", &confirmed.code, 1, CODE_CHARS_MAX)?;
     let id = flow::confirm(&app, &caller, confirmed.sign_in_id, &confirmed.code).await?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let credential = load(&app, &mut tx, id).await?;

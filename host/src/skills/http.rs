@@ -736,5 +736,5 @@ async fn decide(
 
 /// A note's length.
 pub fn check_note(note: Option<&str>) -> Result<(), Problem> {
-    Problem::check_length("/note", note.unwrap_or_default(), 0, 2000)
+    Problem::check_text("/note", note.unwrap_or_default(), 0, 2000)
 }

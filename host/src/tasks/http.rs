@@ -242,7 +242,7 @@ async fn create_task(
 }
 
 fn check(new: &NewAgentTask) -> Result<(), Problem> {
-    Problem::check_length("/objective", &new.objective, 1, 4000)?;
+    Problem::check_text("/objective", &new.objective, 1, 4000)?;
     if new.capabilities.len() > 64 {
         return Err(Problem::invalid_field(
             "/capabilities",
@@ -250,7 +250,7 @@ fn check(new: &NewAgentTask) -> Result<(), Problem> {
         ));
     }
     for (i, capability) in new.capabilities.iter().enumerate() {
-        Problem::check_length(&format!("/capabilities/{i}"), capability, 1, 100)?;
+        Problem::check_line(&format!("/capabilities/{i}"), capability, 1, 100)?;
     }
     new.plan.check("/plan", 0)
 }

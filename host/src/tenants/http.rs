@@ -75,7 +75,7 @@ async fn create_tenant(
     operator: Operator,
     Json(new): Json<NewTenant>,
 ) -> Result<(StatusCode, Json<CreatedTenant>), Problem> {
-    Problem::check_length("/name", &new.name, 1, 200)?;
+    Problem::check_name("/name", &new.name, 1, 200)?;
     check_slug(&new.slug)?;
     let mut tx = app.db().system().await?;
     let row = store::insert_tenant(&mut tx, TenantId::fresh(), &new.name, &new.slug)
@@ -126,7 +126,7 @@ async fn create_owner_key(
     let bound = bound_to(tenant.uuid(), &body.sha256);
     let new = body.value;
     let name = new.name.as_deref().unwrap_or("owner, made anew");
-    Problem::check_length("/name", name, 1, 200)?;
+    Problem::check_name("/name", name, 1, 200)?;
     let mut tx = app.db().system().await?;
     let claimed =
         claim_of_operator(&mut tx, "create_owner_key", idempotency.as_deref(), &bound).await?;
@@ -238,8 +238,8 @@ async fn create_user(
 ) -> Result<(StatusCode, Json<User>), Problem> {
     caller.require(Permission::ManagePeople)?;
     let new = body.value;
-    Problem::check_length("/email", &new.email, 3, 320)?;
-    Problem::check_length("/display_name", &new.display_name, 0, 200)?;
+    Problem::check_line("/email", &new.email, 3, 320)?;
+    Problem::check_name("/display_name", &new.display_name, 0, 200)?;
     if !new.email.contains('@') {
         return Err(Problem::invalid_field(
             "/email",
@@ -384,7 +384,7 @@ async fn create_key(
 ) -> Result<(StatusCode, Json<CreatedApiKey>), Problem> {
     caller.require(Permission::ManagePeople)?;
     let new = body.value;
-    Problem::check_length("/name", &new.name, 1, 200)?;
+    Problem::check_name("/name", &new.name, 1, 200)?;
     check_roles(&caller, &new.roles)?;
     if new.expires_at.is_some_and(|at| at <= app.clock().now()) {
         return Err(Problem::invalid_field(

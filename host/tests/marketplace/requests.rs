@@ -23,6 +23,12 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
     story(
         stories,
         stage,
+        "a_text_that_shows_as_another_is_refused",
+        texts,
+    );
+    story(
+        stories,
+        stage,
         "an_idempotency_key_is_kept_to_or_refused",
         keys,
     );
@@ -32,6 +38,69 @@ pub fn stories(stories: &mut Stories, stage: &Arc<Stage>) {
         "a_list_is_narrowed_by_what_there_is_and_by_nothing_else",
         filters,
     );
+}
+
+async fn texts(stage: Arc<Stage>) {
+    let world = World::make(&stage).await;
+    let owner = &world.acme;
+    let nobodys = "00000000-0000-7000-8000-000000000000";
+    let of = |path: &str| format!("/marketplace/releases/{nobodys}/{path}");
+    let names = [
+        (owner, "/agents".to_owned(), json!({}), "name"),
+        (
+            owner,
+            "/api-keys".to_owned(),
+            json!({ "roles": ["auditor"] }),
+            "name",
+        ),
+        (
+            owner,
+            "/users".to_owned(),
+            json!({ "email": "ada@example.com", "roles": ["auditor"] }),
+            "display_name",
+        ),
+        (
+            &world.operator,
+            "/tenants".to_owned(),
+            json!({ "slug": "other" }),
+            "name",
+        ),
+        (
+            owner,
+            "/marketplace/publishers".to_owned(),
+            json!({ "namespace": "ada" }),
+            "name",
+        ),
+    ];
+    let lines = [
+        (owner, of("yank"), json!({}), "reason"),
+        (&world.operator, of("reject"), json!({}), "reason"),
+        (&world.operator, of("revoke"), json!({}), "reason"),
+    ];
+    let multi = [(owner, "/agent-tasks".to_owned(), json!({}), "objective")];
+    let everywhere = ["a\u{1b}[2J", "a\u{202e}cod", "a\rb", "a\u{2028}b"];
+    let in_lines = ["a\nb", "a\tb"];
+    let in_names = ["Ada (tsk_0123456789ab)", "Ada\u{ff08}tso_0123456789ab"];
+    for (things, wrong) in [
+        (&names[..], [&everywhere[..], &in_lines, &in_names].concat()),
+        (&lines[..], [&everywhere[..], &in_lines].concat()),
+        (&multi[..], everywhere.to_vec()),
+    ] {
+        for (api, path, body, field) in things {
+            for text in &wrong {
+                let mut body = body.clone();
+                body[*field] = json!(text);
+                let answer = api.post(path, &body).await;
+                assert_eq!(answer.problem(422), "invalid_body", "{path} {text:?}");
+                let pointer = &answer.json()["errors"][0]["pointer"];
+                assert_eq!(*pointer, format!("/{field}"), "{path}: {}", answer.text);
+            }
+        }
+    }
+    let fine = json!({ "objective": "First line\n\tsecond line" });
+    owner.post("/agent-tasks", &fine).await.ok();
+    let fine = json!({ "name": "Zo\u{eb} (night shift)" });
+    owner.post("/agents", &fine).await.ok();
 }
 
 /// Once more under the same key.

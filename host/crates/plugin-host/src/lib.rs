@@ -27,6 +27,7 @@ pub use intake::Described;
 pub use limits::{Class, ClassLimits, Limits, TenantLimits};
 pub use manifest::{
     ManifestError, check_credential_schema, check_manifest, check_policy, host_allowed,
+    is_unprintable,
 };
 pub use plugin::{Called, Kinds, LogLine, Plugin};
 pub use schema::{Schema, SchemaError, SchemaViolation};

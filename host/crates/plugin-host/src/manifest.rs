@@ -321,7 +321,7 @@ impl Findings {
 }
 
 /// Control characters, and those that reorder or break a text before a reader's eyes (Unicode TR 36, bidirectional).
-fn is_unprintable(c: char) -> bool {
+pub fn is_unprintable(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t'))
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

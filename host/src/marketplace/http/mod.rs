@@ -40,7 +40,7 @@ pub struct Reason {
 
 impl Reason {
     fn check(&self) -> Result<(), Problem> {
-        Problem::check_length("/reason", &self.reason, 1, 2000)
+        Problem::check_line("/reason", &self.reason, 1, 2000)
     }
 }
 

@@ -161,7 +161,7 @@ async fn create_publisher(
     party.require(Permission::Manage)?;
     let new = body.value;
     check_namespace(&new.namespace, &party)?;
-    Problem::check_length("/name", &new.name, 1, 200)?;
+    Problem::check_name("/name", &new.name, 1, 200)?;
     let mut tx = PartyTx::begin(&app, &party).await?;
     let id = match tx
         .claim("create_publisher", key.as_deref(), &body.sha256)
@@ -274,11 +274,13 @@ async fn update_publisher(
     Json(change): Json<PublisherChange>,
 ) -> Result<Json<Publisher>, Problem> {
     party.require(Permission::Manage)?;
+    if let Some(name) = &change.name {
+        Problem::check_name("/name", name, 1, 200)?;
+    }
     let mut tx = PartyTx::begin(&app, &party).await?;
     let mut row = visible_publisher(&mut tx, id).await?;
     must_own(&party, row.owner_tenant_id)?;
     if let Some(name) = change.name {
-        Problem::check_length("/name", &name, 1, 200)?;
         row.name = name;
     }
     if let Some(identity) = change.sigstore {
@@ -303,8 +305,8 @@ fn record_identity(
         ));
     }
     if let Some(identity) = &identity {
-        Problem::check_length("/sigstore/subject", &identity.subject, 1, 1000)?;
-        Problem::check_length("/sigstore/issuer", &identity.issuer, 1, 1000)?;
+        Problem::check_line("/sigstore/subject", &identity.subject, 1, 1000)?;
+        Problem::check_line("/sigstore/issuer", &identity.issuer, 1, 1000)?;
     }
     let (subject, issuer) = identity.map(|i| (i.subject, i.issuer)).unzip();
     row.sigstore_subject = subject;
@@ -325,7 +327,7 @@ async fn add_publisher_key(
     party.require(Permission::Manage)?;
     let bound = bound_to(id.uuid(), &body.sha256);
     let new = body.value;
-    Problem::check_length("/name", &new.name, 1, 200)?;
+    Problem::check_name("/name", &new.name, 1, 200)?;
     let key = PublicKey::parse(&new.public_key).map_err(|e| {
         Problem::unprocessable("invalid_key", format!("`public_key` cannot be used: {e}."))
     })?;

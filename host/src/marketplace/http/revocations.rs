@@ -82,7 +82,7 @@ async fn revoke_component(
     Json(new): Json<NewRevocation>,
 ) -> Result<(StatusCode, Json<Revocation>), Problem> {
     check_digest(&new.digest)?;
-    Problem::check_length("/reason", &new.reason, 1, 2000)?;
+    Problem::check_line("/reason", &new.reason, 1, 2000)?;
     let by = Party::Operator(operator).name();
     let mut tx = app.db().system().await?;
     store::revoke(&mut tx, &new.digest, None, &new.reason, &by).await?;
