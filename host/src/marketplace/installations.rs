@@ -16,6 +16,7 @@ use crate::{
     },
     problem::Problem,
 };
+use semver::Version;
 
 /// The release that is named, where the tenant sees it.
 pub async fn resolve(tx: &mut TenantTx, name: &ReleaseName) -> Result<ReleaseId, Problem> {
@@ -192,7 +193,7 @@ impl Upgrade {
 /// What an installation could go to: the version that is named, or the newest. `None` where it has that already.
 ///
 /// # Errors
-/// 409 where it came by no release.
+/// 409 where it came by no release, or has a newer one than the version that is named.
 pub async fn upgrade_of(
     app: &App,
     tx: &mut TenantTx,
@@ -215,6 +216,15 @@ pub async fn upgrade_of(
     if release.id == current.id {
         return Ok(None);
     }
+    if is_older(&release, &current) {
+        return Err(Problem::conflict(
+            "older_version",
+            format!(
+                "{} is older than {}, which is installed: that is no upgrade. To go back to the version that was installed before, use POST /api/v1/plugins/{}/rollback.",
+                release.version, current.version, installed.id
+            ),
+        ));
+    }
     let consent = consent(app, tx, &release).await?;
     let changes = match installed.agreed() {
         Some(agreed) => agreed.consent.changes(&consent),
@@ -229,6 +239,14 @@ pub async fn upgrade_of(
         consent,
         changes,
     }))
+}
+
+fn is_older(release: &ReleaseRow, than: &ReleaseRow) -> bool {
+    let version = |release: &ReleaseRow| Version::parse(&release.version).ok();
+    match (version(release), version(than)) {
+        (Some(one), Some(other)) => one < other,
+        _ => false,
+    }
 }
 
 /// Puts another version in the place of an installed one. `None` where it is there already.

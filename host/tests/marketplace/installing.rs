@@ -227,6 +227,14 @@ async fn upgrade(stage: Arc<Stage>) {
     let third = upgrade(&second["id"], agreed).await.ok();
     assert_eq!(third["version"], "1.2.0");
     assert_ne!(third["agreed"]["at"], installed["agreed"]["at"]);
+    // An older one is no upgrade, whatever it may do.
+    for older in ["1.0.0", "1.1.0"] {
+        let to = json!({ "to": older });
+        let refused = upgrade(&third["id"], to).await;
+        assert_eq!(refused.problem(409), "older_version");
+        assert!(refused.text.contains("/rollback"), "{}", refused.text);
+    }
+    assert_eq!(live(globex).await.0["version"], "1.2.0");
     // A file of one's own has no publisher to upgrade it.
     world
         .acme
