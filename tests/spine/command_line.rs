@@ -41,6 +41,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
         stories,
         theatre,
+        "what_strangers_wrote_cannot_act_on_the_terminal",
+        strangers,
+    );
+    shared(
+        stories,
+        theatre,
         "a_companys_rules_people_and_keys_are_set_by_the_command_line",
         rules_and_people,
     );
@@ -57,6 +63,38 @@ async fn run(world: &World, company: &Company, words: &[&str]) -> (bool, String)
     let ran = world.gateway.cli(&company.owner, words).await;
     let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     (ran.status.success(), said.concat())
+}
+
+async fn strangers(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    let new = json!({ "name": "of a stranger", "roles": ["auditor"] });
+    let key = text(&owner.post("/api-keys", &new).await.ok()["id"]);
+    // As it may stand there from before names were looked at, or come from another gateway.
+    let hostile = "\u{1b}[2J\u{1b}]0;title\u{7}\u{202e}gpj.exe";
+    let mut database = world.gateway.database("postgres").await;
+    sqlx::query("update api_keys set name = $2 where id = $1::uuid")
+        .bind(&key)
+        .bind(hostile)
+        .execute(&mut database)
+        .await
+        .expect("a name");
+    for words in [
+        &["key", "list"][..],
+        &["key", "list", "--json"],
+        // What is told on standard error, and is an error.
+        &["key", "revoke", &key],
+    ] {
+        let (_, said) = run(&world, &world.acme, words).await;
+        assert!(said.contains("gpj.exe"), "{words:?}: {said:?}");
+        for harmful in ['\u{1b}', '\u{7}', '\u{202e}'] {
+            assert!(!said.contains(harmful), "{words:?}: {said:?}");
+        }
+    }
+    let ran = world.gateway.cli(owner, &["key", "list", "--json"]).await;
+    let keys: serde_json::Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+    let named = |k: &serde_json::Value| k["name"] == hostile;
+    assert!(keys.as_array().is_some_and(|keys| keys.iter().any(named)));
+    owner.delete(&format!("/api-keys/{key}")).await.ok();
 }
 
 async fn asked_first(world: Arc<World>) {

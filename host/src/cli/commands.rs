@@ -14,6 +14,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tsunami_plugin_host::is_unprintable;
 
 /// How often progress is looked at.
 pub const POLL: Duration = Duration::from_millis(400);
@@ -460,7 +461,7 @@ pub async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
         text(&asked["reason"]),
         serde_json::to_string_pretty(&request["params"])?
     );
-    eprintln!("{}", printable(&shown));
+    eprintln!("{shown}");
     Ok(())
 }
 
@@ -762,33 +763,33 @@ pub fn show(
     value: &Value,
     readable: impl FnOnce(&Value) -> String,
 ) -> anyhow::Result<()> {
-    println!(
-        "{}",
-        if output.json {
-            serde_json::to_string_pretty(value)?
-        } else {
-            printable(&readable(value))
-        }
-    );
+    match output.json {
+        // A program reads it: not a character is another one.
+        true => std::println!("{}", escaped(&serde_json::to_string_pretty(value)?)),
+        false => println!("{}", readable(value)),
+    }
     Ok(())
 }
 
 /// What others wrote, as a terminal may show it: nothing in it moves the cursor, hides or turns around what stands there.
 pub fn printable(text: &str) -> String {
-    let is_harmless = |c: char| match c {
-        '\n' | '\t' => true,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
-        _ => !c.is_control(),
+    let shown = |c: char| match is_unprintable(c) {
+        true => char::REPLACEMENT_CHARACTER,
+        false => c,
     };
-    text.chars()
-        .map(|c| {
-            if is_harmless(c) {
-                c
-            } else {
-                char::REPLACEMENT_CHARACTER
-            }
-        })
-        .collect()
+    text.chars().map(shown).collect()
+}
+
+/// JSON with the same characters written as escapes: it means the same, and may be shown.
+pub fn escaped(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_unprintable(c) {
+            true => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// A line for each that says something, with its name in a column so wide.
@@ -879,6 +880,14 @@ mod tests {
         for harmful in ['\u{1b}', '\u{7}', '\u{202e}', '\r', '\u{9b}'] {
             assert!(!shown.contains(harmful), "{harmful:?}");
         }
+    }
+
+    #[test]
+    fn json_that_may_be_shown_means_the_same() {
+        let value = json!({ "name": "\u{1b}[2J \u{202e}\u{7f}\u{9b} Zoë\n" });
+        let shown = escaped(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!shown.chars().any(is_unprintable), "{shown:?}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
     }
 
     #[test]

@@ -1,5 +1,19 @@
 //! The command line: the roles that the program plays, and the API's operations for people.
 
+/// What the command line says in words holds names, reasons and errors that strangers wrote. So that none of them is
+/// forgotten, in this module and all below it these stand before the standard library's, and write what may be shown.
+macro_rules! println {
+    () => { std::println!() };
+    ($($said:tt)*) => { std::println!("{}", $crate::cli::commands::printable(&format!($($said)*))) };
+}
+macro_rules! eprintln {
+    () => { std::eprintln!() };
+    ($($said:tt)*) => { std::eprintln!("{}", $crate::cli::commands::printable(&format!($($said)*))) };
+}
+macro_rules! eprint {
+    ($($said:tt)*) => { std::eprint!("{}", $crate::cli::commands::printable(&format!($($said)*))) };
+}
+
 mod api;
 mod approval;
 mod ask;

@@ -8,7 +8,7 @@ use super::{
 use crate::cli::{
     api::{Api, query},
     ask::{Yes, asked},
-    commands::{Output, list, printable, show, text},
+    commands::{Output, list, show, text},
 };
 use anyhow::{Context, bail, ensure};
 use clap::{Subcommand, builder::PossibleValuesParser};
@@ -219,12 +219,12 @@ async fn install_file(api: &Api, file: &Path, yes: &Yes) -> anyhow::Result<Value
     let brought = api
         .upload("/marketplace/components", "application/wasm", bytes.clone())
         .await?;
-    eprintln!("{}", printable(&component_card(&brought)));
+    eprintln!("{}", component_card(&brought));
     let installed = api.all("/plugins").await?;
     let there = installed.iter().find(|p| p["skill"] == brought["name"]);
     let more = there.map(|there| what_is_more(there, &brought));
     if let Some(more) = more.filter(|more| !more.is_empty()) {
-        eprintln!("{}", printable(&more.join("\n")));
+        eprintln!("{}", more.join("\n"));
         yes.or_ask("Put the file in the place of what is installed?")?;
     }
     api.upload("/plugins", "application/wasm", bytes).await
@@ -256,7 +256,7 @@ pub async fn with_consent(
 ) -> anyhow::Result<Value> {
     let (status, answer) = api.try_post(path, &body).await?;
     if status == StatusCode::CONFLICT && answer["code"] == "consent_required" {
-        eprintln!("{}", printable(&consent_card(&answer)));
+        eprintln!("{}", consent_card(&answer));
         yes.or_ask("Do you agree?")?;
         body["consent"] = json!({ "sha256": answer["consent_sha256"] });
         return api.post(path, &body).await;

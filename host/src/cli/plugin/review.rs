@@ -7,7 +7,7 @@ use super::{
 use crate::cli::{
     api::{Api, query},
     ask::Yes,
-    commands::{Output, list, printable, show, table, text},
+    commands::{Output, list, show, table, text},
 };
 use anyhow::{Context, ensure};
 use clap::{Subcommand, builder::PossibleValuesParser};
@@ -111,7 +111,7 @@ pub async fn run(command: Reviewing, api: &Api) -> anyhow::Result<()> {
         } => {
             let id = release_id(api, &release).await?;
             let asked = release_of(api, &id).await?;
-            eprintln!("{}", printable(&release_card(&asked)));
+            eprintln!("{}", release_card(&asked));
             match report_of(&asked) {
                 Some(report) if report.conforms => {}
                 Some(_) => yes.or_ask("It does not conform. Approve it all the same?")?,
@@ -169,7 +169,7 @@ async fn revoke(
 ) -> anyhow::Result<()> {
     let (uses, columns) = uses(api, release).await?;
     if !uses.is_empty() {
-        eprintln!("used so far:\n{}", printable(&table(&uses, columns)));
+        eprintln!("used so far:\n{}", table(&uses, columns));
     }
     yes.or_ask(&format!(
         "Revoke {release}? No host calls it any more, whoever has it installed; there is no way back."
