@@ -113,15 +113,10 @@ impl Plan {
             ));
         }
         for (i, step) in self.steps.iter().enumerate() {
-<<<<<<< HEAD
-            Problem::check_length(&format!("{pointer}/steps/{i}/skill"), &step.skill, 1, 64)?;
-            Problem::check_length(&format!("{pointer}/steps/{i}/action"), &step.action, 1, 64)?;
-            let at = format!("{pointer}/steps/{i}/params");
-            check_bytes(&at, step.params_bytes(), STEP_PARAMS_BYTES_MAX)?;
-=======
             Problem::check_line(&format!("{pointer}/steps/{i}/skill"), &step.skill, 1, 64)?;
             Problem::check_line(&format!("{pointer}/steps/{i}/action"), &step.action, 1, 64)?;
->>>>>>> 9c0d256 (problem: names are lines, and what people write shows as what it is)
+            let at = format!("{pointer}/steps/{i}/params");
+            check_bytes(&at, step.params_bytes(), STEP_PARAMS_BYTES_MAX)?;
         }
         for (i, child) in self.delegate.iter().enumerate() {
             let at = format!("{pointer}/delegate/{i}");
