@@ -132,6 +132,8 @@ async fn rejected(world: Arc<World>) {
         .post(&format!("/agent-tasks/{task}/approve"), &json!({}))
         .await;
     assert_eq!(again.problem(409), "nothing_to_approve");
+    // Who did not hear the answer says the same again.
+    acme.owner.post(&path, &json!({ "note": "no" })).await.ok();
 }
 
 async fn cancelled(world: Arc<World>) {

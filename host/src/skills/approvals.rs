@@ -259,11 +259,15 @@ pub async fn decide(
 ) -> Result<ApprovalRow, Problem> {
     caller.require(Permission::Approve)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
+    let decided_by = tenants::name_of(&mut tx, caller).await?;
     let id = match which {
         Which::Approval(id) | Which::ApprovalOf(_, id) => id,
         Which::PendingOf(task) => {
-            let pending = store::pending_of_task(&mut tx, task).await?;
-            pending
+            let latest = store::latest_of_task(&mut tx, task).await?;
+            latest
+                .filter(|latest| {
+                    latest.status == "pending" || was_said(latest, &decided_by, decision)
+                })
                 .ok_or_else(|| {
                     Problem::conflict("nothing_to_approve", "The task waits for no approval.")
                 })?
@@ -294,7 +298,6 @@ pub async fn decide(
     } else {
         "rejected"
     };
-    let decided_by = tenants::name_of(&mut tx, caller).await?;
     store::decide_approval(
         &mut tx,
         id,
@@ -350,6 +353,19 @@ pub async fn decide(
     Ok(decided)
 }
 
+/// Whether it was decided like that already.
+fn is_same(approval: &ApprovalRow, decision: &Decision) -> bool {
+    matches!(
+        (approval.status.as_str(), decision.approve),
+        ("approved" | "used", true) | ("rejected", false)
+    )
+}
+
+/// Whether they have said the same before: who did not hear the answer says it again.
+fn was_said(approval: &ApprovalRow, decided_by: &str, decision: &Decision) -> bool {
+    is_same(approval, decision) && approval.decided_by.as_deref() == Some(decided_by)
+}
+
 fn check(
     app: &App,
     caller: &Caller,
@@ -385,11 +401,7 @@ fn check(
             ));
         }
     }
-    let same = matches!(
-        (approval.status.as_str(), decision.approve),
-        ("approved" | "used", true) | ("rejected", false)
-    );
-    if approval.status != "pending" && !same {
+    if approval.status != "pending" && !is_same(approval, decision) {
         return Err(Problem::conflict(
             "already_decided",
             format!("The approval is {} already.", approval.status),

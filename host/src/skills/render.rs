@@ -1,7 +1,7 @@
 //! From what a plugin asks for to what leaves: credentials put in, the place checked, and the same request with
 //! references, whose digest the journal keeps.
 
-use crate::vault::Opened;
+use crate::{outbound, vault::Opened};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -446,10 +446,7 @@ impl Place<'_> {
                 "the plugin asks for a request to {at}, which it did not declare"
             ));
         }
-        let private = self
-            .private_hosts
-            .iter()
-            .any(|allowed| *allowed == host || *allowed == at);
+        let private = outbound::is_listed(self.private_hosts, &real);
         if real.scheme() != "https" && !(real.scheme() == "http" && private) {
             return Err(format!(
                 "the plugin asks for {} to {at}; only https is allowed (an operator may allow a private host by skills.private_network_hosts)",

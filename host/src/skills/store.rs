@@ -900,9 +900,10 @@ pub async fn approval(tx: &mut TenantTx, id: ApprovalId) -> Result<Option<Approv
         .await
 }
 
-pub async fn pending_of_task(tx: &mut TenantTx, task: TaskId) -> Result<Option<ApprovalRow>> {
+/// The one that the task waits for; where it waits for none, the last one.
+pub async fn latest_of_task(tx: &mut TenantTx, task: TaskId) -> Result<Option<ApprovalRow>> {
     approval_query!(
-        "task_id = $1 and status = 'pending' order by id desc limit 1",
+        "task_id = $1 order by status = 'pending' desc, id desc limit 1",
         task.uuid()
     )
     .fetch_optional(&mut **tx)
