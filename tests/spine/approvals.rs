@@ -32,6 +32,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
         stories,
         theatre,
+        "roles_that_are_asked_for_since_are_asked_of_what_waits",
+        roles_raised,
+    );
+    shared(
+        stories,
+        theatre,
         "what_is_decided_is_not_decided_the_other_way",
         decided_once,
     );
@@ -221,6 +227,45 @@ async fn roles(world: Arc<World>) {
         (owner.get(&path).await.ok()["status"] == "succeeded").then_some(())
     })
     .await;
+    world
+        .acme
+        .configure("slack", &json!({ "approver_roles": [] }))
+        .await;
+    ask_always(&world, false).await;
+}
+
+async fn roles_raised(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    ask_always(&world, true).await;
+    let (raised, waiting) = asked(&world, "raised before").await;
+    let (stale, approved) = asked(&world, "raised after").await;
+    let mut database = world.gateway.database("postgres").await;
+    // The moment between the approval and the call.
+    sqlx::query("update approvals set status = 'approved', decided_with_roles = '{owner}' where id = $1::uuid")
+        .bind(approved.trim_start_matches("/approvals/"))
+        .execute(&mut database)
+        .await
+        .expect("an owner approves");
+    world
+        .acme
+        .configure("slack", &json!({ "approver_roles": ["approver"] }))
+        .await;
+    make(&world, "raised after").await;
+    is_rejected(&world, &stale, "approval_stale").await;
+    assert_eq!(world.slack.count("raised after"), 0);
+
+    let refused = decide(owner, &waiting, "approve").await;
+    assert_eq!(refused.problem(403), "missing_role");
+    let new = json!({ "name": "raised", "roles": ["approver"] });
+    let key = owner.post("/api-keys", &new).await.ok();
+    let approver = owner.with_key(&text(&key["secret"]));
+    decide(&approver, &waiting, "approve").await.ok();
+    let path = format!("/skill-calls/{raised}");
+    eventually("the call is made", || async {
+        (owner.get(&path).await.ok()["status"] == "succeeded").then_some(())
+    })
+    .await;
+    assert_eq!(world.slack.count("raised before"), 1);
     world
         .acme
         .configure("slack", &json!({ "approver_roles": [] }))

@@ -1,9 +1,11 @@
 //! What a person must agree to first. An approval is for exactly one call, once, for a time.
 
+mod store;
+
 use super::{
     CallFailure, CallStatus, activities,
     router::{self, LEASE, Prepared, record, workflow_of},
-    store::{self, ApprovalRow, CallRow, End, Stands},
+    store::{self as calls, ApprovalRow, CallRow, End, Stands},
     workflow,
 };
 use crate::{
@@ -55,13 +57,19 @@ pub(super) async fn take_up(
     let Some(id) = row.approval_id else {
         return ask(app, tx, row, prepared, asks).await;
     };
-    let approval = store::lock_approval(tx, id)
+    let approval = calls::lock_approval(tx, id)
         .await?
         .ok_or_else(|| Problem::internal(&"an approval vanished"))?;
     let now = app.clock().now();
+    let wanted = &prepared.skill.config.approver_roles;
+    let had = store::noted_roles(tx, id).await?;
     match approval.status.as_str() {
         "approved" if !is_enough(&approval, asks) => {
             let why = "A policy asks for more now than it did when this was approved: other roles, or a second person. Ask again.";
+            refuse(app, tx, row, &approval, "approval_stale", why).await
+        }
+        "approved" if !has_a_role(had.as_deref(), &approval.roles, wanted) => {
+            let why = "The skill's configuration asks for an approval by other roles now than whoever approved this has. Ask again.";
             refuse(app, tx, row, &approval, "approval_stale", why).await
         }
         "approved" if approval.fingerprint != fingerprint(row, prepared) => {
@@ -101,6 +109,17 @@ fn is_enough(approval: &ApprovalRow, asks: &Asks) -> bool {
         && (approval.second_person || !asks.second_person)
 }
 
+/// Whether who approved has one of the roles that the configuration asks for now. Where their roles were not written down,
+/// they had one of those that it asked for then.
+fn has_a_role(had: Option<&[String]>, asked_then: &[String], asked_now: &[String]) -> bool {
+    let is_wanted = |role: &String| asked_now.contains(role);
+    asked_now.is_empty()
+        || match had {
+            Some(roles) => roles.iter().any(is_wanted),
+            None => !asked_then.is_empty() && asked_then.iter().all(is_wanted),
+        }
+}
+
 fn role_sets(approval: &ApprovalRow) -> Vec<Vec<String>> {
     serde_json::from_value(approval.role_sets.clone()).unwrap_or_default()
 }
@@ -126,7 +145,7 @@ async fn ask(
     let who = router::who(row);
     let on_behalf_of_key = who.as_ref().and_then(|who| who.on_behalf_of_key);
     let on_behalf_of = who.map_or_else(|| row.actor.clone(), |who| who.on_behalf_of);
-    let new = store::NewApproval {
+    let new = calls::NewApproval {
         id,
         role_sets: &json!(asks.role_sets),
         second_person: asks.second_person,
@@ -142,8 +161,8 @@ async fn ask(
         requested_by: &row.actor,
         expires_at,
     };
-    store::insert_approval(tx, new).await?;
-    store::await_approval(tx, row.id, id).await?;
+    calls::insert_approval(tx, new).await?;
+    calls::await_approval(tx, row.id, id).await?;
     let mut details = request;
     details["approval_id"] = json!(id);
     details["reason"] = json!(reason);
@@ -193,7 +212,7 @@ async fn refuse(
     why: &str,
 ) -> Result<Taken, Problem> {
     let failure = CallFailure::new(code, why);
-    store::decide_approval(
+    calls::decide_approval(
         tx,
         approval.id,
         "expired",
@@ -203,7 +222,7 @@ async fn refuse(
     )
     .await?;
     let end = End::badly(CallStatus::Rejected, &failure);
-    store::finish(tx, row.id, Stands::NotBegun, end).await?;
+    calls::finish(tx, row.id, Stands::NotBegun, end).await?;
     record(
         tx,
         row,
@@ -219,7 +238,7 @@ async fn refuse(
 /// An approval is for one use: it is gone in the transaction in which the call begins.
 pub(super) async fn use_up(app: &App, tx: &mut TenantTx, row: &CallRow) -> Result<(), Problem> {
     if let Some(id) = row.approval_id {
-        store::decide_approval(tx, id, "used", None, None, app.clock().now()).await?;
+        calls::decide_approval(tx, id, "used", None, None, app.clock().now()).await?;
     }
     Ok(())
 }
@@ -263,7 +282,7 @@ pub async fn decide(
     let id = match which {
         Which::Approval(id) | Which::ApprovalOf(_, id) => id,
         Which::PendingOf(task) => {
-            let latest = store::latest_of_task(&mut tx, task).await?;
+            let latest = calls::latest_of_task(&mut tx, task).await?;
             latest
                 .filter(|latest| {
                     latest.status == "pending" || was_said(latest, &decided_by, decision)
@@ -274,19 +293,21 @@ pub async fn decide(
                 .id
         }
     };
-    let call = store::approval(&mut tx, id)
+    let call = calls::approval(&mut tx, id)
         .await?
         .filter(|approval| which.is_of(approval))
         .ok_or_else(|| Problem::not_found("approval"))?
         .call_id;
     // First the call and then its approval, as the router does.
-    let call = store::lock_call(&mut tx, call)
+    let call = calls::lock_call(&mut tx, call)
         .await?
         .ok_or_else(|| Problem::internal(&"the call of an approval vanished"))?;
-    let approval = store::lock_approval(&mut tx, id)
+    let approval = calls::lock_approval(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("approval"))?;
-    check(app, caller, &approval, decision)?;
+    let config = calls::config(&mut tx, &call.skill_name).await?;
+    let asked_now = config.map_or(Vec::new(), |config| config.approver_roles);
+    check(app, caller, &approval, &asked_now, decision)?;
     if approval.second_person && decision.approve {
         check_second_person(&mut tx, caller, &approval).await?;
     }
@@ -298,7 +319,7 @@ pub async fn decide(
     } else {
         "rejected"
     };
-    store::decide_approval(
+    calls::decide_approval(
         &mut tx,
         id,
         status,
@@ -307,6 +328,8 @@ pub async fn decide(
         app.clock().now(),
     )
     .await?;
+    let roles = caller.roles.iter().map(|role| role.as_str().to_owned());
+    store::note_roles(&mut tx, id, &roles.collect::<Vec<_>>()).await?;
     let details = json!({ "approval_id": id, "approved_by": decided_by, "skill": call.skill_name, "action": call.action, "note": decision.note });
     if decision.approve {
         record(
@@ -324,7 +347,7 @@ pub async fn decide(
             format!("{} did not approve the call.", caller.name),
         );
         let end = End::badly(CallStatus::Rejected, &failure);
-        store::finish(&mut tx, call.id, Stands::NotBegun, end).await?;
+        calls::finish(&mut tx, call.id, Stands::NotBegun, end).await?;
         let mut details = details;
         details["rejected_by"] = details["approved_by"].take();
         record(
@@ -345,7 +368,7 @@ pub async fn decide(
         workflow::ApprovalResponse { approval: id },
     )
     .await?;
-    let decided = store::approval(&mut tx, id)
+    let decided = calls::approval(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("approval"))?;
     tx.commit().await?;
@@ -370,21 +393,18 @@ fn check(
     app: &App,
     caller: &Caller,
     approval: &ApprovalRow,
+    asked_now: &[String],
     decision: &Decision,
 ) -> Result<(), Problem> {
-    let wanted: Vec<Role> = approval
-        .roles
-        .iter()
-        .filter_map(|role| Role::parse(role))
-        .collect();
-    if !wanted.is_empty() && !wanted.iter().any(|role| caller.roles.contains(role)) {
-        return Err(Problem::forbidden(
-            "missing_role",
-            format!(
-                "This approval is for the roles {}.",
-                approval.roles.join(", ")
-            ),
-        ));
+    // What the configuration asked for then, and what it asks for since.
+    for roles in [&approval.roles, asked_now] {
+        let wanted: Vec<Role> = roles.iter().filter_map(|role| Role::parse(role)).collect();
+        if !wanted.is_empty() && !wanted.iter().any(|role| caller.roles.contains(role)) {
+            return Err(Problem::forbidden(
+                "missing_role",
+                format!("This approval is for the roles {}.", roles.join(", ")),
+            ));
+        }
     }
     for set in role_sets(approval) {
         if !caller
@@ -443,7 +463,7 @@ async fn check_second_person(
 }
 
 async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
-    store::call(tx, id)
+    calls::call(tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))
 }
@@ -478,7 +498,7 @@ pub async fn resolve(
 ) -> Result<CallRow, Problem> {
     caller.require(Permission::Approve)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::lock_call(&mut tx, id)
+    let row = calls::lock_call(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))?;
     if row.status() != CallStatus::OutcomeUnknown {
@@ -500,9 +520,9 @@ pub async fn resolve(
                 summary: Some(&summary),
                 error: None,
             };
-            store::finish(&mut tx, id, Stands::Unknown, end).await?;
+            calls::finish(&mut tx, id, Stands::Unknown, end).await?;
         }
-        Resolution::TryAgain => store::try_again(&mut tx, id, LEASE).await?,
+        Resolution::TryAgain => calls::try_again(&mut tx, id, LEASE).await?,
     }
     let at = app.clock().now().unix_timestamp_nanos();
     record(
@@ -537,4 +557,24 @@ pub async fn resolve(
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_approved_has_a_role_that_is_asked_for_now() {
+        let roles = |roles: &[&str]| roles.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
+        let (owner, approver) = (roles(&["owner", "member"]), roles(&["approver"]));
+        assert!(has_a_role(Some(&owner), &[], &[]));
+        assert!(has_a_role(Some(&approver), &[], &approver));
+        assert!(!has_a_role(Some(&owner), &[], &approver));
+        assert!(!has_a_role(Some(&owner), &owner, &approver));
+        // Not written down: whoever it was had one of those.
+        let wider = roles(&["approver", "owner"]);
+        assert!(has_a_role(None, &approver, &wider));
+        assert!(!has_a_role(None, &wider, &approver));
+        assert!(!has_a_role(None, &[], &approver));
+    }
 }
