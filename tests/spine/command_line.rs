@@ -68,7 +68,7 @@ async fn run(world: &World, company: &Company, words: &[&str]) -> (bool, String)
 async fn strangers(world: Arc<World>) {
     let owner = &world.acme.owner;
     let new = json!({ "name": "of a stranger", "roles": ["auditor"] });
-    let key = text(&owner.post("/api-keys", &new).await.ok()["id"]);
+    let key = text(&owner.post("/api-keys", &new).await.ok()["api_key"]["id"]);
     // As it may stand there from before names were looked at, or come from another gateway.
     let hostile = "\u{1b}[2J\u{1b}]0;title\u{7}\u{202e}gpj.exe";
     let mut database = world.gateway.database("postgres").await;

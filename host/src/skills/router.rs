@@ -855,9 +855,11 @@ impl<'a> Run<'a> {
             if let Err(problem) = self.app.revocations().check(&self.installed.origin) {
                 return self.stopped_by(problem).await;
             }
-            self.requests_made = replies.len() + 1;
             let sent = match self.ready.take() {
-                Some(first) => self.send(0, first).await?,
+                Some(first) => {
+                    self.requests_made = 1;
+                    self.send(0, first).await?
+                }
                 None => self.step(&invocation, &mut replies, &mut known).await?,
             };
             let reply = match sent {
@@ -895,6 +897,7 @@ impl<'a> Run<'a> {
             );
             return self.end(failure).await.map(Sent::Stop);
         }
+        self.requests_made = replies.len() + 1;
         let seq = i32::try_from(replies.len()).unwrap_or(i32::MAX);
         let acts = self.acts(&request);
         let earlier = known.iter().position(|r| r.seq == seq);
