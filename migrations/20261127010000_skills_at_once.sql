@@ -10,32 +10,6 @@ begin
 end
 $$;
 
--- A use that has to wait is not counted, whatever becomes of the transaction.
-create or replace function number_use(of_skill text, uses_max bigint, per_seconds float8, out number bigint, out moment timestamptz, out wait float8)
-    language plpgsql volatile as $$
-declare
-    first bigint;
-begin
-    insert into skill_uses as u (tenant_id, skill_name, uses) values (current_tenant(), of_skill, 1)
-        on conflict (tenant_id, skill_name) do update set uses = u.uses + 1
-        returning uses into number;
-    moment := clock_timestamp();
-    if uses_max is null then
-        return;
-    end if;
-    select rate_number into first from skill_calls
-        where skill_name = of_skill and rate_counted_at > moment - make_interval(secs => per_seconds)
-        order by rate_counted_at limit 1;
-    if number - first >= uses_max then
-        select greatest(extract(epoch from rate_counted_at + make_interval(secs => per_seconds) - moment), 0.1) into wait
-            from skill_calls
-            where skill_name = of_skill and rate_counted_at > moment - make_interval(secs => per_seconds)
-            order by rate_counted_at offset number - first - uses_max limit 1;
-        perform uncount_use(of_skill);
-    end if;
-end
-$$;
-
 -- Nobody watches the trace of a call that was made without a task while it is written. Who notifies takes a lock of the
 -- whole server until its commit is on the disk.
 drop trigger execution_traces_notify on execution_traces;
@@ -85,6 +59,7 @@ begin
     end if;
     select u.number, u.moment, u.wait into number, counted_at, wait from number_use(skill, uses_max, per_seconds) u;
     if wait is not null then
+        perform uncount_use(skill);
         came_to := 'limited';
         return;
     end if;

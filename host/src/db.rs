@@ -9,6 +9,7 @@ use crate::{
     config::DatabaseConfig,
     id::TenantId,
     problem::{Problem, RETRY_AFTER_DEFAULT},
+    shares::TENANT_SHARE_PARTS,
 };
 use moka::sync::Cache;
 use serde_json::{Value, json};
@@ -27,9 +28,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a request waits for a connection before it is told to come back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// One part in so many of the connections for tenants is what one tenant may have at once: the rest serve the others, whatever that tenant
-/// does with its own.
-const TENANT_SHARE_PARTS: u32 = 3;
 /// Tenants whose share is kept track of, and for how long after they were last served.
 const SHARES_MAX: u64 = 100_000;
 const SHARE_IDLE: Duration = Duration::from_secs(60);
@@ -144,8 +142,8 @@ impl Db {
     }
 
     /// A connection over all tenants for one statement that is a transaction of its own, for the same jobs.
-    pub async fn system_at_once(&self) -> Result<SystemConnection, sqlx::Error> {
-        Ok(SystemConnection(self.system.acquire().await?))
+    pub async fn system_at_once(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        self.system.acquire().await
     }
 
     /// The pool behind [`Db::tenant`], with no tenant named: for a listener, and for tests that show
@@ -161,7 +159,7 @@ impl Db {
 
 /// At least two, so that a tenant is served while one of its own is slow.
 fn share_of(connections_max: u32) -> usize {
-    usize::try_from(connections_max / TENANT_SHARE_PARTS).map_or(2, |share| share.max(2))
+    usize::try_from(connections_max).map_or(2, |max| (max / TENANT_SHARE_PARTS).max(2))
 }
 
 /// See [`Db::tenant`].
@@ -225,22 +223,6 @@ impl Deref for TenantConnection {
 impl DerefMut for TenantConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
-    }
-}
-
-/// See [`Db::system_at_once`].
-#[derive(Debug)]
-pub struct SystemConnection(PoolConnection<Postgres>);
-
-impl Deref for SystemConnection {
-    type Target = PgConnection;
-    fn deref(&self) -> &PgConnection {
-        &self.0
-    }
-}
-impl DerefMut for SystemConnection {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0
     }
 }
 

@@ -6,8 +6,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// One part in so many of the places is what one tenant may have at once.
-const TENANT_SHARE_PARTS: usize = 3;
+/// One part in so many of what is shared is what one tenant may have at once: of the places for requests and live views, and
+/// of the connections to the database.
+pub const TENANT_SHARE_PARTS: usize = 3;
 
 /// Who has how many of the places. Tenants without one take no memory.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use tsunami_plugin_host::is_unprintable;
 /// How often progress is looked at.
 pub const POLL: Duration = Duration::from_millis(400);
 /// How often a spinner turns.
-pub const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub struct Output {
@@ -465,10 +465,15 @@ pub async fn show_request(api: &Api, approval: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows progress until the task ends, or a person is asked.
-pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
+pub fn spinner() -> ProgressBar {
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(TICK);
+    progress
+}
+
+/// Shows progress until the task ends, or a person is asked.
+pub async fn follow_task(api: &Api, id: &str) -> anyhow::Result<Value> {
+    let progress = spinner();
     loop {
         let task = api.get(&format!("/agent-tasks/{id}")).await?;
         let status = text(&task["status"]);
@@ -671,8 +676,7 @@ async fn change_instance(
 /// # Errors
 /// Where it cannot come there any more: it failed, or somebody asked for something else meanwhile.
 pub async fn wait_for_instance(api: &Api, id: &str, until: &[&str]) -> anyhow::Result<Value> {
-    let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(TICK);
+    let progress = spinner();
     loop {
         let instance = api.get(&format!("/instances/{id}")).await?;
         let status = text(&instance["status"]);

@@ -2,13 +2,12 @@
 
 use super::{
     api::{Api, query},
-    commands::{Output, POLL, TICK, fields, list, show, text, timeline},
+    commands::{Output, POLL, fields, list, show, spinner, text, timeline},
     exit::Unended,
 };
 use crate::skills::CallStatus;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum, builder::PossibleValuesParser};
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 #[derive(Subcommand)]
@@ -168,8 +167,7 @@ async fn make(api: &Api, path: &str, body: &Value, key: Option<String>) -> anyho
 
 /// The call when it has ended. A person who does not decide ends it too: approvals expire.
 async fn ended(api: &Api, mut call: Value) -> anyhow::Result<Value> {
-    let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(TICK);
+    let progress = spinner();
     let path = format!("/skill-calls/{}", text(&call["id"]));
     let mut said = String::new();
     while let Some(next) = next(&call).filter(|_| call["status"] != "outcome_unknown") {

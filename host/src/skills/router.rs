@@ -190,16 +190,16 @@ async fn go_on(
     };
     for _ in 0..DECIDED_MAX {
         let is_of_before = last.is_some();
-        let decided = match take_up(app, tenant, start, last.take()).await? {
-            TakenUp::ToDecide(row, standing) => match decide(app, tenant, row, standing).await {
+        let (row, decided) = match take_up(app, tenant, start, last.take()).await? {
+            TakenUp::ToDecide(row, standing) => match decide(app, tenant, &row, standing).await {
                 // It may be wrong only by what has changed since.
                 Err(_) if is_of_before => continue,
-                decided => decided?,
+                decided => (row, decided?),
             },
             TakenUp::Running(row) => return resume(app, tenant, row).await,
             TakenUp::Ended(advanced) => return Ok(advanced),
         };
-        match settle(app, tenant, start, decided, renewal).await? {
+        match settle(app, tenant, start, row, decided, renewal).await? {
             Settled::Begun(run) => return Box::pin(run.carry_out(Vec::new())).await,
             Settled::Ended(advanced) => return Ok(advanced),
             Settled::Due(grant) => {
@@ -262,16 +262,16 @@ struct Decided {
 async fn decide(
     app: &App,
     tenant: TenantId,
-    row: CallRow,
+    row: &CallRow,
     standing: Arc<Standing>,
 ) -> Result<Decided, Problem> {
-    let prepared = prepare(app, tenant, &row, &standing).await?;
+    let prepared = prepare(app, tenant, row, &standing).await?;
     let facts = facts(
         app,
         &prepared.skill.config,
         &prepared.action,
         &row.params,
-        who(&row),
+        who(row),
         Some(&prepared.instance),
     );
     let evaluated = policies::evaluate(app, tenant, &standing.chain, facts).await?;
@@ -294,19 +294,20 @@ enum Settled<'a> {
     Changed,
 }
 
-/// Writes the call down with what was decided of it, if that still holds: a new one whole, another under its lock.
+/// Writes the call down with what was decided of it, if that still holds: a new one whole, as it was `taken_up`, another
+/// as it is under its lock.
 async fn settle<'a>(
     app: &'a App,
     tenant: TenantId,
     start: Start<'_>,
+    taken_up: CallRow,
     decided: Decided,
     renewal: Renewal,
 ) -> Result<Settled<'a>, Problem> {
-    if let Start::New(id, request) = start {
-        let draft = store::draft(id, request, app.clock().now());
-        if let Some(settled) = begin_at_once(app, tenant, draft, &decided).await? {
-            return Ok(settled);
-        }
+    if let Start::New(..) = start
+        && let Some(settled) = begin_at_once(app, tenant, taken_up, &decided).await?
+    {
+        return Ok(settled);
     }
     // What is decided here is on the disk before it has a consequence: the next commit comes before a request leaves.
     let mut tx = app.db().tenant_followed(tenant).await?;

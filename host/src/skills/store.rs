@@ -827,6 +827,8 @@ pub struct ApprovalRow {
     pub requested_by: String,
     pub expires_at: OffsetDateTime,
     pub decided_by: Option<String>,
+    /// Those that they had then; none in what was decided before these were written down.
+    pub decided_with_roles: Option<Vec<String>>,
     pub decided_at: Option<OffsetDateTime>,
     pub note: Option<String>,
     pub created_at: OffsetDateTime,
@@ -837,7 +839,8 @@ macro_rules! approval_query {
         sqlx::query_as!(
             ApprovalRow,
             r#"select id as "id: ApprovalId", task_id as "task_id: TaskId", call_id as "call_id: SkillCallId", workflow_id, status, fingerprint,
-                      request, reason, roles, role_sets, second_person, on_behalf_of_key as "on_behalf_of_key: ApiKeyId", requested_by, expires_at, decided_by, decided_at, note, created_at
+                      request, reason, roles, role_sets, second_person, on_behalf_of_key as "on_behalf_of_key: ApiKeyId", requested_by, expires_at,
+                      decided_by, decided_with_roles, decided_at, note, created_at
                from approvals where "# + $where
             $(, $arg)*
         )
@@ -921,21 +924,30 @@ pub async fn list_approvals(
         .await
 }
 
+/// A person who decides.
+pub struct Decider<'a> {
+    pub name: &'a str,
+    pub roles: &'a [String],
+}
+
 pub async fn decide_approval(
     tx: &mut TenantTx,
     id: ApprovalId,
     status: &str,
-    by: Option<&str>,
+    by: Option<Decider<'_>>,
     note: Option<&str>,
     at: OffsetDateTime,
 ) -> Result<()> {
     sqlx::query!(
-        "update approvals set status = $2, decided_by = coalesce($3, decided_by), note = coalesce($4, note), decided_at = coalesce(decided_at, $5) where id = $1",
+        "update approvals set status = $2, decided_by = coalesce($3, decided_by), note = coalesce($4, note), decided_at = coalesce(decided_at, $5),
+                decided_with_roles = coalesce($6, decided_with_roles)
+         where id = $1",
         id.uuid(),
         status,
-        by,
+        by.as_ref().map(|by| by.name),
         note,
-        at
+        at,
+        by.as_ref().map(|by| by.roles)
     )
     .execute(&mut **tx)
     .await?;

@@ -11,10 +11,9 @@ use temporalio_sdk::{
     ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult,
 };
 use tsunami_durable::workflow::{Patience, activity_options, until};
+use uuid::fmt::Hyphenated;
 
 pub const WORKFLOW_TYPE: &str = "SkillCallWorkflow";
-/// Characters of an id.
-const UUID_LENGTH: usize = 36;
 pub const APPROVAL_REQUESTED: &str = "approval_requested";
 pub const APPROVAL_RESPONSE: &str = "approval_response";
 pub const OUTCOME_RESOLVED: &str = "outcome_resolved";
@@ -22,7 +21,7 @@ pub const OUTCOME_RESOLVED: &str = "outcome_resolved";
 /// Whose workflow it is, by its id: `call-{call}`, and `call-{call}-{attempt}` from the second attempt on.
 pub fn call_of(id: &str) -> Option<SkillCallId> {
     let call = id.strip_prefix("call-")?;
-    call.get(..UUID_LENGTH)?.parse().ok()
+    call.get(..Hyphenated::LENGTH)?.parse().ok()
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -177,10 +177,9 @@ impl Session<'_> {
         let path = "/policies/components";
         let brought = self.api.upload(path, "application/wasm", bytes).await?;
         let chain = self.api.get("/policies").await?;
-        let known = chain["items"].as_array().into_iter().flatten();
-        let known = known
-            .clone()
-            .find(|one| one["name"] == brought["name"] && one["source"] == "tenant");
+        let mut policies = chain["items"].as_array().into_iter().flatten();
+        let known =
+            policies.find(|one| one["name"] == brought["name"] && one["source"] == "tenant");
         let mut change = json!({ "digest": brought["digest"] });
         if let Some(settings) = &self.settings {
             change["settings"] = settings.clone();

@@ -1,11 +1,9 @@
 //! What a person must agree to first. An approval is for exactly one call, once, for a time.
 
-mod store;
-
 use super::{
     CallFailure, CallStatus, activities,
     router::{self, LEASE, Prepared, record, workflow_of},
-    store::{self as calls, ApprovalRow, CallRow, End, Stands},
+    store::{self, ApprovalRow, CallRow, Decider, End, Stands},
     workflow,
 };
 use crate::{
@@ -57,18 +55,18 @@ pub(super) async fn take_up(
     let Some(id) = row.approval_id else {
         return ask(app, tx, row, prepared, asks).await;
     };
-    let approval = calls::lock_approval(tx, id)
+    let approval = store::lock_approval(tx, id)
         .await?
         .ok_or_else(|| Problem::internal(&"an approval vanished"))?;
     let now = app.clock().now();
     let wanted = &prepared.skill.config.approver_roles;
-    let had = store::noted_roles(tx, id).await?;
+    let had = approval.decided_with_roles.as_deref();
     match approval.status.as_str() {
         "approved" if !is_enough(&approval, asks) => {
             let why = "A policy asks for more now than it did when this was approved: other roles, or a second person. Ask again.";
             refuse(app, tx, row, &approval, "approval_stale", why).await
         }
-        "approved" if !has_a_role(had.as_deref(), &approval.roles, wanted) => {
+        "approved" if !has_a_role(had, &approval.roles, wanted) => {
             let why = "The skill's configuration asks for an approval by other roles now than whoever approved this has. Ask again.";
             refuse(app, tx, row, &approval, "approval_stale", why).await
         }
@@ -145,7 +143,7 @@ async fn ask(
     let who = router::who(row);
     let on_behalf_of_key = who.as_ref().and_then(|who| who.on_behalf_of_key);
     let on_behalf_of = who.map_or_else(|| row.actor.clone(), |who| who.on_behalf_of);
-    let new = calls::NewApproval {
+    let new = store::NewApproval {
         id,
         role_sets: &json!(asks.role_sets),
         second_person: asks.second_person,
@@ -161,8 +159,8 @@ async fn ask(
         requested_by: &row.actor,
         expires_at,
     };
-    calls::insert_approval(tx, new).await?;
-    calls::await_approval(tx, row.id, id).await?;
+    store::insert_approval(tx, new).await?;
+    store::await_approval(tx, row.id, id).await?;
     let mut details = request;
     details["approval_id"] = json!(id);
     details["reason"] = json!(reason);
@@ -212,7 +210,7 @@ async fn refuse(
     why: &str,
 ) -> Result<Taken, Problem> {
     let failure = CallFailure::new(code, why);
-    calls::decide_approval(
+    store::decide_approval(
         tx,
         approval.id,
         "expired",
@@ -222,7 +220,7 @@ async fn refuse(
     )
     .await?;
     let end = End::badly(CallStatus::Rejected, &failure);
-    calls::finish(tx, row.id, Stands::NotBegun, end).await?;
+    store::finish(tx, row.id, Stands::NotBegun, end).await?;
     record(
         tx,
         row,
@@ -238,7 +236,7 @@ async fn refuse(
 /// An approval is for one use: it is gone in the transaction in which the call begins.
 pub(super) async fn use_up(app: &App, tx: &mut TenantTx, row: &CallRow) -> Result<(), Problem> {
     if let Some(id) = row.approval_id {
-        calls::decide_approval(tx, id, "used", None, None, app.clock().now()).await?;
+        store::decide_approval(tx, id, "used", None, None, app.clock().now()).await?;
     }
     Ok(())
 }
@@ -256,7 +254,7 @@ pub enum Which {
     Approval(ApprovalId),
     /// This one, of this task.
     ApprovalOf(TaskId, ApprovalId),
-    /// The one that the task waits for.
+    /// The one that the task waits for; the last one, where that was decided like this by the same person.
     PendingOf(TaskId),
 }
 
@@ -282,7 +280,7 @@ pub async fn decide(
     let id = match which {
         Which::Approval(id) | Which::ApprovalOf(_, id) => id,
         Which::PendingOf(task) => {
-            let latest = calls::latest_of_task(&mut tx, task).await?;
+            let latest = store::latest_of_task(&mut tx, task).await?;
             latest
                 .filter(|latest| {
                     latest.status == "pending" || was_said(latest, &decided_by, decision)
@@ -293,19 +291,19 @@ pub async fn decide(
                 .id
         }
     };
-    let call = calls::approval(&mut tx, id)
+    let call = store::approval(&mut tx, id)
         .await?
         .filter(|approval| which.is_of(approval))
         .ok_or_else(|| Problem::not_found("approval"))?
         .call_id;
     // First the call and then its approval, as the router does.
-    let call = calls::lock_call(&mut tx, call)
+    let call = store::lock_call(&mut tx, call)
         .await?
         .ok_or_else(|| Problem::internal(&"the call of an approval vanished"))?;
-    let approval = calls::lock_approval(&mut tx, id)
+    let approval = store::lock_approval(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("approval"))?;
-    let config = calls::config(&mut tx, &call.skill_name).await?;
+    let config = store::config(&mut tx, &call.skill_name).await?;
     let asked_now = config.map_or(Vec::new(), |config| config.approver_roles);
     check(app, caller, &approval, &asked_now, decision)?;
     if approval.second_person && decision.approve {
@@ -319,17 +317,24 @@ pub async fn decide(
     } else {
         "rejected"
     };
-    calls::decide_approval(
+    let roles: Vec<_> = caller
+        .roles
+        .iter()
+        .map(|role| role.as_str().to_owned())
+        .collect();
+    let decider = Decider {
+        name: &decided_by,
+        roles: &roles,
+    };
+    store::decide_approval(
         &mut tx,
         id,
         status,
-        Some(&decided_by),
+        Some(decider),
         decision.note.as_deref(),
         app.clock().now(),
     )
     .await?;
-    let roles = caller.roles.iter().map(|role| role.as_str().to_owned());
-    store::note_roles(&mut tx, id, &roles.collect::<Vec<_>>()).await?;
     let details = json!({ "approval_id": id, "approved_by": decided_by, "skill": call.skill_name, "action": call.action, "note": decision.note });
     if decision.approve {
         record(
@@ -347,7 +352,7 @@ pub async fn decide(
             format!("{} did not approve the call.", caller.name),
         );
         let end = End::badly(CallStatus::Rejected, &failure);
-        calls::finish(&mut tx, call.id, Stands::NotBegun, end).await?;
+        store::finish(&mut tx, call.id, Stands::NotBegun, end).await?;
         let mut details = details;
         details["rejected_by"] = details["approved_by"].take();
         record(
@@ -368,7 +373,7 @@ pub async fn decide(
         workflow::ApprovalResponse { approval: id },
     )
     .await?;
-    let decided = calls::approval(&mut tx, id)
+    let decided = store::approval(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("approval"))?;
     tx.commit().await?;
@@ -463,7 +468,7 @@ async fn check_second_person(
 }
 
 async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
-    calls::call(tx, id)
+    store::call(tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))
 }
@@ -498,7 +503,7 @@ pub async fn resolve(
 ) -> Result<CallRow, Problem> {
     caller.require(Permission::Approve)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = calls::lock_call(&mut tx, id)
+    let row = store::lock_call(&mut tx, id)
         .await?
         .ok_or_else(|| Problem::not_found("skill call"))?;
     if row.status() != CallStatus::OutcomeUnknown {
@@ -520,9 +525,9 @@ pub async fn resolve(
                 summary: Some(&summary),
                 error: None,
             };
-            calls::finish(&mut tx, id, Stands::Unknown, end).await?;
+            store::finish(&mut tx, id, Stands::Unknown, end).await?;
         }
-        Resolution::TryAgain => calls::try_again(&mut tx, id, LEASE).await?,
+        Resolution::TryAgain => store::try_again(&mut tx, id, LEASE).await?,
     }
     let at = app.clock().now().unix_timestamp_nanos();
     record(
