@@ -8,9 +8,10 @@ use crate::{
     instances::Gateways,
     marketplace::{self, revocations::Revocations},
     outbound::Outbound,
-    shares::Shares,
+    shares::{PULLS_MAX, RequestShares, Shares},
     skills::standing::Standings,
     traces::live::Live,
+    turns::WorkflowTurns,
     vault::{self, Vault},
 };
 use moka::future::Cache;
@@ -46,11 +47,13 @@ struct Inner {
     plugin_host: PluginHost,
     revocations: Revocations,
     registries: Registries,
+    pulls: Shares,
     sigstore: Sigstore,
     cluster: Arc<dyn Cluster>,
     gateways: Gateways,
     live: Live,
-    request_shares: Shares,
+    request_shares: RequestShares,
+    workflow_turns: WorkflowTurns,
     outbox_wake: Notify,
     outbound: Outbound,
     standings: Standings,
@@ -90,6 +93,7 @@ impl App {
             db,
             revocations,
             registries: marketplace::registries(&config.marketplace),
+            pulls: Shares::of(PULLS_MAX),
             sigstore: marketplace::sigstore(&config.marketplace)?,
             vault: Vault::new(keyring),
             durable: Durable::new(settings, keys),
@@ -97,7 +101,8 @@ impl App {
             cluster: Arc::new(cluster),
             gateways: Gateways::new(),
             live: Live::new(),
-            request_shares: Shares::of(usize::try_from(config.http.requests_in_flight_max)?),
+            request_shares: RequestShares::of(usize::try_from(config.http.requests_in_flight_max)?),
+            workflow_turns: turns(&config)?,
             outbox_wake: Notify::new(),
             outbound: Outbound::new(&config.skills.private_network_hosts)?,
             standings: Standings::default(),
@@ -151,6 +156,10 @@ impl App {
     pub fn revocations(&self) -> &Revocations {
         &self.0.revocations
     }
+    /// Each tenant's places among the pulls from registries.
+    pub(crate) fn pulls(&self) -> &Shares {
+        &self.0.pulls
+    }
     pub fn registries(&self) -> &Registries {
         &self.0.registries
     }
@@ -167,8 +176,12 @@ impl App {
         &self.0.live
     }
     /// What each tenant has of the requests that are served at once.
-    pub(crate) fn request_shares(&self) -> &Shares {
+    pub(crate) fn request_shares(&self) -> &RequestShares {
         &self.0.request_shares
+    }
+    /// Whose workflow this process's worker moves next.
+    pub fn workflow_turns(&self) -> &WorkflowTurns {
+        &self.0.workflow_turns
     }
     /// Wakes the outbox's relay, where it runs in this process.
     pub fn outbox_wake(&self) -> &Notify {
@@ -187,6 +200,12 @@ impl App {
     pub fn journals(&self) -> &Journals {
         &self.0.journals
     }
+}
+
+fn turns(config: &Config) -> anyhow::Result<WorkflowTurns> {
+    let moved_max = config.tasks.workflows_moved_max.map(usize::try_from);
+    let places = usize::try_from(config.tasks.activities_at_once_max)?;
+    Ok(WorkflowTurns::new(moved_max.transpose()?, places))
 }
 
 /// The hidden command that compiles one plugin, in a process of its own (`cli/mod.rs`).

@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::{
     extract::FromRequestParts,
-    http::{StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -142,36 +142,52 @@ impl Caller {
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let key = keys::parse(bearer(parts)?).ok_or_else(unauthorized)?;
+        let key = keys::parse(bearer(&parts.headers)?).ok_or_else(unauthorized)?;
         if key.kind == keys::Kind::Operator {
             return Err(Problem::forbidden(
                 "operator_key",
                 "This is an operator's key; it acts inside no tenant. Use an API key of the tenant's own.",
             ));
         }
-        let caller = tenants::authenticate(app, &key)
-            .await?
-            .ok_or_else(unauthorized)?;
-        hold_share(parts, app, caller.tenant)?;
+        let shares = app.request_shares();
+        let Some(caller) = tenants::authenticate(app, &key).await? else {
+            shares.forget(&key.secret_sha256).await;
+            return Err(unauthorized());
+        };
+        // `routes::bound` gives the place back.
+        if let Some(held) = parts.extensions.get::<Held>()
+            && !shares.hold(held, key.secret_sha256, caller.tenant).await
+        {
+            return Err(too_many_at_once(app));
+        }
         Ok(caller)
     }
 }
 
-/// Takes one of the tenant's places among the requests that are served at once (`routes::bound` gives it back).
-fn hold_share(parts: &Parts, app: &App, tenant: TenantId) -> Result<(), Problem> {
-    let shares = app.request_shares();
-    match parts.extensions.get::<Held>() {
-        Some(held) if !held.hold(shares, tenant) => Err(Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many_requests_at_once",
-            format!(
-                "{} requests of your organization are being served, as many as may be at once. Nothing was done; send it again after the time in Retry-After, and fewer at a time.",
-                shares.each()
-            ),
-        )
-        .with_retry_after(SHARE_RETRY_AFTER)),
-        _ => Ok(()),
+/// One of the places of the tenant whose key the request comes with, where that is remembered.
+///
+/// # Errors
+/// 429 where the tenant has none left.
+pub async fn foresee_share(app: &App, headers: &HeaderMap, held: &Held) -> Result<(), Problem> {
+    let Some(key) = bearer(headers).ok().and_then(keys::parse) else {
+        return Ok(());
+    };
+    match app.request_shares().foresee(held, &key.secret_sha256).await {
+        true => Ok(()),
+        false => Err(too_many_at_once(app)),
     }
+}
+
+fn too_many_at_once(app: &App) -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_requests_at_once",
+        format!(
+            "{} requests of your organization are being served, as many as may be at once. Nothing was done; send it again after the time in Retry-After, and fewer at a time.",
+            app.request_shares().each()
+        ),
+    )
+    .with_retry_after(SHARE_RETRY_AFTER)
 }
 
 /// Somebody who runs the gateway: creates tenants, and acts inside one only by an owner's key that they make for it.
@@ -184,7 +200,7 @@ pub struct Operator {
 impl FromRequestParts<App> for Operator {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let key = keys::parse(bearer(parts)?).ok_or_else(unauthorized)?;
+        let key = keys::parse(bearer(&parts.headers)?).ok_or_else(unauthorized)?;
         if key.kind == keys::Kind::Tenant {
             // Like anything else that this caller may not know of.
             return Err(Problem::not_found("operation for this key"));
@@ -231,7 +247,7 @@ impl Party {
 impl FromRequestParts<App> for Party {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let key = keys::parse(bearer(parts)?).ok_or_else(unauthorized)?;
+        let key = keys::parse(bearer(&parts.headers)?).ok_or_else(unauthorized)?;
         match key.kind {
             keys::Kind::Tenant => Caller::from_request_parts(parts, app)
                 .await
@@ -243,9 +259,8 @@ impl FromRequestParts<App> for Party {
     }
 }
 
-fn bearer(parts: &Parts) -> Result<&str, Problem> {
-    parts
-        .headers
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))

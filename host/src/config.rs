@@ -13,8 +13,10 @@ use std::{
 };
 use toml::{Table, Value};
 
+/// What one call may be said to cost: a million US dollars.
+pub const COST_MICRO_USD_MAX: u64 = 1_000_000_000_000;
 /// The prefix of the environment variables that override settings.
-pub const ENV_PREFIX: &str = "TSUNAMI_";
+const ENV_PREFIX: &str = "TSUNAMI_";
 
 /// Seconds that one outside request may take, at most. The bridge takes 300 (`MAX_TIMEOUT_MS`). A call is taken up by
 /// another process when its lease of 120 s is over (`skills::router`), and within that the instance is asked for its
@@ -51,14 +53,41 @@ fn mask(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return "****".to_owned();
     };
-    match rest.rsplit_once('@') {
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (rest, None),
+    };
+    let place = match place.rsplit_once('@') {
         Some((user, host)) => {
             let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:****@{host}")
+            format!("{user}:****@{host}")
         }
-        None => text.to_owned(),
-    }
+        None => place.to_owned(),
+    };
+    let Some(query) = query else {
+        return format!("{scheme}://{place}");
+    };
+    // PostgreSQL's drivers take a password there too, and read its name in other spellings.
+    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if SHOWN_OF_A_QUERY.contains(&name) => pair.to_owned(),
+        Some((name, _)) => format!("{name}=****"),
+        None => "****".to_owned(),
+    });
+    let shown: Vec<_> = shown.collect();
+    format!("{scheme}://{place}?{}", shown.join("&"))
 }
+
+/// Parameters of a URL that are no secret, and help whoever looks for a mistake.
+const SHOWN_OF_A_QUERY: [&str; 8] = [
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "sslmode",
+    "sslrootcert",
+    "application_name",
+];
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr),+ $(,)? })+) => {$(
@@ -231,6 +260,9 @@ settings! {
         reply_bytes_max: u32 = 4 << 20,
         /// Outside requests that one call may make.
         steps_max: u32 = 32,
+        /// What a call costs at least, in millionths of a US dollar, whatever the tenant's configuration says: of an action
+        /// (`"whatsapp.send_text"`), of a skill (`"whatsapp"`) or of any (`"*"`). The dearest that fits holds.
+        least_costs_micro_usd: BTreeMap<String, u64> = BTreeMap::new(),
     }
     /// Durable tasks.
     TasksConfig {
@@ -246,6 +278,11 @@ settings! {
         working_seconds_max: u32 = 600,
         /// Seconds of working time a chain of delegated tasks.
         chain_working_seconds_max: u32 = 1800,
+        /// Activities, the steps of workflows, that one process works on at once. Those that wait beyond them are taken
+        /// from each tenant in turn.
+        activities_at_once_max: u32 = 200,
+        /// Workflows that one process moves at once, those of each tenant in turn; four a processor where it is not set.
+        workflows_moved_max: Option<u32> = None,
     }
     /// Log lines, to standard error.
     LogConfig {
@@ -330,6 +367,9 @@ impl Config {
                 format!("`{}` is not an address and port", self.http.listen),
             ));
         }
+        if let Some(problem) = wrong_temporal_url(&self.temporal.url) {
+            return Err(setting_error("temporal.url", problem));
+        }
         if let Some(problem) = wrong_public_url(&self.http.public_url) {
             return Err(setting_error("http.public_url", problem));
         }
@@ -384,6 +424,14 @@ impl Config {
             ),
             ("tasks.attempts_max", self.tasks.attempts_max),
             ("tasks.heartbeat_seconds", self.tasks.heartbeat_seconds),
+            (
+                "tasks.activities_at_once_max",
+                self.tasks.activities_at_once_max,
+            ),
+            (
+                "tasks.workflows_moved_max",
+                self.tasks.workflows_moved_max.unwrap_or(1),
+            ),
             ("tasks.working_seconds_max", self.tasks.working_seconds_max),
         ] {
             if value == 0 {
@@ -413,6 +461,7 @@ impl Config {
             }
         }
         self.validate_private_hosts()?;
+        self.validate_least_costs()?;
         for (tenant, limits) in &self.plugins.tenants {
             let is_zero = [limits.call_timeout_ms, limits.calls_running_max].contains(&Some(0));
             if is_zero || limits.call_memory_bytes_max == Some(0) {
@@ -481,6 +530,29 @@ impl Config {
         Ok(())
     }
 
+    fn validate_least_costs(&self) -> Result<(), ConfigError> {
+        let wrong = |of: &str, cost: u64| {
+            if cost > COST_MICRO_USD_MAX {
+                return Some(format!(
+                    "{cost} is more than {COST_MICRO_USD_MAX}, a million dollars"
+                ));
+            }
+            let names = of.split('.');
+            let is_name = |name: &str| {
+                let mut chars = name.chars();
+                chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
+                    && !name.is_empty()
+            };
+            let fits = of == "*" || (names.clone().count() <= 2 && names.clone().all(is_name));
+            (!fits).then(|| format!("`{of}` is no `skill.action`, `skill` or `*`"))
+        };
+        let costs = &self.skills.least_costs_micro_usd;
+        match costs.iter().find_map(|(of, cost)| wrong(of, *cost)) {
+            Some(problem) => Err(setting_error("skills.least_costs_micro_usd", problem)),
+            None => Ok(()),
+        }
+    }
+
     fn validate_private_hosts(&self) -> Result<(), ConfigError> {
         let own = self.own_servers();
         for entry in &self.skills.private_network_hosts {
@@ -529,6 +601,16 @@ impl Config {
     }
 }
 
+impl SkillsConfig {
+    /// What the operator says that a call of the action costs at least, in millionths of a US dollar. A skill's name is its
+    /// plugin's to choose, so that one which is named is no cheaper than any.
+    pub fn least_cost(&self, skill: &str, action: &str) -> Option<u64> {
+        let named = [&format!("{skill}.{action}"), skill, "*"];
+        let costs = named.map(|name| self.least_costs_micro_usd.get(name).copied());
+        costs.into_iter().flatten().max()
+    }
+}
+
 fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name == "localhost"
@@ -566,7 +648,7 @@ fn wrong_public_url(text: &str) -> Option<String> {
         return None;
     }
     let Ok(url) = url::Url::parse(text) else {
-        return Some(format!("`{text}` is not a URL"));
+        return Some(format!("`{}` is not a URL", mask(text)));
     };
     let local = match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -575,12 +657,36 @@ fn wrong_public_url(text: &str) -> Option<String> {
         None => false,
     };
     if url.scheme() != "https" && !(url.scheme() == "http" && local) {
-        return Some(format!("`{text}` is not https"));
+        return Some(format!("`{}` is not https", mask(text)));
     }
     let more = url.query().is_some() || url.fragment().is_some() || text.ends_with('/');
     let user = !url.username().is_empty() || url.password().is_some();
-    (more || user)
-        .then(|| format!("`{text}` has more than a host and a path, or ends with a slash"))
+    (more || user).then(|| {
+        format!(
+            "`{}` has more than a host and a path, or ends with a slash",
+            mask(text)
+        )
+    })
+}
+
+/// Nothing else of it is used, and `config show` prints it.
+fn wrong_temporal_url(text: &str) -> Option<String> {
+    let url = url::Url::parse(text).ok();
+    let is_plain = url.is_some_and(|url| {
+        url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.path() == "/"
+            && ["http", "https"].contains(&url.scheme())
+    });
+    (!is_plain).then(|| {
+        format!(
+            "`{}` is not a URL of a scheme, a host and a port alone",
+            mask(text)
+        )
+    })
 }
 
 /// A variable of the environment; `None` where it is not set, or is no text.
@@ -679,7 +785,10 @@ fn example_of(name: &str) -> String {
         "marketplace.registries" => Some("[{ host = \"ghcr.io\" }]"),
         name if name.starts_with("plugins.tenants.") => Some("{ call_timeout_ms = 50 }"),
         "http.public_url" => Some("\"https://gateway.example.com\""),
+        "temporal.url" => Some("\"http://127.0.0.1:7233\""),
         "skills.private_network_hosts" => Some("[\"github.internal:443\"]"),
+        "tasks.workflows_moved_max" => Some("8"),
+        "skills.least_costs_micro_usd" => Some("{ \"whatsapp.send_text\" = 5000 }"),
         _ => None,
     };
     let leaf = name.rsplit('.').next().unwrap_or(name);
@@ -712,6 +821,42 @@ mod tests {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
         )
+    }
+
+    #[test]
+    fn a_password_is_masked_wherever_a_url_has_it() {
+        for (url, shown) in [
+            ("postgres://app:hunter2@db/t", "postgres://app:****@db/t"),
+            (
+                "postgres://app@db/t?password=hunter2&sslmode=require",
+                "postgres://app:****@db/t?password=****&sslmode=require",
+            ),
+            (
+                "postgres://db/t?password=hunter2@x&%70assword=hunter2",
+                "postgres://db/t?password=****&%70assword=****",
+            ),
+            (
+                "postgres://db/t?sslmode=require",
+                "postgres://db/t?sslmode=require",
+            ),
+            ("hunter2", "****"),
+        ] {
+            assert_eq!(mask(url), shown);
+        }
+        let with_password = "http://u:hunter2@temporal:7233";
+        for (name, example) in [
+            ("TSUNAMI_TEMPORAL__URL", "7233"),
+            ("TSUNAMI_HTTP__PUBLIC_URL", "gateway.example.com"),
+        ] {
+            let variables = [(name.to_owned(), with_password.to_owned())];
+            let told = Config::load(None, variables.into_iter())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                !told.contains("hunter2") && told.contains(example),
+                "{told}"
+            );
+        }
     }
 
     #[test]
@@ -853,6 +998,32 @@ mod tests {
         ] {
             let told = with(own).unwrap_err();
             assert!(told.contains("of the gateway's own"), "{own}: {told}");
+        }
+    }
+
+    #[test]
+    fn the_dearest_of_the_operators_costs_that_fits_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tsunami.toml");
+        let with = |costs: &str| {
+            let text = format!("[skills]\nleast_costs_micro_usd = {costs}\n");
+            std::fs::write(&file, text).unwrap();
+            Config::load(Some(&file), std::iter::empty()).map_err(|error| error.to_string())
+        };
+        let config = with(r#"{ "*" = 10, "slack" = 5, "slack.send_message" = 20 }"#).unwrap();
+        let least = |skill, action| config.skills.least_cost(skill, action);
+        assert_eq!(least("slack", "send_message"), Some(20));
+        assert_eq!(least("slack", "add_reaction"), Some(10));
+        assert_eq!(least("own", "send_message"), Some(10));
+        assert_eq!(Config::default().skills.least_cost("own", "x"), None);
+        for wrong in [
+            r#"{ "a.b.c" = 1 }"#,
+            r#"{ "" = 1 }"#,
+            r#"{ "Slack" = 1 }"#,
+            r#"{ "*" = 1000000000001 }"#,
+        ] {
+            let told = with(wrong).unwrap_err();
+            assert!(told.contains("whatsapp.send_text"), "{told}");
         }
     }
 

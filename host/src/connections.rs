@@ -97,6 +97,13 @@ pub fn make_room(connections_max: u32) -> anyhow::Result<()> {
     }
 }
 
+/// As many of `wanted` clients as the system lets the process hold files for; at least one.
+pub fn room_for(wanted: u32) -> u32 {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, most)| most);
+    let room = most.saturating_sub(FILES_BESIDE);
+    u32::try_from(room).unwrap_or(u32::MAX).clamp(1, wanted)
+}
+
 /// What the limit on files must become, where it is too low.
 fn raised(now: u64, most: u64, connections_max: u32) -> anyhow::Result<Option<u64>> {
     let needed = u64::from(connections_max) + FILES_BESIDE;

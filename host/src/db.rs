@@ -8,15 +8,15 @@
 use crate::{
     config::DatabaseConfig,
     id::TenantId,
+    pool::{ACQUIRE_TIMEOUT, Connections, Held, Left},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     shares::TENANT_SHARE_PARTS,
 };
 use moka::sync::Cache;
 use serde_json::{Value, json};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions, PgConnection,
+    postgres::{PgConnectOptions, PgListener},
 };
 use std::{
     ops::{Deref, DerefMut},
@@ -26,25 +26,20 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a request waits for a connection before it is told to come back.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tenants whose share is kept track of, and for how long after they were last served.
 const SHARES_MAX: u64 = 100_000;
 const SHARE_IDLE: Duration = Duration::from_secs(60);
 const ONE_PLAN: &str = "; set local plan_cache_mode = force_generic_plan";
 /// No statement of the product runs longer; one that does is a mistake.
 const STATEMENT_TIMEOUT: &str = "15s";
-/// A connection that was used this short ago is taken to work, and not asked first: that would be a round trip more
-/// for every transaction.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 /// Two pools: one for tenants' requests, one for the jobs that span tenants.
 #[derive(Clone, Debug)]
 pub struct Db {
-    app: PgPool,
-    system: PgPool,
+    app: Connections,
+    system: Connections,
     shares: Cache<TenantId, Arc<Semaphore>>,
     share: usize,
 }
@@ -52,24 +47,11 @@ pub struct Db {
 impl Db {
     /// Opens no connection yet: a server that is not up answers the first requests with 503.
     pub fn lazy(config: &DatabaseConfig) -> Result<Self, sqlx::Error> {
-        let pool = |url: &str, max: u32| -> Result<PgPool, sqlx::Error> {
+        let connections = |url: &str, max: u32| -> Result<Connections, sqlx::Error> {
             let options = PgConnectOptions::from_str(url)?
                 .options([("statement_timeout", STATEMENT_TIMEOUT)])
                 .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
-            Ok(PgPoolOptions::new()
-                .max_connections(max)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(Duration::from_secs(300))
-                .test_before_acquire(false)
-                .before_acquire(|connection, about| {
-                    Box::pin(async move {
-                        if about.idle_for > TRUSTED_FOR {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-                .connect_lazy_with(options))
+            Ok(Connections::lazy(options, max))
         };
         Ok(Self {
             shares: Cache::builder()
@@ -77,8 +59,8 @@ impl Db {
                 .time_to_idle(SHARE_IDLE)
                 .build(),
             share: share_of(config.connections_max),
-            app: pool(config.url.expose(), config.connections_max)?,
-            system: pool(config.system_url.expose(), config.system_connections_max)?,
+            app: connections(config.url.expose(), config.connections_max)?,
+            system: connections(config.system_url.expose(), config.system_connections_max)?,
         })
     }
 
@@ -107,23 +89,15 @@ impl Db {
             tenant.uuid()
         );
         let share = self.share(tenant).await?;
-        let tx = self.app.begin_with(sqlx::AssertSqlSafe(begin)).await?;
-        Ok(TenantTx {
-            tx,
-            tenant,
-            _share: share,
-        })
+        let tx = Tx::begin(&self.app, Some(share), begin).await?;
+        Ok(TenantTx { tx, tenant })
     }
 
     /// A connection for one statement that is a transaction of its own, in one round trip: for the SQL functions that
     /// name the tenant themselves. Any other statement sees no rows over it.
-    pub async fn tenant_at_once(&self, tenant: TenantId) -> Result<TenantConnection, sqlx::Error> {
+    pub async fn tenant_at_once(&self, tenant: TenantId) -> Result<AtOnce, sqlx::Error> {
         let share = self.share(tenant).await?;
-        Ok(TenantConnection {
-            connection: self.app.acquire().await?,
-            tenant,
-            _share: share,
-        })
+        AtOnce::on(&self.app, Some(share)).await
     }
 
     async fn share(&self, tenant: TenantId) -> Result<OwnedSemaphorePermit, sqlx::Error> {
@@ -138,22 +112,30 @@ impl Db {
 
     /// A transaction over all tenants, for the jobs that ARCHITECTURE.md lists.
     pub async fn system(&self) -> Result<SystemTx, sqlx::Error> {
-        Ok(SystemTx(self.system.begin().await?))
+        Ok(SystemTx(
+            Tx::begin(&self.system, None, "begin".into()).await?,
+        ))
     }
 
     /// A connection over all tenants for one statement that is a transaction of its own, for the same jobs.
-    pub async fn system_at_once(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.system.acquire().await
+    pub async fn system_at_once(&self) -> Result<AtOnce, sqlx::Error> {
+        AtOnce::on(&self.system, None).await
     }
 
-    /// The pool behind [`Db::tenant`], with no tenant named: for a listener, and for tests that show
-    /// that it sees nothing.
-    pub fn app_pool(&self) -> &PgPool {
-        &self.app
+    /// A transaction of the role behind [`Db::tenant`] that names no tenant, and so sees no tenant's rows.
+    pub async fn nobody(&self) -> Result<AtOnce, sqlx::Error> {
+        AtOnce::on(&self.app, None).await
+    }
+
+    /// Hears of what is notified.
+    pub async fn listener(&self) -> Result<PgListener, sqlx::Error> {
+        self.app.listener().await
     }
 
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("select 1").execute(&self.app).await.map(|_| ())
+        let mut connection = self.nobody().await?;
+        sqlx::query("select 1").execute(&mut *connection).await?;
+        Ok(())
     }
 }
 
@@ -162,13 +144,38 @@ fn share_of(connections_max: u32) -> usize {
     usize::try_from(connections_max).map_or(2, |max| (max / TENANT_SHARE_PARTS).max(2))
 }
 
+/// A transaction over a connection of a pool.
+#[derive(Debug)]
+struct Tx(Held);
+
+impl Tx {
+    async fn begin(
+        connections: &Connections,
+        share: Option<OwnedSemaphorePermit>,
+        statements: String,
+    ) -> Result<Self, sqlx::Error> {
+        let mut held = connections.get(share).await?;
+        held.leaves(Some(Left::Transaction));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+            .execute(&mut *held)
+            .await?;
+        Ok(Self(held))
+    }
+
+    async fn commit(mut self) -> Result<(), sqlx::Error> {
+        let ended = sqlx::raw_sql("commit").execute(&mut *self.0).await;
+        if ended.is_ok() {
+            self.0.leaves(None);
+        }
+        ended.map(drop)
+    }
+}
+
 /// See [`Db::tenant`].
 #[derive(Debug)]
 pub struct TenantTx {
-    // Before the share, so that the connection is back when another may have it.
-    tx: Transaction<'static, Postgres>,
+    tx: Tx,
     tenant: TenantId,
-    _share: OwnedSemaphorePermit,
 }
 
 impl TenantTx {
@@ -181,7 +188,7 @@ impl TenantTx {
     /// Commits, and waits for the disk however the transaction was begun.
     pub async fn commit_to_disk(mut self) -> Result<(), sqlx::Error> {
         sqlx::raw_sql("set local synchronous_commit = on")
-            .execute(&mut *self.tx)
+            .execute(&mut *self)
             .await?;
         self.tx.commit().await
     }
@@ -190,45 +197,50 @@ impl TenantTx {
 impl Deref for TenantTx {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        &self.tx
+        &self.tx.0
     }
 }
 impl DerefMut for TenantTx {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.tx
+        &mut self.tx.0
     }
 }
 
-/// See [`Db::tenant_at_once`].
+/// A connection for one statement that is a transaction of its own.
 #[derive(Debug)]
-pub struct TenantConnection {
-    // As in [`TenantTx`].
-    connection: PoolConnection<Postgres>,
-    tenant: TenantId,
-    _share: OwnedSemaphorePermit,
-}
+pub struct AtOnce(Held);
 
-impl TenantConnection {
-    pub fn tenant(&self) -> TenantId {
-        self.tenant
+impl AtOnce {
+    async fn on(
+        connections: &Connections,
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, sqlx::Error> {
+        let mut held = connections.get(share).await?;
+        held.leaves(Some(Left::Statement));
+        Ok(Self(held))
+    }
+
+    /// Gives the connection back: the statement was answered.
+    pub fn done(mut self) {
+        self.0.leaves(None);
     }
 }
 
-impl Deref for TenantConnection {
+impl Deref for AtOnce {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        &self.connection
+        &self.0
     }
 }
-impl DerefMut for TenantConnection {
+impl DerefMut for AtOnce {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
+        &mut self.0
     }
 }
 
 /// See [`Db::system`].
 #[derive(Debug)]
-pub struct SystemTx(Transaction<'static, Postgres>);
+pub struct SystemTx(Tx);
 
 impl SystemTx {
     pub async fn commit(self) -> Result<(), sqlx::Error> {
@@ -238,12 +250,12 @@ impl SystemTx {
 impl Deref for SystemTx {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        &self.0
+        &self.0.0
     }
 }
 impl DerefMut for SystemTx {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0
+        &mut self.0.0
     }
 }
 
@@ -255,15 +267,20 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::WorkerCrashed => true,
-        // class 08 connection, 53 resources, 57P shutting down or starting, 25P03 a time-out between statements,
-        // 40 serialization
+        // class 08 connection, 53 resources, 57P shutting down or starting, 25P03 a time-out between statements
         sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-            ["08", "53", "57P", "25P03", "40"]
+            ["08", "53", "57P", "25P03"]
                 .iter()
                 .any(|class| code.starts_with(class))
         }),
         _ => false,
     }
+}
+
+/// Whether the transaction met another one and was rolled back (class 40: deadlocks, serialization).
+pub fn is_rolled_back(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("40"))
 }
 
 /// Whether a statement ran into [`STATEMENT_TIMEOUT`]: the server is there, and has too much to do.
@@ -274,20 +291,29 @@ pub fn is_timed_out(error: &sqlx::Error) -> bool {
 }
 
 /// JSON as jsonb holds it: without U+0000, neither in texts nor in names.
-pub fn without_nul(value: Value) -> Value {
-    let clean = |text: String| match text.contains('\0') {
-        true => text.replace('\0', "\u{fffd}"),
-        false => text,
-    };
+pub fn without_nul(mut value: Value) -> Value {
+    clean(&mut value);
+    value
+}
+
+/// In place: next to nothing has one.
+fn clean(value: &mut Value) {
     match value {
-        Value::String(text) => Value::String(clean(text)),
-        Value::Array(all) => all.into_iter().map(without_nul).collect(),
-        Value::Object(all) => all
-            .into_iter()
-            .map(|(name, value)| (clean(name), without_nul(value)))
-            .collect(),
-        other => other,
+        Value::String(text) if text.contains('\0') => *text = shown(text),
+        Value::Array(all) => all.iter_mut().for_each(clean),
+        Value::Object(all) => {
+            if all.keys().any(|name| name.contains('\0')) {
+                let named = std::mem::take(all).into_iter();
+                *all = named.map(|(name, value)| (shown(&name), value)).collect();
+            }
+            all.values_mut().for_each(clean);
+        }
+        _ => {}
     }
+}
+
+fn shown(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// JSON as it comes back from jsonb, whose numbers know no negative zero: what is worked out from it before it is kept is
@@ -310,9 +336,10 @@ pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
 }
 
 /// Which migrations this program has and the database lacks, and the other way round.
-pub async fn migrations_pending(pool: &PgPool) -> Result<usize, sqlx::Error> {
+pub async fn migrations_pending(db: &Db) -> Result<usize, sqlx::Error> {
+    let mut connection = db.nobody().await?;
     let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await?;
     Ok(MIGRATOR
         .iter()

@@ -3,7 +3,7 @@
 use crate::{
     json::{self, Strict},
     pace::TooSlow,
-    problem::{Problem, Violation},
+    problem::{Problem, Violation, pointer_part},
 };
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -182,8 +182,7 @@ fn find_nul(json: &serde_json::Value) -> Option<String> {
             if name.contains('\0') {
                 return Some(String::new());
             }
-            find_nul(value)
-                .map(|rest| format!("/{}{rest}", name.replace('~', "~0").replace('/', "~1")))
+            find_nul(value).map(|rest| format!("/{}{rest}", pointer_part(name)))
         }),
         _ => None,
     }
@@ -194,7 +193,7 @@ fn to_pointer(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Map { key } => format!("/{}", pointer_part(key)),
             Segment::Enum { variant } => format!("/{variant}"),
             Segment::Unknown => String::new(),
         })

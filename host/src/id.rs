@@ -4,6 +4,7 @@
 //! index on time, and a cursor is the last id seen.
 
 use sha2::{Digest, Sha256};
+use tsunami_plugin_host::TenantKey;
 use uuid::Uuid;
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
@@ -84,6 +85,13 @@ ids! {
     InstanceId,
     SkillConfigId, SkillCallId, ApprovalId,
     PolicyId, PolicyDecisionId,
+}
+
+/// How those that give out turns, and know of no tenants, tell whose it is.
+impl From<TenantId> for TenantKey {
+    fn from(tenant: TenantId) -> Self {
+        Self(tenant.uuid().as_u128())
+    }
 }
 
 #[cfg(test)]

@@ -25,12 +25,14 @@ pub mod outbound;
 pub mod outbox;
 mod pace;
 pub mod page;
+mod pool;
 pub mod problem;
 pub mod routes;
 mod shares;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+mod turns;
 pub mod worker;
 
 pub mod agents;

@@ -17,8 +17,12 @@ use serde_json::Value;
 use std::time::Duration;
 use tsunami_durable::{DurableError, StartRequest};
 
-/// Entries taken at once.
-const BATCH: i64 = 50;
+/// Entries that are sent at once.
+const BATCH: usize = 50;
+/// Of one tenant, at most: what comes for another while they are sent waits for no more than these.
+const TENANT_BATCH: usize = 16;
+/// Tenants whose entries are looked at together.
+const TENANTS: usize = 50;
 /// How often the relay looks where nothing woke it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest pause between two attempts at one entry.
@@ -74,23 +78,30 @@ pub async fn push(
 /// entry is kept until it has one.
 pub type Bereaved = fn(App, TenantId, String) -> BoxFuture<'static, Result<(), Problem>>;
 
-/// Sends what is due, for ever. One task a worker process runs it; several may run at once.
+/// Sends what is due, for ever, of each tenant in turn. One task a worker process runs it; several may run at once.
 pub async fn relay(app: App, bereaved: Bereaved) {
+    let mut round = Round::default();
     loop {
-        let sent = match deliver_due(&app, bereaved).await {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::warn!(%error, "outbox: the database cannot be reached, trying again");
-                0
-            }
-        };
-        if sent < BATCH {
+        if let Err(error) = deliver_due(&app, &mut round, bereaved).await {
+            tracing::warn!(%error, "outbox: the database cannot be reached, trying again");
+            round = Round::default();
+        }
+        if round.after.is_none() && std::mem::take(&mut round.sent) == 0 {
             tokio::select! {
                 () = app.outbox_wake().notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
+}
+
+/// One time through all tenants.
+#[derive(Debug, Default)]
+struct Round {
+    /// Whose turn was last; none before the first tenant, and after the last.
+    after: Option<TenantId>,
+    /// Entries so far, whether they could be delivered or not.
+    sent: usize,
 }
 
 struct Entry {
@@ -103,10 +114,9 @@ struct Entry {
     attempts: i32,
 }
 
-async fn deliver_due(app: &App, bereaved: Bereaved) -> Result<i64, sqlx::Error> {
+async fn deliver_due(app: &App, round: &mut Round, bereaved: Bereaved) -> Result<(), sqlx::Error> {
     let mut tx = app.db().system().await?;
-    let entries = due(&mut tx).await?;
-    let count = i64::try_from(entries.len()).unwrap_or(BATCH);
+    let (entries, after) = next(&mut tx, round.after).await?;
     // Of each workflow there is one entry at most, so their order does not matter.
     let sent = join_all(entries.iter().map(|entry| send(app, entry, bereaved))).await;
     for (entry, sent) in entries.iter().zip(sent) {
@@ -116,18 +126,60 @@ async fn deliver_due(app: &App, bereaved: Bereaved) -> Result<i64, sqlx::Error> 
         }
     }
     tx.commit().await?;
-    Ok(count)
+    round.after = after;
+    round.sent += entries.len();
+    Ok(())
 }
 
-/// The due entries, locked; entries of one workflow in the order in which they were written.
-async fn due(tx: &mut SystemTx) -> Result<Vec<Entry>, sqlx::Error> {
+/// What is sent next, and whose turn was the last of it; none where nobody comes after.
+async fn next(
+    tx: &mut SystemTx,
+    after: Option<TenantId>,
+) -> Result<(Vec<Entry>, Option<TenantId>), sqlx::Error> {
+    let tenants = tenants(tx, after).await?;
+    let entries = due(tx, &tenants).await?;
+    let last = if entries.len() == BATCH {
+        entries.iter().map(|entry| entry.tenant).max()
+    } else {
+        tenants.get(TENANTS - 1).copied()
+    };
+    Ok((entries, last))
+}
+
+/// The next tenants that have entries. Each is one step in the index, however many entries it has.
+async fn tenants(tx: &mut SystemTx, after: Option<TenantId>) -> Result<Vec<TenantId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"with recursive waiting as (
+             (select tenant_id, 1 as nth from outbox
+              where tenant_id > coalesce($1, '00000000-0000-0000-0000-000000000000'::uuid) order by tenant_id limit 1)
+             union all
+             select (select o.tenant_id from outbox o where o.tenant_id > w.tenant_id order by o.tenant_id limit 1), nth + 1
+             from waiting w where w.tenant_id is not null and nth < $2)
+           select tenant_id as "tenant_id!: TenantId" from waiting where tenant_id is not null order by nth"#,
+        after.map(TenantId::uuid),
+        i32::try_from(TENANTS).unwrap_or(i32::MAX),
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// What is due of these tenants, locked, of one after the other; entries of one workflow in the order in which they were
+/// written. No more is locked than is given.
+async fn due(tx: &mut SystemTx, tenants: &[TenantId]) -> Result<Vec<Entry>, sqlx::Error> {
+    let tenants: Vec<_> = tenants.iter().map(|tenant| tenant.uuid()).collect();
     sqlx::query_as!(
         Entry,
-        r#"select id, tenant_id as "tenant: TenantId", kind, workflow_id, name, payload, attempts from outbox o
-         where next_attempt_at <= now()
-           and not exists (select from outbox earlier where earlier.workflow_id = o.workflow_id and earlier.id < o.id)
-         order by id limit $1 for update skip locked"#,
-        BATCH,
+        r#"select e.id as "id!", e.tenant_id as "tenant!: TenantId", e.kind as "kind!", e.workflow_id as "workflow_id!",
+                  e.name as "name!", e.payload as "payload!", e.attempts as "attempts!"
+           from unnest($1::uuid[]) w (tenant_id) cross join lateral (
+               select o.* from outbox o
+               where o.tenant_id = w.tenant_id and o.next_attempt_at <= now()
+                 and not exists (select from outbox earlier where earlier.workflow_id = o.workflow_id and earlier.id < o.id)
+               order by o.next_attempt_at, o.id limit $2 for update skip locked) e
+           limit $3"#,
+        &tenants,
+        i64::try_from(TENANT_BATCH).unwrap_or(i64::MAX),
+        i64::try_from(BATCH).unwrap_or(i64::MAX),
     )
     .fetch_all(&mut **tx)
     .await
@@ -142,6 +194,7 @@ async fn send(app: &App, entry: &Entry, bereaved: Bereaved) -> Result<(), Durabl
             crate::worker::TASK_QUEUE,
             entry.payload.clone(),
         )
+        .of(entry.tenant)
     };
     let sent = match entry.kind.as_str() {
         "start" => durable.start(start()).await.map(|_| ()),
@@ -191,4 +244,65 @@ async fn postpone(
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Ground;
+
+    async fn push_many(ground: &Ground, tenant: TenantId, number: usize) {
+        let mut tx = ground.app.db().tenant(tenant).await.unwrap();
+        for n in 0..number {
+            let workflow = format!("{tenant} {n}");
+            for name in ["first", "second"] {
+                push(&mut tx, Kind::Signal, &workflow, name, ())
+                    .await
+                    .unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+    }
+
+    fn of(entries: &[Entry]) -> Vec<(TenantId, usize)> {
+        let tenants = entries.chunk_by(|a, b| a.tenant == b.tenant);
+        tenants.map(|own| (own[0].tenant, own.len())).collect()
+    }
+
+    #[tokio::test]
+    async fn each_tenants_entries_are_taken_in_turn_and_by_one_relay() {
+        let ground = Ground::new().await;
+        let mut tenants = vec![ground.tenant];
+        for n in 0..5 {
+            let id = TenantId::fresh();
+            let insert =
+                format!("insert into tenants (id, name, slug) values ('{id}', 'T', 't{n}')");
+            ground.write(&insert).await;
+            tenants.push(id);
+        }
+        let (many, few) = (3 * TENANT_BATCH, 1);
+        for (tenant, number) in tenants.iter().zip([many, few, many, many, many, few]) {
+            push_many(&ground, *tenant, number).await;
+        }
+        let t = |n: usize, number| (tenants[n], number);
+
+        let mut first = ground.app.db().system().await.unwrap();
+        let (taken, after) = next(&mut first, None).await.unwrap();
+        assert!(taken.iter().all(|entry| entry.name == "first"));
+        assert_eq!(of(&taken), [t(0, 16), t(1, 1), t(2, 16), t(3, 16), t(4, 1)]);
+        let (taken, end) = next(&mut first, after).await.unwrap();
+        assert_eq!((of(&taken), end), (vec![t(5, 1)], None));
+        // What one has locked another leaves to it.
+        let mut second = ground.app.db().system().await.unwrap();
+        let (taken, _) = next(&mut second, None).await.unwrap();
+        assert_eq!(of(&taken), [t(0, 16), t(2, 16), t(3, 16), t(4, 2)]);
+        drop(first);
+        drop(second);
+
+        let postponed = "update outbox set next_attempt_at = now() + interval '1 hour'";
+        ground.write(postponed).await;
+        let mut first = ground.app.db().system().await.unwrap();
+        let (taken, end) = next(&mut first, None).await.unwrap();
+        assert_eq!((of(&taken), end), (vec![], None));
+    }
 }

@@ -95,15 +95,18 @@ impl Problem {
         )
     }
     pub fn unavailable(what: &str, retry_after: Duration) -> Self {
-        let mut problem = Self::new(
+        Self::not_now(&format!("{what} cannot be reached right now"), retry_after)
+    }
+    /// 503 for what goes at another moment; `why` is a sentence without its full stop.
+    pub fn not_now(why: &str, retry_after: Duration) -> Self {
+        Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             format!(
-                "{what} cannot be reached right now. Nothing was lost; send the request again after the time in Retry-After."
+                "{why}. Nothing was lost; send the request again after the time in Retry-After."
             ),
-        );
-        problem.retry_after = Some(retry_after);
-        problem
+        )
+        .with_retry_after(retry_after)
     }
     /// A mistake of ours. The cause goes to the log under the request id, not to the client.
     pub fn internal(cause: &(dyn std::fmt::Display + '_)) -> Self {
@@ -138,8 +141,14 @@ impl Problem {
         Self::check_length(pointer, text, min, max)?;
         match text.chars().find(|c| c.is_control() || is_unprintable(*c)) {
             Some(c) => Err(Self::unprintable(pointer, c, "it must be one line of text")),
-            None => Ok(()),
+            None => Self::check_shows(pointer, text, min),
         }
+    }
+    fn check_shows(pointer: &str, text: &str, min: usize) -> Result<(), Self> {
+        if min > 0 && text.chars().all(is_blank) {
+            return Err(Self::invalid_field(pointer, "has no character that shows"));
+        }
+        Ok(())
     }
     /// 422 unless `text` has `min` to `max` characters, in any number of lines, and shows as what it is.
     pub fn check_text(pointer: &str, text: &str, min: usize, max: usize) -> Result<(), Self> {
@@ -150,7 +159,7 @@ impl Problem {
                 c,
                 "it must be text; of control characters it may have line feeds and tabs",
             )),
-            None => Ok(()),
+            None => Self::check_shows(pointer, text, min),
         }
     }
     fn unprintable(pointer: &str, c: char, wanted: &str) -> Self {
@@ -199,6 +208,22 @@ impl Problem {
     pub fn is_unavailable(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
+}
+
+/// Whether it shows as nothing: white space, or ignorable by default (Unicode, `Default_Ignorable_Code_Point`).
+fn is_blank(c: char) -> bool {
+    let is_ignorable = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}');
+    // A pattern of Braille without a dot is no white space, and shows none.
+    c.is_whitespace() || is_ignorable || c == '\u{2800}'
+}
+
+/// A name as a part of a JSON Pointer (RFC 6901).
+pub fn pointer_part(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// Whether the prefix of a key begins somewhere: not in the middle of a word.
@@ -255,6 +280,11 @@ impl From<sqlx::Error> for Problem {
             tracing::warn!(%error, "the database cannot be reached");
             return Self::unavailable("The database", RETRY_AFTER_DEFAULT);
         }
+        if crate::db::is_rolled_back(&error) {
+            tracing::warn!(%error, "two transactions met");
+            let why = "Another request was changing the same things, and this one was taken back";
+            return Self::not_now(why, Duration::from_secs(1));
+        }
         if crate::db::is_timed_out(&error) {
             tracing::warn!(%error, "the database took too long");
             let what = "What this request needs of the database, within its time,";
@@ -285,7 +315,12 @@ mod tests {
             );
         }
         assert!(Problem::check_line("/name", "Zoë — 東京 (night) 🌙", 1, 200).is_ok());
-        assert!(Problem::check_line("/name", "", 1, 200).is_err());
+        for text in ["", " ", "\u{200b}", "\u{3164}\u{2800}\u{fe0f}", "\u{e0020}"] {
+            assert!(
+                Problem::check_line("/name", text, 1, 200).is_err(),
+                "{text:?}"
+            );
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::{
     agents,
     app::App,
+    caller::foresee_share,
     drain::drain_after,
     extract::Json,
     instances, marketplace, oauth,
@@ -72,8 +73,8 @@ pub fn router(app: App) -> Router {
     let openapi = described(openapi);
     let in_flight = usize::try_from(app.config().http.requests_in_flight_max).unwrap_or(usize::MAX);
     let slots = Arc::new(tokio::sync::Semaphore::new(in_flight));
+    let bounding = app.clone();
     let claiming = Arc::new(claiming(&openapi));
-    let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
     let pace = Pace::new(&app.config().http);
     // As bytes, which are shared: what a handler holds may be copied with each connection.
     let description = Bytes::from(json!(openapi).to_string());
@@ -88,7 +89,7 @@ pub fn router(app: App) -> Router {
         .layer(
             ServiceBuilder::new()
                 .layer(middleware::from_fn(move |request, next| {
-                    bound(slots.clone(), timeout, pace.kept_by(request), next)
+                    bound(bounding.clone(), slots.clone(), pace.kept_by(request), next)
                 }))
                 .layer(middleware::from_fn(move |request, next| {
                     refuse_unread_key(claiming.clone(), request, next)
@@ -195,12 +196,19 @@ async fn name_request(request: Request, next: Next) -> Response {
 
 /// Serves so many at once, each for so long. (A live stream's answer is given at once, and so not cut off.)
 async fn bound(
+    app: App,
     slots: Arc<tokio::sync::Semaphore>,
-    timeout: Duration,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_slot) = slots.try_acquire() else {
+    let held = Held::default();
+    // First of the tenant's own places, so that one who takes too many takes none of the others'.
+    if let Err(problem) = foresee_share(&app, request.headers(), &held).await {
+        return problem.into_response();
+    }
+    let is_admitted = app.request_shares().admit_stranger(&held);
+    let slot = is_admitted.then(|| slots.try_acquire().ok()).flatten();
+    let Some(_slot) = slot else {
         return Problem::unavailable(
             "The gateway, which serves as many requests as it may at once,",
             Duration::from_secs(1),
@@ -208,7 +216,7 @@ async fn bound(
         .into_response();
     };
     let is_read = request.method().is_safe();
-    let held = Held::default();
+    let timeout = Duration::from_secs(app.config().http.request_timeout_seconds.into());
     request.extensions_mut().insert(held.clone());
     let served = tokio::time::timeout(timeout, next.run(request)).await;
     held.release();

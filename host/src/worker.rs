@@ -5,7 +5,7 @@ use crate::{
     id::TenantId,
     instances::{self, activities::InstanceActivities, workflow::OpenClawProvisionWorkflow},
     marketplace, oauth, outbox,
-    problem::Problem,
+    problem::{Problem, RETRY_AFTER_DEFAULT},
     skills::{self, activities::SkillActivities, workflow::SkillCallWorkflow},
     tasks::{self, activities::TaskActivities, workflow::TaskExecutionWorkflow},
 };
@@ -17,6 +17,7 @@ use temporalio_sdk::{
 };
 use tokio::task::JoinSet;
 use tsunami_durable::{WorkerHandle, workflow::Patience};
+use uuid::Uuid;
 
 /// Where all workflows of the gateway are done.
 pub const TASK_QUEUE: &str = "servicetsunami-orchestration";
@@ -35,7 +36,10 @@ pub struct Running {
 /// Starts the worker and the jobs that go round.
 pub fn start(app: &App) -> Running {
     let registered = app.clone();
-    let worker = app.durable().run_worker(move || options(&registered));
+    let at_once = app.config().tasks.activities_at_once_max;
+    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+    let durable = app.durable();
+    let worker = durable.run_worker(at_once, move || options(&registered));
     let mut jobs = JoinSet::new();
     jobs.spawn(outbox::relay(app.clone(), bereaved));
     jobs.spawn(tasks::lost::look(app.clone()));
@@ -106,9 +110,48 @@ pub fn is_last_attempt(ctx: &ActivityContext, app: &App) -> bool {
     ctx.info().attempt >= app.config().tasks.attempts_max
 }
 
+/// Carries an activity out, giving signs of life meanwhile, so that a killed process is noticed within the heartbeat
+/// time-out.
+pub async fn carry_out<T>(
+    ctx: &ActivityContext,
+    app: &App,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, ActivityError> {
+    retry_or_fail(ctx, app, keep_alive(ctx, work).await)
+}
+
+/// The same for workflows of which a tenant may have many: when the turn of this one has come. `rests` says of what was
+/// done whether the workflow has ended with it, or waits for something; otherwise it keeps its turn for what comes next.
+/// What is cancelled while it waits is not begun.
+pub async fn carry_out_in_turn<T>(
+    ctx: &ActivityContext,
+    app: &App,
+    (tenant, workflow): (TenantId, Uuid),
+    work: impl Future<Output = Result<T, Problem>>,
+    rests: impl FnOnce(&T) -> bool,
+) -> Result<T, ActivityError> {
+    let turns = app.workflow_turns();
+    let turn = keep_alive(ctx, turns.take(tenant, workflow));
+    tokio::select! {
+        biased;
+        () = ctx.cancelled() => return Err(ActivityError::cancelled()),
+        turn = turn => {
+            let busy = |_| Problem::unavailable("The worker", RETRY_AFTER_DEFAULT);
+            retry_or_fail(ctx, app, turn.map_err(busy))?;
+        }
+    }
+    let done = carry_out(ctx, app, work).await;
+    if done.as_ref().map_or(true, rests) {
+        turns.give_back(workflow);
+    } else {
+        turns.keep(workflow);
+    }
+    done
+}
+
 /// Says of a failure whether trying again helps: what is away is tried until it is back, a mistake in the request is
 /// not tried again, and anything else a few times.
-pub fn retry_or_fail<T>(
+fn retry_or_fail<T>(
     ctx: &ActivityContext,
     app: &App,
     result: Result<T, Problem>,
@@ -125,8 +168,8 @@ pub fn retry_or_fail<T>(
     })
 }
 
-/// Gives signs of life while `work` goes on, so that a killed process is noticed within the heartbeat time-out.
-pub async fn keep_alive<T>(ctx: &ActivityContext, work: impl Future<Output = T>) -> T {
+/// Gives signs of life while `work` goes on.
+async fn keep_alive<T>(ctx: &ActivityContext, work: impl Future<Output = T>) -> T {
     let every = ctx
         .info()
         .heartbeat_timeout

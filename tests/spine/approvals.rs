@@ -240,16 +240,16 @@ async fn roles_raised(world: Arc<World>) {
     let (raised, waiting) = asked(&world, "raised before").await;
     let (stale, approved) = asked(&world, "raised after").await;
     let mut database = world.gateway.database("postgres").await;
-    // The moment between the approval and the call.
+    world
+        .acme
+        .configure("slack", &json!({ "approver_roles": ["approver"] }))
+        .await;
+    // As if an owner had approved it the moment before.
     sqlx::query("update approvals set status = 'approved', decided_with_roles = '{owner}' where id = $1::uuid")
         .bind(approved.trim_start_matches("/approvals/"))
         .execute(&mut database)
         .await
         .expect("an owner approves");
-    world
-        .acme
-        .configure("slack", &json!({ "approver_roles": ["approver"] }))
-        .await;
     make(&world, "raised after").await;
     is_rejected(&world, &stale, "approval_stale").await;
     assert_eq!(world.slack.count("raised after"), 0);

@@ -687,8 +687,11 @@ async fn forgotten_where(world: Arc<World>) {
 async fn one_row_of_each(world: &World) {
     belongings(world).await;
     let acme = &world.acme;
+    acme.configure("slack", &json!({ "costs": { "send_message": 1 } }))
+        .await;
     let task = acme.ask_to_send("a row of each").await;
     acme.task_is(&task, &["completed"]).await;
+    acme.configure("slack", &json!({ "costs": {} })).await;
     let colleague = json!({ "name": format!("colleague of {task}") });
     let request = acme.owner.request(Method::POST, "/agents").json(&colleague);
     let colleague = Api::send(request.header("idempotency-key", &task))

@@ -238,14 +238,14 @@ async fn policy_developed() {
     assert_eq!((second.len(), &second[0]["id"]), (1, &first[0]["id"]));
     assert_ne!(second[0]["digest"], first[0]["digest"]);
 
-    // What a gateway does not take alone is checked, and it is said what to do with it.
+    // A credential schema is installed for its skill, whose plugin may come later.
     schema.start(&gateway, &company, &[]);
     let said = schema.rounds(1).await;
-    assert!(
-        said.contains("a credential schema alone is not installed"),
-        "{said}"
-    );
+    assert!(said.contains("installed the credentials of"), "{said}");
     assert!(!said.contains("failed"), "{said}");
+    let plugins = company.owner.get("/plugins").await.ok();
+    let plugins = plugins["items"].as_array().cloned().unwrap_or_default();
+    assert!(plugins.iter().any(|p| p["serves"] == "credentials"));
 }
 
 async fn chain(company: &Company) -> Vec<serde_json::Value> {

@@ -6,6 +6,7 @@
 mod approvals;
 mod bad_input;
 mod command_line;
+mod crowd;
 mod exfiltration;
 mod hostile;
 mod instance_killed;
@@ -138,6 +139,7 @@ fn main() {
         // After the others: what they left behind is searched too.
         secrets::stories,
         terminated::stories,
+        crowd::stories,
         killed::stories,
         instance_killed::stories,
         outages::stories,

@@ -15,7 +15,7 @@ use tsunami_tests::{
     api::{Answer, Api},
     chameleon::{chameleon, guise},
     company::{Company, text},
-    eventually,
+    component, eventually,
     gateway::Gateway,
     host::Host,
     publisher::{Publisher, agree_and_install},
@@ -41,6 +41,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "the_command_line_publishes_installs_locks_and_restores",
         command_line,
+    );
+    shared(
+        stories,
+        theatre,
+        "a_skills_credentials_are_described_by_another_plugin",
+        described_elsewhere,
     );
 }
 
@@ -523,4 +529,114 @@ async fn command_line(world: Arc<World>) {
     let remove = ["identity", "cli-acme", "--remove"];
     assert!(refused(&plugin(&publisher, &remove).await).contains("identity_recorded"));
     assert!(said(&plugin(&operator, &remove).await).contains("nobody is recorded"));
+}
+
+/// The codes of what there is to know of an installed plugin.
+async fn noticed(api: &Api, plugin: &Value) -> Vec<String> {
+    let plugin = api.get(&format!("/plugins/{}", text(&plugin["id"]))).await;
+    let plugin = plugin.ok();
+    let notices = plugin["notices"].as_array().into_iter().flatten();
+    notices.map(|notice| text(&notice["code"])).collect()
+}
+
+fn bearers(service: &Recorder) -> Vec<String> {
+    let arrivals = service.arrivals().into_iter();
+    arrivals.map(|arrival| arrival.authorization).collect()
+}
+
+async fn described_elsewhere(world: Arc<World>) {
+    let gateway = &world.gateway;
+    let publisher = Company::found(gateway, "split-publisher").await.owner;
+    let publisher = Publisher::register(&publisher, "split").await;
+    let mut company = Company::found(gateway, "split-tenant").await;
+    let owner = company.owner.clone();
+    let service = Recorder::start().await;
+    let skill = owner.upload("/plugins", component("divided_skill")).await;
+    let skill = skill.ok();
+    assert_eq!(skill["serves"], "skill");
+    assert_eq!(noticed(&owner, &skill).await, ["credentials_not_described"]);
+    let new = |value: &str| json!({ "skill": "divided", "key": "api_key", "value": value });
+    let early = owner.post("/skill-creds", &new("key-early-enough")).await;
+    assert_eq!(early.problem(422), "invalid_body");
+
+    let credentials = component("divided_credentials");
+    let operator = gateway.operator();
+    let release = publisher
+        .publish_approved(credentials.clone(), &operator)
+        .await;
+    assert_eq!(release["name"], "divided-credentials");
+    let unread = owner
+        .post("/plugins", &json!({ "release": release["id"] }))
+        .await;
+    assert_eq!(unread.problem(409), "consent_required");
+    let consent = unread.json();
+    assert_eq!(consent["consent"]["credentials"][0]["key"], "api_key");
+    assert_eq!(consent["consent"]["actions"], json!([]));
+    let schema = agree_and_install(&owner, &release).await;
+    assert_eq!(
+        (&schema["skill"], &schema["serves"]),
+        (&json!("divided"), &json!("credentials"))
+    );
+    assert!(noticed(&owner, &skill).await.is_empty());
+    assert!(noticed(&owner, &schema).await.is_empty());
+
+    let form = owner.get("/skills/divided/credential-schema").await.ok();
+    assert_eq!(form["required"], json!(["api_key"]));
+    let wrong = owner
+        .post("/skill-creds", &new("token-of-another-kind"))
+        .await;
+    assert_eq!(wrong.problem(422), "invalid_body");
+    assert!(wrong.text.contains("does not begin"), "{}", wrong.text);
+    assert!(!wrong.text.contains("another-kind"), "{}", wrong.text);
+    let key = "key-of-the-divided";
+    company.store_credential("divided", "api_key", key).await;
+    let settings = json!({ "settings": { "base_url": service.url } });
+    company.configure("divided", &settings).await;
+    company.deploy().await;
+    let call = json!({ "params": {} });
+    owner.post("/skills/divided/tell", &call).await.ok();
+    assert_eq!(bearers(&service), vec![format!("Bearer {key}"); 1]);
+
+    // Both are in a lock file, and come back by it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let lock = folder.path().join("plugins.lock").display().to_string();
+    said(&gateway.cli(&owner, &["plugin", "lock", &lock]).await);
+    let locked = std::fs::read_to_string(&lock).expect("a lock file");
+    assert_eq!(locked.matches("serves = \"credentials\"").count(), 1);
+    for name in ["divided", "split/divided-credentials"] {
+        let remove = ["plugin", "remove", name, "--credentials", "keep"];
+        let remove = [&remove[..], &["--configuration", "keep"]].concat();
+        said(&gateway.cli(&owner, &remove).await);
+    }
+    assert_eq!(owner.get("/plugins").await.ok()["items"], json!([]));
+    said(
+        &gateway
+            .cli(&owner, &["plugin", "install", "--locked", &lock, "--yes"])
+            .await,
+    );
+    owner.post("/skills/divided/tell", &call).await.ok();
+    assert_eq!(bearers(&service), vec![format!("Bearer {key}"); 2]);
+
+    // A version that describes them itself needs nobody beside it.
+    let mut whole = guise("2.0.0");
+    (whole["skill"], whole["credentials"]) = (json!("divided"), json!(["api_key"]));
+    let whole = owner.upload("/plugins", chameleon(&whole)).await.ok();
+    let installed = owner.get("/plugins").await.ok();
+    let installed = installed["items"].as_array().cloned().unwrap_or_default();
+    let schema = installed.iter().find(|p| p["serves"] == "credentials");
+    let schema = schema.expect("it is there still");
+    assert_eq!(noticed(&owner, schema).await, ["unused"]);
+    owner
+        .post("/skill-creds", &new("any-shape-will-do"))
+        .await
+        .ok();
+    let again = owner.upload("/plugins", credentials).await;
+    assert_eq!(again.problem(409), "credentials_described");
+    let path = format!("/plugins/{}", text(&schema["id"]));
+    let both = format!("{path}?credentials=delete&configuration=delete");
+    assert_eq!(owner.delete(&both).await.problem(409), "skill_installed");
+    owner.delete(&path).await.ok();
+    let back = format!("/plugins/{}/rollback", text(&whole["id"]));
+    let back = owner.post(&back, &json!({})).await.ok();
+    assert_eq!(noticed(&owner, &back).await, ["credentials_not_described"]);
 }

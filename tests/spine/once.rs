@@ -215,6 +215,28 @@ async fn not_understood(world: Arc<World>) {
     // A person finds that it did not happen. It is sent once more, and the answer is a good one.
     let path = format!("/skill-calls/{id}");
     let resolved = json!({ "resolution": "try_again" });
+    // Their word goes no further than the rules do by now.
+    let limit = json!({ "rate_limit": { "max_actions": 1, "per_seconds": 3600 } });
+    for (rule, back, code) in [
+        (
+            json!({ "disabled_actions": ["send_message"] }),
+            json!({ "disabled_actions": [] }),
+            "action_disabled",
+        ),
+        (
+            json!({ "allowed_scopes": { "channels": ["#elsewhere"] } }),
+            json!({ "allowed_scopes": {} }),
+            "scope_denied",
+        ),
+        (limit, json!({ "rate_limit": null }), "rate_limited"),
+    ] {
+        world.acme.configure("slack", &rule).await;
+        let refused = owner.post(&format!("{path}/resolve"), &resolved).await;
+        assert_eq!(refused.json()["code"], code, "{}", refused.text);
+        world.acme.configure("slack", &back).await;
+    }
+    let status = &owner.get(&path).await.ok()["status"];
+    assert_eq!(status, "outcome_unknown");
     owner.post(&format!("{path}/resolve"), &resolved).await.ok();
     eventually("the call is made", || async {
         (owner.get(&path).await.ok()["status"] == "succeeded").then_some(())

@@ -29,6 +29,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
         stories,
         theatre,
+        "what_calls_cost_is_held_against_a_spending_limit",
+        spending,
+    );
+    shared(
+        stories,
+        theatre,
         "a_policy_asks_for_a_second_person_of_a_role",
         second_person,
     );
@@ -207,6 +213,82 @@ async fn operators(world: Arc<World>) {
     );
     take_out(owner, &own).await;
     assert_eq!(world.slack.count("policy: operator"), 1);
+}
+
+async fn spending(world: Arc<World>) {
+    const COST: u64 = 400_000;
+    let (acme, owner) = (&world.acme, &world.acme.owner);
+    let config = acme.configure("slack", &json!({})).await;
+    let path = format!("/skill-configs/{}", text(&config["id"]));
+    for (costs, place) in [
+        (
+            json!({ "post_telepathically": 1 }),
+            "/costs/post_telepathically",
+        ),
+        (
+            json!({ "add_reaction": 1_000_000_000_001_u64 }),
+            "/costs/add_reaction",
+        ),
+    ] {
+        let refused = owner.patch(&path, &json!({ "costs": costs })).await;
+        assert_eq!(refused.status, 422, "{}", refused.text);
+        assert!(refused.text.contains(place), "{}", refused.text);
+    }
+    let costs = json!({ "costs": { "add_reaction": COST } });
+    assert_eq!(
+        acme.configure("slack", &costs).await["costs"],
+        costs["costs"]
+    );
+    let digest = owner
+        .upload("/policies/components", component("spending_limit"))
+        .await
+        .ok();
+    let limit = json!({ "digest": digest["digest"], "settings": {
+        "month": { "deny_above_micro_usd": 1_000_000 }, "calls": { "actions": ["slack/add_reaction"] } } });
+    let policy = owner.post("/policies", &limit).await.ok();
+    let policy = format!("/policies/{}", text(&policy["id"]));
+
+    let params =
+        json!({ "channel": "C0FINANCE1", "timestamp": "1700000000.000100", "name": "tada" });
+    let action = "/skills/slack/add_reaction";
+    let body = json!({ "params": params });
+    let dry = owner
+        .post(&format!("{action}?dry_run=true"), &body)
+        .await
+        .ok();
+    assert_eq!(dry["estimated_cost_micro_usd"], COST, "{dry}");
+    let called = owner.post(action, &body).await.ok();
+    assert_eq!(
+        (&called["status"], &called["expected_cost_micro_usd"]),
+        (&json!("succeeded"), &json!(COST))
+    );
+    // Within a task it counts the same, and as the task's.
+    let step = json!({ "skill": "slack", "action": "add_reaction", "params": params });
+    let task = json!({ "objective": "React", "plan": { "steps": [step] } });
+    let task = text(&owner.post("/agent-tasks", &task).await.ok()["id"]);
+    let done = acme.task_is(&task, &["completed"]).await;
+    assert_eq!(done["cost_micro_usd"], COST, "{done}");
+    // What costs nothing is not in its way, and adds nothing.
+    assert_eq!(
+        send(&world, "policy: free").await.ok()["expected_cost_micro_usd"],
+        0
+    );
+    let refused = owner.post(action, &body).await;
+    assert_eq!(refused.problem(403), "policy_denied");
+    let (first, last) = (text(&called["id"]), text(&refused.json()["call_id"]));
+    let mut spent = Vec::new();
+    for call in [first, last] {
+        let decided = owner
+            .get(&format!("/policy-decisions?call_id={call}"))
+            .await
+            .ok();
+        let usage = decided["items"][0]["input"]["usage"].clone();
+        assert_eq!(usage["estimated_cost_micro_usd"], COST, "{usage}");
+        spent.push(usage["month_spend_micro_usd"].as_u64().expect("a sum"));
+    }
+    assert_eq!(spent[1] - spent[0], 2 * COST);
+    take_out(owner, &policy).await;
+    acme.configure("slack", &json!({ "costs": {} })).await;
 }
 
 async fn second_person(world: Arc<World>) {

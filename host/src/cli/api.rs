@@ -5,10 +5,15 @@ use anyhow::{Context, bail};
 use reqwest::{
     Method, RequestBuilder, StatusCode,
     header::{CONTENT_TYPE, IF_MATCH},
+    redirect::Policy,
 };
 use serde_json::Value;
 use std::time::Duration;
 
+/// The largest answer that is read, in bytes: a component, which may have 24 MiB, or a page of a list.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Entries of a list that are read.
+const ENTRIES_MAX: usize = 1_000_000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// The gateway, as somebody.
@@ -42,6 +47,8 @@ impl Api {
         }
         let http = reqwest::Client::builder()
             .no_proxy()
+            // The gateway answers where it is; whoever sends elsewhere would have the body, a credential maybe.
+            .redirect(Policy::none())
             .timeout(REQUEST_TIMEOUT)
             .build()?;
         Ok(Self {
@@ -119,10 +126,21 @@ impl Api {
             let page = self
                 .get(&format!("{path}{joiner}limit=200{cursor}"))
                 .await?;
-            items.extend(page["items"].as_array().cloned().unwrap_or_default());
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
+            let entries = page["items"].as_array().cloned().unwrap_or_default();
+            if entries.iter().any(|entry| !entry.is_object()) {
+                bail!(
+                    "{} answers with a list that is none of the gateway's",
+                    self.base
+                );
+            }
+            items.extend(entries);
+            let next = page["next_cursor"].as_str();
+            match next.map(|next| format!("&cursor={next}")) {
                 None => return Ok(items),
+                Some(next) if next == cursor || items.len() > ENTRIES_MAX => {
+                    bail!("{} answers with a list that does not end", self.base)
+                }
+                Some(next) => cursor = next,
             }
         }
     }
@@ -152,7 +170,7 @@ impl Api {
     pub async fn download(&self, path: &str) -> anyhow::Result<Vec<u8>> {
         let response = self.request(Method::GET, path, None).await?;
         if response.status().is_success() {
-            return Ok(response.bytes().await?.into());
+            return bytes_of(response).await;
         }
         answer(response).await?;
         bail!("the gateway sent nothing to write")
@@ -232,9 +250,23 @@ async fn answer(response: reqwest::Response) -> anyhow::Result<Value> {
 
 async fn read(response: reqwest::Response) -> anyhow::Result<(StatusCode, Value)> {
     let status = response.status();
-    let text = response.text().await?;
+    let text = String::from_utf8_lossy(&bytes_of(response).await?).into_owned();
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Ok((status, body))
+}
+
+/// What was answered, up to [`ANSWER_BYTES_MAX`].
+async fn bytes_of(mut response: reqwest::Response) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > ANSWER_BYTES_MAX {
+            bail!(
+                "the answer has more than {ANSWER_BYTES_MAX} bytes, which no answer of the gateway has"
+            );
+        }
+    }
+    Ok(bytes)
 }
 
 fn refused(status: StatusCode, body: &Value) -> anyhow::Result<Value> {

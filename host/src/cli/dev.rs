@@ -19,11 +19,12 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
+    task::JoinSet,
 };
 use toml::Table;
 use tsunami_cluster::LocalCluster;
 use tsunami_embedded::{Postgres, PostgresSettings, Role, Temporal, TemporalSettings};
-use tsunami_process::FolderLock;
+use tsunami_process::{FolderLock, Process};
 use tsunami_sealed::KeyFile;
 
 const DATABASE: &str = "tsunami";
@@ -58,6 +59,7 @@ pub struct Stack {
     worker: worker::Running,
     stop_api: oneshot::Sender<()>,
     api: tokio::task::JoinHandle<anyhow::Result<()>>,
+    watches: JoinSet<()>,
     _lock: FolderLock,
 }
 
@@ -212,8 +214,16 @@ impl Stack {
         let api = tokio::spawn(serve::serve_on(up.app.clone(), up.listener, async {
             let _ = stopped.await;
         }));
+        let mut watches = JoinSet::new();
+        watches.spawn(watch(
+            "PostgreSQL",
+            up.postgres.process(),
+            up.postgres.log(),
+        ));
+        watches.spawn(watch("Temporal", up.temporal.process(), up.temporal.log()));
         Ok(Self {
             app: up.app,
+            watches,
             address: up.address,
             operator_key: up.operator_key,
             data_dir: site.data_dir,
@@ -252,7 +262,8 @@ impl Stack {
     }
 
     /// Stops everything that this run started or took over.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.watches.abort_all();
         let _ = self.stop_api.send(());
         self.worker.stop().await;
         self.api.abort();
@@ -260,6 +271,17 @@ impl Stack {
         self.app.cluster().shutdown().await;
         self.temporal.stop().await;
         self.postgres.stop().await;
+    }
+}
+
+/// Says so where a server ends that nobody stopped: without it the API can only answer that it is away.
+fn watch(name: &'static str, server: &Process, log: &Path) -> impl Future<Output = ()> + use<> {
+    let (server, log) = (server.clone(), log.display().to_string());
+    async move {
+        let how = server.wait().await;
+        tracing::error!(
+            "{name} is gone: {how}; its log is {log}. Stop this and start it again to bring {name} back: nothing that was accepted is lost"
+        );
     }
 }
 
@@ -283,6 +305,12 @@ fn provided(args: &DevArgs, data_dir: &Path) -> Table {
         [("private_network_hosts", args.private_hosts.clone())],
     );
     provide(&mut table, "http", [("listen", args.listen.clone())]);
+    let clients = connections::room_for(Config::default().http.connections_max);
+    provide(
+        &mut table,
+        "http",
+        [("connections_max", i64::from(clients))],
+    );
     let keys = text(&data_dir.join("vault-keys"));
     provide(&mut table, "vault", [("key_file", keys)]);
     let instances = [

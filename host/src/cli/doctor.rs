@@ -59,7 +59,7 @@ pub async fn doctor(config: Config) -> anyhow::Result<()> {
                 app.db().ping().await.map_err(|e| {
                     format!("{e}; check that the server runs and database.url is right")
                 })?;
-                match db::migrations_pending(app.db().app_pool()).await {
+                match db::migrations_pending(app.db()).await {
                     Ok(0) => Ok("schema up to date".to_owned()),
                     Ok(n) => Err(format!("{n} migrations are missing; run `tsunami migrate`")),
                     Err(e) => Err(format!("{e}; run `tsunami migrate`")),

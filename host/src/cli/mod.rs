@@ -99,6 +99,10 @@ enum ConfigCommand {
     Show,
 }
 
+/// Guests may use [`tsunami_plugin_host::STACK_BYTES_MAX`] of the stack of the thread that asks them, whatever it is
+/// in the middle of.
+const THREAD_STACK_BYTES: usize = 4 << 20;
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
         .build()
     {
         Ok(runtime) => runtime,

@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 /// Where a list of actions, or of roles, can be none or all.
 const NONE: &str = "none";
 const ALL: &str = "all";
+/// Decimal places of a cost in dollars: millionths are what is kept.
+const MICRO_DIGITS: usize = 6;
 
 #[derive(Subcommand)]
 pub enum ConfigCommand {
@@ -58,6 +60,10 @@ pub struct Rules {
     /// Allow every value of a scope again. May be given several times.
     #[arg(long = "open-scope", value_name = "SCOPE")]
     open_scopes: Vec<String>,
+    /// What a call of an action costs, in US dollars, for policies that limit spending: `send_text=0.005`, or
+    /// `send_text=none`. May be given several times.
+    #[arg(long = "cost", value_name = "ACTION=USD", value_parser = cost)]
+    costs: Vec<(String, Option<u64>)>,
     /// The plugin's settings, all of them, as JSON.
     #[arg(long, value_name = "JSON")]
     settings: Option<String>,
@@ -158,6 +164,17 @@ impl Rules {
             allowed.extend(self.scopes.iter().cloned());
             set("allowed_scopes", Value::Object(allowed));
         }
+        if !self.costs.is_empty() {
+            let costs = config["costs"].as_object();
+            let mut costs = costs.cloned().unwrap_or_default();
+            for (action, cost) in &self.costs {
+                match cost {
+                    Some(cost) => costs.insert(action.clone(), json!(cost)),
+                    None => costs.remove(action),
+                };
+            }
+            set("costs", Value::Object(costs));
+        }
         if let Some(settings) = &self.settings {
             let settings = serde_json::from_str(settings).context("the settings are no JSON")?;
             set("settings", settings);
@@ -206,6 +223,42 @@ fn rate(text: &str) -> Result<Value, String> {
     let (actions, time) = text.split_once('/').ok_or(wrong)?;
     let actions: u64 = actions.parse().map_err(|_| wrong)?;
     Ok(json!({ "max_actions": actions, "per_seconds": seconds(time)? }))
+}
+
+/// `send_text=0.005`, in millionths of a US dollar.
+fn cost(text: &str) -> Result<(String, Option<u64>), String> {
+    let wrong = || "must read action=dollars: send_text=0.005, or send_text=none".to_owned();
+    let (action, dollars) = text.split_once('=').ok_or_else(wrong)?;
+    if action.is_empty() {
+        return Err(wrong());
+    }
+    if dollars == NONE {
+        return Ok((action.to_owned(), None));
+    }
+    let (whole, part) = dollars.split_once('.').unwrap_or((dollars, ""));
+    if part.len() > MICRO_DIGITS {
+        return Err(format!("a cost has at most {MICRO_DIGITS} decimal places"));
+    }
+    let digits = format!("{whole}{part:0<MICRO_DIGITS$}");
+    let is_number = !whole.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let micro_usd = digits.parse().ok().filter(|_| is_number);
+    Ok((action.to_owned(), Some(micro_usd.ok_or_else(wrong)?)))
+}
+
+/// Millionths of a US dollar, in dollars.
+fn dollars(micro_usd: u64) -> String {
+    let per_dollar = 1_000_000;
+    let part = format!("{:0MICRO_DIGITS$}", micro_usd % per_dollar);
+    let part = part.trim_end_matches('0');
+    format!("{}.{part:0<2}", micro_usd / per_dollar)
+}
+
+fn costs_of(config: &Value) -> String {
+    let costs = config["costs"].as_object().into_iter().flatten();
+    let costs: Vec<_> = costs
+        .filter_map(|(action, cost)| Some(format!("{action} ${}", dollars(cost.as_u64()?))))
+        .collect();
+    costs.join(", ")
 }
 
 /// `30s`, `90m`, `12h` or `7d`.
@@ -273,6 +326,7 @@ fn config_card(config: &Value) -> String {
         ),
         format!("scopes     {}", or(scopes_of(config), "all open")),
         format!("rate       {}", or(rate_of(config), "no limit")),
+        format!("costs      {}", or(costs_of(config), "not known")),
         format!("settings   {}", text(&config["settings"])),
         format!("changed    {}", text(&config["updated_at"])),
     ]
@@ -293,7 +347,7 @@ mod tests {
     /// What `tsunami skill config set slack` with these words would change.
     fn change(words: &str) -> anyhow::Result<Value> {
         let line = Line::try_parse_from(["set", "slack"].into_iter().chain(words.split(' ')))?;
-        let config = json!({ "allowed_scopes": { "channels": ["#ops"], "users": ["U1"] } });
+        let config = json!({ "costs": { "add_reaction": 1, "search": 7 }, "allowed_scopes": { "channels": ["#ops"], "users": ["U1"] } });
         Ok(Value::Object(line.rules.change(&config)?))
     }
 
@@ -323,7 +377,11 @@ mod tests {
                 "--disabled none --rate none",
                 json!({ "disabled_actions": [], "rate_limit": null }),
             ),
-            // Scopes that are not named stay as they are.
+            // Costs and scopes that are not named stay as they are.
+            (
+                "--cost send_message=0.005 --cost add_reaction=none --cost list=12",
+                json!({ "costs": { "send_message": 5000, "list": 12_000_000, "search": 7 } }),
+            ),
             (
                 "--scope channels=#finance,#ops",
                 json!({ "allowed_scopes": { "channels": ["#finance", "#ops"], "users": ["U1"] } }),
@@ -352,6 +410,12 @@ mod tests {
             "--scope channels=",
             "--scope channels=[\"a\"",
             "--open-scope chanels",
+            "--cost send_message",
+            "--cost =1",
+            "--cost send_message=-1",
+            "--cost send_message=0.0000001",
+            "--cost send_message=1,5",
+            "--cost send_message=.5",
             "--rate 100",
             "--rate 100/hour",
             "--rate many/1h",

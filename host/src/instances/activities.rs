@@ -9,7 +9,7 @@ use crate::{
     db::TenantTx,
     id::TenantId,
     problem::{Problem, RETRY_AFTER_DEFAULT},
-    worker::{keep_alive, retry_or_fail},
+    worker::carry_out,
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -34,11 +34,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            set_status(&self.app, &of, "provisioning").await,
-        )
+        carry_out(&ctx, &self.app, set_status(&self.app, &of, "provisioning")).await
     }
 
     #[activity(name = "instances.helm_install")]
@@ -47,11 +43,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            keep_alive(&ctx, install(&self.app, &of)).await,
-        )
+        carry_out(&ctx, &self.app, install(&self.app, &of)).await
     }
 
     #[activity(name = "instances.wait_ready")]
@@ -60,11 +52,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            keep_alive(&ctx, wait_until_ready(&self.app, &of)).await,
-        )
+        carry_out(&ctx, &self.app, wait_until_ready(&self.app, &of)).await
     }
 
     #[activity(name = "instances.health_check")]
@@ -73,11 +61,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            keep_alive(&ctx, shake_hands(&self.app, &of)).await,
-        )
+        carry_out(&ctx, &self.app, shake_hands(&self.app, &of)).await
     }
 
     #[activity(name = "instances.register")]
@@ -86,12 +70,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        let health = health_of(&self.app, of.tenant).await;
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            register_running(&self.app, &of, &health).await,
-        )
+        carry_out(&ctx, &self.app, register_running(&self.app, &of)).await
     }
 
     #[activity(name = "instances.scale_down")]
@@ -100,11 +79,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            keep_alive(&ctx, stop(&self.app, &of)).await,
-        )
+        carry_out(&ctx, &self.app, stop(&self.app, &of)).await
     }
 
     #[activity(name = "instances.helm_uninstall")]
@@ -113,11 +88,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         of: InstanceRef,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            keep_alive(&ctx, destroy(&self.app, &of)).await,
-        )
+        carry_out(&ctx, &self.app, destroy(&self.app, &of)).await
     }
 
     /// Undoes what a failed operation left behind, and says so in the row.
@@ -127,11 +98,7 @@ impl InstanceActivities {
         ctx: ActivityContext,
         input: Input,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
-            &ctx,
-            &self.app,
-            keep_alive(&ctx, note_failure(&self.app, &input)).await,
-        )
+        carry_out(&ctx, &self.app, note_failure(&self.app, &input)).await
     }
 }
 
@@ -208,10 +175,11 @@ async fn shake_hands(app: &App, of: &InstanceRef) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn register_running(app: &App, of: &InstanceRef, health: &Value) -> Result<(), Problem> {
+async fn register_running(app: &App, of: &InstanceRef) -> Result<(), Problem> {
+    let health = health_of(app, of.tenant).await;
     let mut tx = app.db().tenant(of.tenant).await?;
     store::set_status(&mut tx, of.instance, "running", None).await?;
-    store::set_health(&mut tx, of.instance, health).await?;
+    store::set_health(&mut tx, of.instance, &health).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{
     plugins::{
         Origin,
         consent::{Change, Consent, Provenance},
-        installations::{self, Agreed, Install, InstallationRow},
+        installations::{self, Agreed, Install, InstallationRow, Serves},
         intake,
     },
     problem::Problem,
@@ -32,7 +32,7 @@ pub async fn resolve(tx: &mut TenantTx, name: &ReleaseName) -> Result<ReleaseId,
 /// What somebody who installs a release agrees to.
 pub async fn consent_to(app: &App, tx: &mut TenantTx, id: ReleaseId) -> Result<Consent, Problem> {
     let release = find(tx, id).await?;
-    consent(app, tx, &release).await
+    Ok(consent(app, tx, &release).await?.0)
 }
 
 async fn find(tx: &mut TenantTx, id: ReleaseId) -> Result<ReleaseRow, Problem> {
@@ -41,7 +41,11 @@ async fn find(tx: &mut TenantTx, id: ReleaseId) -> Result<ReleaseRow, Problem> {
         .ok_or_else(|| Problem::not_found("release"))
 }
 
-async fn consent(app: &App, tx: &mut TenantTx, release: &ReleaseRow) -> Result<Consent, Problem> {
+async fn consent(
+    app: &App,
+    tx: &mut TenantTx,
+    release: &ReleaseRow,
+) -> Result<(Consent, Serves), Problem> {
     let described = intake::find(tx, &release.digest)
         .await?
         .ok_or_else(|| Problem::internal(&"a release's component is not there"))?;
@@ -54,9 +58,10 @@ async fn consent(app: &App, tx: &mut TenantTx, release: &ReleaseRow) -> Result<C
             .and_then(|json| serde_json::from_value(json).ok()),
         digest: release.digest.clone(),
     };
-    let manifest = described.adapter()?;
+    let (skill, serves) = described.place()?;
     let class = intake::class(app, tx, &release.digest).await?;
-    Ok(Consent::new(app, from, manifest, &described.fields, class))
+    let consent = Consent::new(app, from, skill, &described, class);
+    Ok((consent, serves))
 }
 
 /// Somebody, and what they say they agree to.
@@ -80,7 +85,7 @@ pub async fn install(
     auto_upgrade: bool,
 ) -> Result<(), Problem> {
     let release = find(tx, release).await?;
-    let consent = consent(app, tx, &release).await?;
+    let (consent, serves) = consent(app, tx, &release).await?;
     may_install(tx, &release).await?;
     if person.agrees_to != Some(consent.sha256().as_str()) {
         return Err(consent_required(&consent, &[]));
@@ -91,25 +96,13 @@ pub async fn install(
         at: app.clock().now(),
         consent,
     };
-    put(tx, id, &release, agreed, person.name, auto_upgrade).await
-}
-
-async fn put(
-    tx: &mut TenantTx,
-    id: InstallationId,
-    release: &ReleaseRow,
-    agreed: Agreed,
-    by: &str,
-    auto_upgrade: bool,
-) -> Result<(), Problem> {
-    let origin = origin_of(release);
-    let skill = agreed.consent.skill.clone();
     let new = Install {
         id,
-        skill: &skill,
-        origin: &origin,
+        skill: &agreed.consent.skill.clone(),
+        serves,
+        origin: &origin_of(&release),
         agreed: Some(agreed),
-        by,
+        by: person.name,
         auto_upgrade,
         previous: None,
     };
@@ -225,7 +218,16 @@ pub async fn upgrade_of(
             ),
         ));
     }
-    let consent = consent(app, tx, &release).await?;
+    let (consent, serves) = consent(app, tx, &release).await?;
+    if (consent.skill.as_str(), serves) != (installed.skill_name.as_str(), installed.serves) {
+        return Err(Problem::conflict(
+            "another_kind",
+            format!(
+                "{} is for another skill, or does something else for it than what is installed. Install it with POST /api/v1/plugins.",
+                release.full_name()
+            ),
+        ));
+    }
     let changes = match installed.agreed() {
         Some(agreed) => agreed.consent.changes(&consent),
         None => {
@@ -283,15 +285,17 @@ pub async fn upgrade(
             at: app.clock().now(),
         },
     };
-    put(
-        tx,
+    let new = Install {
         id,
-        &upgrade.release,
-        agreed,
-        person.name,
-        installed.auto_upgrade,
-    )
-    .await?;
+        skill: &installed.skill_name,
+        serves: installed.serves,
+        origin: &origin_of(&upgrade.release),
+        agreed: Some(agreed),
+        by: person.name,
+        auto_upgrade: installed.auto_upgrade,
+        previous: None,
+    };
+    installations::install(tx, new).await?;
     Ok(Some(upgrade))
 }
 
@@ -325,6 +329,7 @@ pub async fn roll_back(
     let new = Install {
         id,
         skill: &previous.skill_name,
+        serves: previous.serves,
         origin: &previous.origin(),
         agreed: previous.agreed(),
         by,

@@ -170,16 +170,39 @@ async fn wanted(
 ) -> Result<Wanted, Problem> {
     let publisher = own_publisher(tx, party, &submission.publisher).await?;
     app.revocations().refuse_revoked(&described.digest)?;
-    refuse_unserved(described)?;
     let version = release_version(described)?;
     let (namespace, name) = (&publisher.namespace, &described.name);
     let there = store::release_named(tx, namespace, name, &described.about.version).await?;
     if let Some(there) = there {
         return same_release(&there, submission, described).map(Wanted::There);
     }
+    refuse_other_kind(tx, namespace, described).await?;
     let key = own_key(tx, &publisher, submission.key).await?;
     check_signature(&publisher, described, &key, &submission.signature)?;
     Ok(Wanted::New(Box::new((publisher, key, version))))
+}
+
+/// Versions take each other's place, so they do the same for the same skill.
+async fn refuse_other_kind(
+    tx: &mut PartyTx,
+    namespace: &str,
+    described: &Described,
+) -> Result<(), Problem> {
+    let name = &described.name;
+    let Some(last) = store::last_release(tx, namespace, name).await? else {
+        return Ok(());
+    };
+    let before = intake::find(tx, &last.digest).await?;
+    if before.is_some_and(|before| before.place().ok() != described.place().ok()) {
+        return Err(Problem::conflict(
+            "another_kind",
+            format!(
+                "{} is of another kind or for another skill, and versions take each other's place. Give one of them another name.",
+                last.full_name()
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The bytes that the party brought.
@@ -324,18 +347,6 @@ fn not_brought(digest: &str) -> Problem {
     )
 }
 
-/// What nobody could install afterwards is not published.
-fn refuse_unserved(described: &Described) -> Result<(), Problem> {
-    let serves = |kind: &String| kind != "credential-schema";
-    if described.kinds.iter().any(serves) {
-        return Ok(());
-    }
-    Err(Problem::unprocessable(
-        "kind_not_served",
-        "The component exports a credential-schema alone. This gateway takes one together with the skill-adapter whose credentials it describes: export both from one component.",
-    ))
-}
-
 fn release_version(described: &Described) -> Result<Version, Problem> {
     let text = &described.about.version;
     let wrong = |why: &str| {
@@ -388,6 +399,11 @@ async fn pull(app: &App, party: &Party, reference: &str, digest: &str) -> Result
         Party::Operator(_) => Asker::Operator,
         Party::Tenant(_) => Asker::Tenant,
     };
+    // Operators are few.
+    let _place = match party.tenant() {
+        Some(tenant) => Some(app.pulls().take(tenant).ok_or_else(too_many_pulls)?),
+        None => None,
+    };
     let pulled = app
         .registries()
         .pull(reference, max, asker)
@@ -401,6 +417,15 @@ async fn pull(app: &App, party: &Party, reference: &str, digest: &str) -> Result
         "other_digest",
         format!("{reference} holds another component than {digest}."),
     ))
+}
+
+fn too_many_pulls() -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_pulls",
+        "Components are being pulled for your organization, as many as may be at once. Publish again when one has come.",
+    )
+    .with_retry_after(RETRY_AFTER_DEFAULT)
 }
 
 fn oci_problem(error: &OciError) -> Problem {
@@ -463,28 +488,6 @@ pub(super) async fn set_audience(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_credential_schema_is_published_with_its_adapter_and_not_alone() {
-        let of = |kinds: &[&str]| Described {
-            digest: "0".repeat(64),
-            kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
-            name: String::new(),
-            about: intake::about_nothing(),
-            manifest: None,
-            fields: Vec::new(),
-            policy: None,
-            size_bytes: 0,
-        };
-        let refused = refuse_unserved(&of(&["credential-schema"])).unwrap_err();
-        assert_eq!(refused.code(), "kind_not_served");
-        for served in [
-            &["skill-adapter", "credential-schema"][..],
-            &["routing-policy"],
-        ] {
-            refuse_unserved(&of(served)).unwrap();
-        }
-    }
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {

@@ -13,7 +13,6 @@ use crate::{
     problem::{Problem, RETRY_AFTER_DEFAULT},
 };
 use moka::sync::Cache;
-use sqlx::postgres::PgListener;
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -254,7 +253,7 @@ async fn listen(revocations: Revocations) {
 }
 
 async fn listen_once(revocations: &Revocations) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(revocations.0.db.app_pool()).await?;
+    let mut listener = revocations.0.db.listener().await?;
     listener.listen("tsunami_revocation").await?;
     loop {
         listener.recv().await?;

@@ -406,6 +406,21 @@ pub async fn release_named(
     .await
 }
 
+/// The last one that was published under a name.
+pub async fn last_release(
+    tx: &mut PgConnection,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<ReleaseRow>> {
+    release_query!(
+        "r.namespace = $1 and r.name = $2 order by r.id desc limit 1",
+        namespace,
+        name
+    )
+    .fetch_optional(tx)
+    .await
+}
+
 /// The newest version that may be installed and is no prerelease.
 pub async fn newest_release(
     tx: &mut PgConnection,

@@ -47,6 +47,11 @@ async fn once(app: &App) -> Result<(), Problem> {
     }
 }
 
+/// Whether somebody of the tenant's has to do something first.
+fn waits_for_the_tenant(problem: &Problem) -> bool {
+    ["consent_required", "another_kind", "credentials_described"].contains(&problem.code())
+}
+
 async fn upgrade(app: &App, tenant: TenantId, installed: InstallationId) -> Result<(), Problem> {
     let mut tx = app.db().tenant(tenant).await?;
     let person = Person {
@@ -66,7 +71,7 @@ async fn upgrade(app: &App, tenant: TenantId, installed: InstallationId) -> Resu
         Ok(Some(upgrade)) => upgrade,
         Ok(None) => return Ok(()),
         // The tenant finds it among its notices.
-        Err(problem) if problem.code() == "consent_required" => return Ok(()),
+        Err(problem) if waits_for_the_tenant(&problem) => return Ok(()),
         Err(problem) => return Err(problem),
     };
     tx.commit().await?;

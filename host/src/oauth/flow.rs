@@ -81,7 +81,7 @@ pub async fn begin(app: &App, caller: &Caller, skill: &str, key: &str) -> Result
     let now = app.clock().now();
     let mut tx = app.db().tenant(caller.tenant).await?;
     let config = installed_config(&mut tx, skill).await?;
-    let field = field(&mut tx, skill, key).await?;
+    let field = field(app, &mut tx, skill, key).await?;
     let provider = registered(app, &mut tx, config, key, &field).await?;
     if store::open_sign_ins(&mut tx).await? >= OPEN_SIGN_INS_MAX {
         return Err(Problem::new(
@@ -650,7 +650,7 @@ pub struct NewClient<'a> {
 pub async fn register(app: &App, caller: &Caller, new: &NewClient<'_>) -> Result<(), Problem> {
     let mut tx = app.db().tenant(caller.tenant).await?;
     let config = installed_config(&mut tx, new.skill).await?;
-    let field = field(&mut tx, new.skill, new.key).await?;
+    let field = field(app, &mut tx, new.skill, new.key).await?;
     tx.commit().await?;
     let mut provider = of_field(&field);
     if let Some(issuer) = new.issuer {

@@ -109,7 +109,7 @@ async fn client(
 ) -> Result<OauthClient, Problem> {
     let mut tx = app.db().tenant(caller.tenant).await?;
     let config = flow::installed_config(&mut tx, skill).await?;
-    let field = field(&mut tx, skill, key).await?;
+    let field = field(app, &mut tx, skill, key).await?;
     let row = store::client(&mut tx, config, key).await?;
     let provider: Provider = match &row {
         Some(row) => row.provider.0.clone(),

@@ -161,8 +161,16 @@ fn renew_at(held: &Held, now: OffsetDateTime) -> Option<OffsetDateTime> {
 }
 
 /// The field of an installed skill that is had by signing in.
-async fn field(tx: &mut TenantTx, skill: &str, key: &str) -> Result<OauthField, Problem> {
-    let fields = plugins::credential_fields(tx, skill).await?;
+///
+/// # Errors
+/// 409 where the plugin that describes it is not run any more; 422 where there is none.
+async fn field(
+    app: &App,
+    tx: &mut TenantTx,
+    skill: &str,
+    key: &str,
+) -> Result<OauthField, Problem> {
+    let fields = plugins::admitted_fields(app, tx, skill).await?;
     let with_oauth = fields.iter().filter(|field| field.oauth.is_some());
     let keys: Vec<_> = with_oauth.map(|field| field.key.clone()).collect();
     let found = fields.into_iter().find(|field| field.key == key);

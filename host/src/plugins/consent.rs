@@ -1,14 +1,11 @@
 //! What a tenant agrees to when it installs a published plugin, and what more a later version would want.
 
-use super::{CredentialField, OauthField};
+use super::{CredentialField, OauthField, intake::Described};
 use crate::{app::App, config, plugins::http::risk_name};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use tsunami_plugin_host::{
-    Class, ClassLimits,
-    adapter::{Action, Manifest},
-};
+use tsunami_plugin_host::{Class, ClassLimits, adapter::Action};
 use utoipa::ToSchema;
 
 /// What a published plugin may do. The order of the fields is part of its hash.
@@ -97,25 +94,51 @@ pub struct Provenance {
     pub digest: String,
 }
 
+/// What a component may do, as it says of itself.
+#[derive(Debug)]
+pub struct Powers {
+    pub hosts: Vec<String>,
+    pub host_settings: Vec<String>,
+    pub actions: Vec<ConsentAction>,
+    pub credentials: Vec<ConsentCredential>,
+}
+
+impl Powers {
+    pub fn of(described: &Described) -> Self {
+        let manifest = described.manifest.as_ref();
+        let actions = manifest.into_iter().flat_map(|m| &m.actions);
+        let credentials = described.fields.iter();
+        Self {
+            hosts: manifest.map(|m| m.hosts.clone()).unwrap_or_default(),
+            host_settings: manifest
+                .map(|m| m.host_settings.clone())
+                .unwrap_or_default(),
+            actions: actions.map(ConsentAction::from).collect(),
+            credentials: credentials.map(ConsentCredential::from).collect(),
+        }
+    }
+}
+
 impl Consent {
     pub fn new(
         app: &App,
         from: Provenance,
-        manifest: &Manifest,
-        fields: &[CredentialField],
+        skill: &str,
+        described: &Described,
         class: Class,
     ) -> Self {
+        let powers = Powers::of(described);
         let limits = app.plugin_host().limits().of(class);
         Self {
             release: from.release,
             publisher: from.publisher,
             identity: from.identity,
             digest: from.digest,
-            skill: manifest.skill.clone(),
-            hosts: manifest.hosts.clone(),
-            host_settings: manifest.host_settings.clone(),
-            actions: manifest.actions.iter().map(ConsentAction::from).collect(),
-            credentials: fields.iter().map(ConsentCredential::from).collect(),
+            skill: skill.to_owned(),
+            hosts: powers.hosts,
+            host_settings: powers.host_settings,
+            actions: powers.actions,
+            credentials: powers.credentials,
             limits: ConsentLimits::new(limits, &app.config().skills),
         }
     }
@@ -158,7 +181,7 @@ impl Consent {
             Grows::WithMore,
         );
         found.actions(&self.actions, &later.actions);
-        found.credentials(&self.credentials, &later.credentials);
+        found.credentials(&self.credentials, later);
         for ((name, before), (_, after)) in self.limits.each().into_iter().zip(later.limits.each())
         {
             let text = |n: u64| Some(n.to_string());
@@ -311,7 +334,8 @@ impl Changes {
         }
     }
 
-    fn credentials(&mut self, before: &[ConsentCredential], after: &[ConsentCredential]) {
+    fn credentials(&mut self, before: &[ConsentCredential], later: &Consent) {
+        let after = &later.credentials;
         for new in after {
             let key = &new.key;
             let Some(old) = before.iter().find(|old| old.key == *key) else {
@@ -329,9 +353,13 @@ impl Changes {
             self.oauth(key, old.oauth.as_ref(), new.oauth.as_ref());
         }
         for old in before {
-            if !after.iter().any(|new| new.key == old.key) {
-                self.push("credential", &old.key, Some(&old.kind), None, false);
+            if after.iter().any(|new| new.key == old.key) {
+                continue;
             }
+            // An action that needs it all the same goes by what another plugin says of it, or cannot be called.
+            let mut actions = later.actions.iter();
+            let is_needed = actions.any(|action| action.credentials.contains(&old.key));
+            self.push("credential", &old.key, Some(&old.kind), None, is_needed);
         }
     }
 }
@@ -502,7 +530,16 @@ mod tests {
             told(|c| c.actions[0].scopes.push("users (/user)".into())),
             shrinks("scope")
         );
-        assert_eq!(told(|c| c.credentials.clear()), shrinks("credential"));
+        // What is needed still and described no more.
+        assert_eq!(
+            told(|c| c.credentials.clear()),
+            [("credential".to_owned(), true)]
+        );
+        let no_more = |c: &mut Consent| {
+            c.credentials.clear();
+            c.actions[0].credentials.clear();
+        };
+        assert!(told(no_more).contains(&("credential".to_owned(), false)));
         assert_eq!(told(|c| c.limits.requests_max = 1), shrinks("limit"));
     }
 

@@ -1,6 +1,11 @@
 //! `/plugins`: what is installed. Installing is the marketplace's (`marketplace/http/installations.rs`).
 
-use super::{CredentialField, installations, store};
+use super::{
+    CredentialField,
+    installations::{self, Serves},
+    intake::SchemaFacts,
+    store,
+};
 use crate::{
     app::App,
     caller::{Caller, Permission},
@@ -13,7 +18,10 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tsunami_plugin_host::{adapter::Manifest, types::Risk};
+use tsunami_plugin_host::{
+    adapter::Manifest,
+    types::{About, Risk},
+};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -28,6 +36,7 @@ pub fn routes() -> OpenApiRouter<App> {
 pub struct InstalledPlugin {
     pub id: InstallationId,
     pub skill: String,
+    pub serves: Serves,
     pub title: String,
     pub summary: String,
     pub version: String,
@@ -78,7 +87,7 @@ pub struct InstalledConsent {
 /// Something to know of an installed plugin.
 #[derive(Serialize, Deserialize, ToSchema, Debug)]
 pub struct PluginNotice {
-    /// `revoked`, `yanked` or `upgrade_available`.
+    /// `revoked`, `yanked`, `upgrade_available`, `credentials_not_described` or `unused`.
     pub code: String,
     pub message: String,
 }
@@ -239,11 +248,11 @@ async fn forget(tx: &mut TenantTx, skill: &str, query: &RemoveQuery) -> Result<(
             "Credentials belong to the skill's configuration: with `configuration=delete` goes `credentials=delete`.",
         ));
     }
-    if store::live(tx, skill).await?.is_some() {
+    if store::is_installed(tx, skill).await? {
         return Err(Problem::conflict(
             "skill_installed",
             format!(
-                "Another version of `{skill}` is installed, and uses what would be deleted. Remove that one."
+                "Another plugin is installed for `{skill}`, and needs what would be deleted. Remove that one first."
             ),
         ));
     }
@@ -271,7 +280,7 @@ pub async fn find(tx: &mut TenantTx, id: InstallationId) -> Result<InstalledPlug
         .ok_or_else(|| Problem::not_found("plugin"))
 }
 
-fn notices(row: &store::InstallationRow) -> Vec<PluginNotice> {
+fn notices(row: &store::InstallationRow, manifest: Option<&Manifest>) -> Vec<PluginNotice> {
     let notice = |code: &str, message: String| PluginNotice {
         code: code.to_owned(),
         message,
@@ -288,6 +297,9 @@ fn notices(row: &store::InstallationRow) -> Vec<PluginNotice> {
         let told = format!("It was withdrawn, and nobody else can install it any more: {reason}");
         notices.push(notice("yanked", told));
     }
+    if row.removed_at.is_none() {
+        notices.extend(credentials_notice(row, manifest));
+    }
     if let Some(newest) = row.newest.as_ref().filter(|_| row.removed_at.is_none()) {
         let told = format!("Version {newest} can be installed.");
         notices.push(notice("upgrade_available", told));
@@ -295,12 +307,44 @@ fn notices(row: &store::InstallationRow) -> Vec<PluginNotice> {
     notices
 }
 
-fn present(row: store::InstallationRow) -> InstalledPlugin {
-    let notices = notices(&row);
+/// What a skill and the plugin that describes its credentials lack of each other.
+fn credentials_notice(
+    row: &store::InstallationRow,
+    manifest: Option<&Manifest>,
+) -> Option<PluginNotice> {
+    let describes = row.kinds.iter().any(|kind| kind == "credential-schema");
+    let mut actions = manifest.into_iter().flat_map(|m| &m.actions);
+    let needs_some = actions.any(|action| !action.credentials.is_empty());
+    let (code, message) = match (row.serves, row.is_described_elsewhere) {
+        (Serves::Credentials, true) => (
+            "unused",
+            "The plugin that carries the skill's calls out describes its credentials itself now. Remove this one.",
+        ),
+        (Serves::Skill, false) if !describes && needs_some => (
+            "credentials_not_described",
+            "No plugin describes the credentials that it needs, so none can be stored. Install a credential schema for this skill.",
+        ),
+        _ => return None,
+    };
+    Some(PluginNotice {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    })
+}
+
+fn present(mut row: store::InstallationRow) -> InstalledPlugin {
     // It was well-formed when it was stored; one that is not any more shows as empty.
     let manifest: Option<Manifest> = row
         .manifest
+        .take()
         .and_then(|json| serde_json::from_value(json).ok());
+    let notices = notices(&row, manifest.as_ref());
+    let schema: Option<SchemaFacts> = row
+        .credential_schema
+        .and_then(|json| serde_json::from_value(json).ok());
+    let about = manifest.as_ref().map(|m| &m.about);
+    let about = about.or(schema.as_ref().map(|s| &s.about));
+    let of_about = |part: fn(&About) -> &String| about.map(part).cloned().unwrap_or_default();
     let parse = |text: &str| serde_json::from_str(text).unwrap_or_default();
     let actions = manifest
         .iter()
@@ -339,18 +383,10 @@ fn present(row: store::InstallationRow) -> InstalledPlugin {
         id: row.id,
         actions: actions.collect(),
         skill: row.skill_name,
-        title: manifest
-            .as_ref()
-            .map(|m| m.about.title.clone())
-            .unwrap_or_default(),
-        summary: manifest
-            .as_ref()
-            .map(|m| m.about.summary.clone())
-            .unwrap_or_default(),
-        version: manifest
-            .as_ref()
-            .map(|m| m.about.version.clone())
-            .unwrap_or_default(),
+        serves: row.serves,
+        title: of_about(|about| &about.title),
+        summary: of_about(|about| &about.summary),
+        version: of_about(|about| &about.version),
         hosts: manifest
             .as_ref()
             .map(|m| m.hosts.clone())

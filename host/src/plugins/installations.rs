@@ -2,9 +2,22 @@
 
 use super::{Origin, consent::Consent, store};
 use crate::{db::TenantTx, id::InstallationId, problem::Problem};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 pub use store::InstallationRow;
+
+/// What an installation does for its skill. A skill has one of each at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Serves {
+    /// It carries the skill's calls out. Where it describes the credentials as well, nothing else does.
+    Skill,
+    /// It describes the credentials that the first one names.
+    Credentials,
+}
 
 /// Who agreed to what, and when.
 #[derive(Debug, Clone)]
@@ -19,6 +32,7 @@ pub struct Agreed {
 pub struct Install<'a> {
     pub id: InstallationId,
     pub skill: &'a str,
+    pub serves: Serves,
     pub origin: &'a Origin,
     /// None for a file of the tenant's own.
     pub agreed: Option<Agreed>,
@@ -34,7 +48,19 @@ pub async fn lock(tx: &mut TenantTx, skill: &str) -> Result<(), Problem> {
 }
 
 /// Puts a version in the place of the one that is installed. Calls that are under way go on with theirs.
+///
+/// # Errors
+/// 409 `credentials_described` for a credential schema whose skill describes its credentials itself.
 pub async fn install(tx: &mut TenantTx, new: Install<'_>) -> Result<(), Problem> {
+    if new.serves == Serves::Credentials && store::describes_itself(tx, new.skill).await? {
+        return Err(Problem::conflict(
+            "credentials_described",
+            format!(
+                "The plugin that is installed for `{}` describes its credentials itself, so that a schema beside it would not be asked.",
+                new.skill
+            ),
+        ));
+    }
     let version = store::ensure_version(tx, new.origin).await?;
     let consent = new
         .agreed
@@ -45,6 +71,7 @@ pub async fn install(tx: &mut TenantTx, new: Install<'_>) -> Result<(), Problem>
         id: new.id,
         version,
         skill: new.skill,
+        serves: new.serves,
         digest: &new.origin.digest,
         by: new.by,
         previous: new.previous,
@@ -64,11 +91,6 @@ pub async fn find(
     id: InstallationId,
 ) -> Result<Option<InstallationRow>, Problem> {
     Ok(store::get(tx, id).await?)
-}
-
-/// What is installed for a skill now.
-pub async fn live(tx: &mut TenantTx, skill: &str) -> Result<Option<InstallationRow>, Problem> {
-    Ok(store::live(tx, skill).await?)
 }
 
 /// Whether the tenant brought this file, or had this release once: then it is nothing new.

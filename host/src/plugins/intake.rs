@@ -1,6 +1,9 @@
 //! What a component says of itself, of whichever kind it is; checked, and stored once for all who bring it.
 
-use super::{CredentialField, Origin, busy, call, load, not_described, store};
+use super::{
+    CredentialField, Origin, call, installations::Serves, load, not_described, not_loaded_now,
+    store,
+};
 use crate::{
     app::App,
     db::TenantTx,
@@ -9,6 +12,7 @@ use crate::{
     problem::{Problem, Violation},
 };
 use axum::{body::Bytes, extract::Request};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use std::sync::Arc;
 use tsunami_plugin_host::{
@@ -25,29 +29,54 @@ const UPLOADS_MAX: i64 = 1000;
 pub struct Described {
     pub digest: String,
     pub kinds: Vec<String>,
-    /// Its skill, or the name of its policy.
+    /// Its skill, the name of its policy, or `{skill}-credentials`.
     pub name: String,
     pub about: About,
     pub manifest: Option<Manifest>,
+    pub schema: Option<SchemaFacts>,
     pub fields: Vec<CredentialField>,
     pub policy: Option<policy::Manifest>,
     pub size_bytes: usize,
 }
 
+/// What a credential schema says besides its fields.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SchemaFacts {
+    pub skill: String,
+    pub about: About,
+}
+
 impl Described {
-    /// The skill that it teaches.
+    /// The skill that it is installed for, and what it does for it.
     ///
     /// # Errors
-    /// 422 where it teaches none.
-    pub fn adapter(&self) -> Result<&Manifest, Problem> {
-        self.manifest.as_ref().ok_or_else(|| {
-            let kinds = self.kinds.join(", ");
-            Problem::unprocessable(
-                "no_adapter",
-                format!("The component exports {kinds} and no skill-adapter, and so teaches no skill. A routing policy is not installed: it goes into the chain of policies. A credential schema stands in one component with the adapter of its skill."),
-            )
-        })
+    /// 422 where it does nothing for one.
+    pub fn place(&self) -> Result<(&str, Serves), Problem> {
+        let place = match (&self.manifest, &self.schema) {
+            (Some(manifest), _) => (manifest.skill.as_str(), Serves::Skill),
+            (None, Some(schema)) => (schema.skill.as_str(), Serves::Credentials),
+            (None, None) => {
+                return Err(Problem::unprocessable(
+                    "nothing_to_install",
+                    "The component exports a routing-policy alone, which does nothing for a skill: it goes into the chain of policies, with `tsunami policy add` or POST /api/v1/policies.",
+                ));
+            }
+        };
+        Ok(place)
     }
+}
+
+/// The name of a component and what people read of it: those of its skill, its policy or its credentials.
+fn named(
+    manifest: Option<&Manifest>,
+    policy: Option<&policy::Manifest>,
+    schema: Option<&SchemaFacts>,
+) -> Option<(String, About)> {
+    let skill = manifest.map(|m| (m.skill.clone(), m.about.clone()));
+    let policy = || policy.map(|p| (p.name.clone(), p.about.clone()));
+    // A publisher may have the skill, too.
+    let credentials = || schema.map(|s| (format!("{}-credentials", s.skill), s.about.clone()));
+    skill.or_else(policy).or_else(credentials)
 }
 
 /// Loads a component that nobody has looked at yet.
@@ -56,12 +85,9 @@ impl Described {
 /// 409 where it is revoked, 422 where it does not load, 503 where the sandbox is busy.
 pub async fn load_new(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Arc<Plugin>, Problem> {
     app.revocations().refuse_revoked(&sha256_hex(bytes))?;
-    load(app, tenant, bytes.to_vec()).await.map_err(|e| {
-        if e.is_transient() {
-            return busy();
-        }
-        invalid(&e)
-    })
+    load(app, tenant, bytes.to_vec())
+        .await
+        .map_err(|e| not_loaded_now(&e).unwrap_or_else(|| invalid(&e)))
 }
 
 /// Which limits hold for a component that is stored.
@@ -100,21 +126,23 @@ pub async fn describe(app: &App, tenant: TenantId, bytes: &[u8]) -> Result<Descr
         IntakeError::Manifest(wrong) => not_well_formed(wrong),
         other => invalid(format!("{other}.")),
     })?;
-    let (manifest, schema, policy) = (said.manifest, said.credentials, said.policy);
-    let named = manifest.as_ref().map(|m| (&m.skill, &m.about));
-    let named = named.or(policy.as_ref().map(|p| (&p.name, &p.about)));
-    let named = named.or(schema.as_ref().map(|s| (&s.skill, &s.about)));
-    let (name, about) = named.ok_or_else(|| invalid("The component describes nothing.".into()))?;
+    let (manifest, policy) = (said.manifest, said.policy);
+    let (schema, fields) = match said.credentials {
+        Some(said) => {
+            let (skill, about) = (said.skill, said.about);
+            (Some(SchemaFacts { skill, about }), said.fields)
+        }
+        None => (None, Vec::new()),
+    };
+    let (name, about) = named(manifest.as_ref(), policy.as_ref(), schema.as_ref())
+        .ok_or_else(|| invalid("The component describes nothing.".into()))?;
     Ok(Described {
         digest: plugin.digest().to_owned(),
         kinds: kind_names(plugin.kinds()),
-        name: name.clone(),
-        about: about.clone(),
-        fields: schema
-            .into_iter()
-            .flat_map(|schema| schema.fields)
-            .map(CredentialField::from)
-            .collect(),
+        name,
+        about,
+        schema,
+        fields: fields.into_iter().map(CredentialField::from).collect(),
         manifest,
         policy,
         size_bytes: bytes.len(),
@@ -148,18 +176,6 @@ fn kind_names(kinds: Kinds) -> Vec<String> {
     .collect()
 }
 
-pub(crate) fn about_nothing() -> About {
-    About {
-        title: String::new(),
-        summary: String::new(),
-        version: String::new(),
-        licence: String::new(),
-        categories: Vec::new(),
-        homepage: None,
-        readme: String::new(),
-    }
-}
-
 fn not_well_formed(wrong: Vec<ManifestError>) -> Problem {
     let errors = wrong.into_iter().map(|e| Violation {
         pointer: format!("/{}", e.place),
@@ -191,12 +207,18 @@ pub async fn keep(
         .as_ref()
         .map(serde_json::to_value)
         .transpose();
+    let schema = described
+        .schema
+        .as_ref()
+        .map(serde_json::to_value)
+        .transpose();
     let new = store::NewComponent {
         digest: &described.digest,
         bytes,
         kinds: &described.kinds,
         manifest: manifest.map_err(|e| Problem::internal(&e))?,
         credential_fields: json(&described.fields)?,
+        credential_schema: schema.map_err(|e| Problem::internal(&e))?,
         policy_manifest: policy.map_err(|e| Problem::internal(&e))?,
     };
     store::insert_component(tx, new).await?;
@@ -292,16 +314,16 @@ pub async fn find(tx: &mut PgConnection, digest: &str) -> Result<Option<Describe
     };
     let manifest: Option<Manifest> = parse(row.manifest)?;
     let policy: Option<policy::Manifest> = parse(row.policy_manifest)?;
-    let about = manifest.as_ref().map(|m| &m.about);
-    let about = about.or(policy.as_ref().map(|p| &p.about)).cloned();
-    let name = manifest.as_ref().map(|m| m.skill.clone());
-    let name = name.or_else(|| policy.as_ref().map(|p| p.name.clone()));
+    let schema: Option<SchemaFacts> = parse(row.credential_schema)?;
+    let (name, about) = named(manifest.as_ref(), policy.as_ref(), schema.as_ref())
+        .ok_or_else(|| Problem::internal(&"a stored component describes nothing"))?;
     Ok(Some(Described {
         digest: row.digest,
         kinds: row.kinds,
-        name: name.unwrap_or_default(),
-        about: about.unwrap_or_else(about_nothing),
+        name,
+        about,
         manifest,
+        schema,
         fields: parse(Some(row.credential_fields))?.unwrap_or_default(),
         policy,
         size_bytes: usize::try_from(row.size_bytes).unwrap_or_default(),

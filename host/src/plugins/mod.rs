@@ -1,8 +1,9 @@
 //! # Plugins
 //!
 //! ## What it is
-//! WebAssembly components that teach the gateway a skill. A tenant installs one for itself alone; what it may
-//! do (actions, hosts, credentials) is read from the component and shown to whoever installs it.
+//! WebAssembly components that teach the gateway a skill, or describe the credentials of one that does not do so itself.
+//! A tenant installs one for itself alone; what it may do (actions, hosts, credentials) is read from the component and
+//! shown to whoever installs it.
 //!
 //! ## Life
 //! uploaded, or published and agreed to -> installed -> replaced by another version | removed. An installation pins
@@ -38,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 use tsunami_plugin_host::{
-    LoadError, Plugin, PluginError, Schema, SchemaError, TenantKey, adapter::Manifest, credentials,
+    LoadError, Plugin, PluginError, Schema, SchemaError, adapter::Manifest, credentials,
 };
 use zeroize::Zeroizing;
 
@@ -140,14 +141,9 @@ impl From<credentials::Field> for CredentialField {
 /// Whose turn it is where an operator brings a component: no tenant's.
 pub const OPERATOR: TenantId = TenantId(uuid::Uuid::nil());
 
-/// How the sandbox, which knows of no tenants, tells whose turn it is.
-fn key(tenant: TenantId) -> TenantKey {
-    TenantKey(tenant.uuid().as_u128())
-}
-
 /// Loads a component: from memory, as it was compiled before, or compiled now in a process of its own.
 pub async fn load(app: &App, tenant: TenantId, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
-    app.plugin_host().load(key(tenant), bytes).await
+    app.plugin_host().load(tenant.into(), bytes).await
 }
 
 /// Calls into a plugin when it is the tenant's turn, away from the async threads and within the tenant's limits.
@@ -161,16 +157,40 @@ pub async fn call<T: Send + 'static>(
     plugin: &Arc<Plugin>,
     work: impl FnOnce(&Plugin) -> T + Send + 'static,
 ) -> Result<T, PluginError> {
-    let (limits, revocations) = (app.plugin_limits(tenant), app.revocations().clone());
-    // Asked when the turn has come: it may have been long in coming.
-    let work = move |plugin: &Plugin| match revocations.is_revoked(plugin.digest()) {
-        false => Ok(work(plugin)),
+    let (limits, own) = (app.plugin_limits(tenant), app.clone());
+    let work = move |plugin: &Plugin| stands(&own, plugin).map(|()| work(plugin));
+    let called = app.plugin_host().call(tenant.into(), &limits, plugin, work);
+    called.await.flatten()
+}
+
+/// One answer of a plugin, with the same turns and limits; a quick one comes on the thread that asks
+/// ([`tsunami_plugin_host::PluginHost::ask`]).
+///
+/// # Errors
+/// As [`call`].
+pub async fn ask<T: Send + 'static>(
+    app: &App,
+    tenant: TenantId,
+    plugin: &Arc<Plugin>,
+    question: impl Fn(&Plugin) -> Result<T, PluginError> + Send + 'static,
+) -> Result<T, PluginError> {
+    let (limits, own) = (app.plugin_limits(tenant), app.clone());
+    let question = move |plugin: &Plugin| {
+        stands(&own, plugin)?;
+        question(plugin)
+    };
+    let host = app.plugin_host();
+    host.ask(tenant.into(), &limits, plugin, question).await
+}
+
+/// Looked at when the turn has come: it may have been long in coming.
+fn stands(app: &App, plugin: &Plugin) -> Result<(), PluginError> {
+    match app.revocations().is_revoked(plugin.digest()) {
+        false => Ok(()),
         true => Err(PluginError::Trap(
             "the operator has revoked this component".to_owned(),
         )),
-    };
-    let called = app.plugin_host().call(key(tenant), &limits, plugin, work);
-    called.await.flatten()
+    }
 }
 
 /// Where a value, which stands at `place` of a request, departs from a schema of a plugin's. Strangers wrote the schema:
@@ -183,10 +203,17 @@ pub async fn violations(
     value: &Value,
     place: &str,
 ) -> Result<Vec<Violation>, Problem> {
-    let (schema, value) = (schema.clone(), value.clone());
-    let look = move || schema.violations(&value, VIOLATIONS_SHOWN_MAX);
-    let found = in_turn(app, tenant, look).await?.into_iter();
-    let placed = found.map(|found| Violation {
+    let found = if schema.is_short_work(value) {
+        let limits = app.plugin_limits(tenant);
+        let look = || schema.violations(value, VIOLATIONS_SHOWN_MAX);
+        let looked = app.plugin_host().work_at_once(tenant.into(), &limits, look);
+        looked.await.map_err(|error| not_described(&error))?
+    } else {
+        let (schema, value) = (schema.clone(), value.clone());
+        let look = move || schema.violations(&value, VIOLATIONS_SHOWN_MAX);
+        in_turn(app, tenant, look).await?
+    };
+    let placed = found.into_iter().map(|found| Violation {
         pointer: format!("{place}{}", found.pointer),
         message: found.message,
     });
@@ -209,12 +236,22 @@ async fn in_turn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     let limits = app.plugin_limits(tenant);
-    let worked = app.plugin_host().work(key(tenant), &limits, work).await;
+    let worked = app.plugin_host().work(tenant.into(), &limits, work).await;
     worked.map_err(|error| not_described(&error))
 }
 
 pub fn busy() -> Problem {
     Problem::unavailable("The plugin sandbox", RETRY_AFTER_DEFAULT)
+}
+
+/// Where a component does not load at this moment, and that is not its own fault.
+fn not_loaded_now(error: &LoadError) -> Option<Problem> {
+    if !error.is_transient() {
+        return None;
+    }
+    tracing::warn!(%error, "a plugin does not load now");
+    let why = format!("The plugin cannot be loaded right now: {error}");
+    Some(Problem::not_now(&why, RETRY_AFTER_DEFAULT))
 }
 
 fn not_described(error: &PluginError) -> Problem {
@@ -283,27 +320,13 @@ async fn admitted(app: &App, tx: &mut TenantTx, origin: Origin) -> Result<Instal
     if let Some(installed) = at_hand(app, &origin).await {
         return Ok(installed);
     }
-    let digest = origin.digest.as_str();
-    let bytes = store::component(tx, digest)
-        .await?
-        .ok_or_else(|| Problem::internal(&"an installed plugin's component is not there"))?;
-    let tenant = tx.tenant();
-    let plugin = load(app, tenant, bytes).await.map_err(|e| {
-        if e.is_transient() {
-            busy()
-        } else {
-            Problem::internal(&e)
-        }
-    })?;
-    if plugin.digest() != digest {
-        return Err(Problem::internal(
-            &"a stored plugin is not the one that was installed",
-        ));
-    }
-    let described = call(app, tenant, &plugin, Plugin::describe).await.flatten();
+    let plugin = loaded(app, tx, &origin.digest).await?;
+    let described = call(app, tx.tenant(), &plugin, Plugin::describe)
+        .await
+        .flatten();
     let manifest = Arc::new(described.map_err(|e| not_described(&e))?.value);
     app.manifests()
-        .insert(digest.to_owned(), manifest.clone())
+        .insert(origin.digest.clone(), manifest.clone())
         .await;
     Ok(Installed {
         plugin,
@@ -312,7 +335,26 @@ async fn admitted(app: &App, tx: &mut TenantTx, origin: Origin) -> Result<Instal
     })
 }
 
-/// The credentials that a skill's plugin names; none where it is not installed.
+/// The component with this digest, from memory or from the database.
+async fn loaded(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Arc<Plugin>, Problem> {
+    if let Some(plugin) = app.plugin_host().loaded(digest).await {
+        return Ok(plugin);
+    }
+    let bytes = store::component(tx, digest)
+        .await?
+        .ok_or_else(|| Problem::internal(&"an installed plugin's component is not there"))?;
+    let loaded = load(app, tx.tenant(), bytes).await;
+    let plugin = loaded.map_err(|e| not_loaded_now(&e).unwrap_or_else(|| Problem::internal(&e)))?;
+    if plugin.digest() != digest {
+        return Err(Problem::internal(
+            &"a stored plugin is not the one that was installed",
+        ));
+    }
+    Ok(plugin)
+}
+
+/// The credentials of a skill, as its plugin describes them, or another that is installed for that; none where nothing
+/// is.
 pub async fn credential_fields(
     tx: &mut TenantTx,
     skill: &str,
@@ -323,7 +365,22 @@ pub async fn credential_fields(
     serde_json::from_value(fields).map_err(|e| Problem::internal(&e))
 }
 
-/// Has the plugin look at a value, where it can. The refusal says what is wrong and nothing of the value.
+/// The same, of a plugin that still is run.
+///
+/// # Errors
+/// 409 where it is not.
+pub async fn admitted_fields(
+    app: &App,
+    tx: &mut TenantTx,
+    skill: &str,
+) -> Result<Vec<CredentialField>, Problem> {
+    if let Some(origin) = store::credentials_origin(tx, skill).await? {
+        app.revocations().admit(tx, &origin).await?;
+    }
+    credential_fields(tx, skill).await
+}
+
+/// Has the plugin that describes a skill's credentials look at a value. The refusal says what is wrong and nothing of the value.
 pub async fn check_credential(
     app: &App,
     tx: &mut TenantTx,
@@ -331,18 +388,16 @@ pub async fn check_credential(
     key: &str,
     value: &str,
 ) -> Result<(), Problem> {
-    let Some(installed) = installed(app, tx, skill).await? else {
+    let Some(origin) = store::credentials_origin(tx, skill).await? else {
         return Ok(());
     };
-    if !installed.plugin.kinds().credentials {
-        return Ok(());
-    }
+    app.revocations().admit(tx, &origin).await?;
+    let plugin = loaded(app, tx, &origin.digest).await?;
     let (key, value) = (key.to_owned(), Zeroizing::new(value.to_owned()));
-    let checked = call(app, tx.tenant(), &installed.plugin, move |plugin| {
+    let checked = ask(app, tx.tenant(), &plugin, move |plugin| {
         plugin.check(&key, &value)
-    })
-    .await;
-    let verdict = checked.flatten().map_err(|e| {
+    });
+    let verdict = checked.await.map_err(|e| {
         Problem::unprocessable(
             "invalid_plugin",
             format!("The plugin could not check the value: {e}."),

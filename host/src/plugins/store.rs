@@ -1,4 +1,4 @@
-use super::Origin;
+use super::{Origin, installations::Serves};
 use crate::{
     db::TenantTx,
     id::{InstallationId, PluginVersionId, ReleaseId, SkillConfigId},
@@ -11,11 +11,16 @@ use time::OffsetDateTime;
 pub struct InstallationRow {
     pub id: InstallationId,
     pub skill_name: String,
+    pub serves: Serves,
+    pub kinds: Vec<String>,
     pub digest: String,
     pub version_id: PluginVersionId,
     pub previous_id: Option<InstallationId>,
     pub manifest: Option<Value>,
+    pub credential_schema: Option<Value>,
     pub credential_fields: Value,
+    /// Whether another plugin that is installed for the skill describes its credentials.
+    pub is_described_elsewhere: bool,
     pub installed_by: String,
     pub installed_at: OffsetDateTime,
     pub removed_at: Option<OffsetDateTime>,
@@ -35,7 +40,7 @@ pub struct InstallationRow {
 
 impl InstallationRow {
     fn json_bytes(&self) -> usize {
-        let told = [&self.manifest, &self.consent];
+        let told = [&self.manifest, &self.credential_schema, &self.consent];
         json_bytes([&self.credential_fields]) + json_bytes(told.into_iter().flatten())
     }
 }
@@ -46,10 +51,38 @@ pub async fn installed(tx: &mut TenantTx, skill: &str) -> Result<Option<Origin>>
         Origin,
         r#"select i.digest, v.release_id as "release: ReleaseId"
            from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
-           where i.skill_name = $1 and i.removed_at is null"#,
+           where i.skill_name = $1 and i.serves = 'skill' and i.removed_at is null"#,
         skill
     )
     .fetch_optional(&mut **tx)
+    .await
+}
+
+/// The plugin that describes a skill's credentials: its own, or else the one that is installed for that.
+pub async fn credentials_origin(tx: &mut TenantTx, skill: &str) -> Result<Option<Origin>> {
+    sqlx::query_as!(
+        Origin,
+        r#"select i.digest, v.release_id as "release: ReleaseId"
+           from plugin_installations i join plugin_versions v on v.id = i.plugin_version_id
+           join plugin_components c on c.digest = i.digest
+           where i.skill_name = $1 and i.removed_at is null and 'credential-schema' = any (c.kinds)
+           order by i.serves desc limit 1"#,
+        skill
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+/// Whether the plugin that carries a skill's calls out describes its credentials too.
+pub async fn describes_itself(tx: &mut TenantTx, skill: &str) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from plugin_installations i join plugin_components c on c.digest = i.digest
+               where i.skill_name = $1 and i.serves = 'skill' and i.removed_at is null
+                 and 'credential-schema' = any (c.kinds)) as "is!""#,
+        skill
+    )
+    .fetch_one(&mut **tx)
     .await
 }
 
@@ -75,10 +108,12 @@ pub async fn component(tx: &mut PgConnection, digest: &str) -> Result<Option<Vec
     .await
 }
 
+/// The credentials of a skill, as they are described; none where nothing is installed for it.
 pub async fn credential_fields(tx: &mut TenantTx, skill: &str) -> Result<Option<Value>> {
     sqlx::query_scalar!(
         "select c.credential_fields from plugin_installations i join plugin_components c on c.digest = i.digest
-         where i.skill_name = $1 and i.removed_at is null",
+         where i.skill_name = $1 and i.removed_at is null
+         order by 'credential-schema' = any (c.kinds) desc, i.serves desc limit 1",
         skill
     )
     .fetch_optional(&mut **tx)
@@ -92,19 +127,21 @@ pub struct NewComponent<'a> {
     pub kinds: &'a [String],
     pub manifest: Option<Value>,
     pub credential_fields: Value,
+    pub credential_schema: Option<Value>,
     pub policy_manifest: Option<Value>,
 }
 
 /// Stores a component, unless somebody brought the same before.
 pub async fn insert_component(tx: &mut PgConnection, new: NewComponent<'_>) -> Result<()> {
     sqlx::query!(
-        "insert into plugin_components (digest, bytes, kinds, manifest, credential_fields, policy_manifest)
-         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        "insert into plugin_components (digest, bytes, kinds, manifest, credential_fields, credential_schema, policy_manifest)
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
         new.digest,
         new.bytes,
         new.kinds,
         new.manifest,
         new.credential_fields,
+        new.credential_schema,
         new.policy_manifest
     )
     .execute(tx)
@@ -195,6 +232,7 @@ pub struct Installing<'a> {
     pub id: InstallationId,
     pub version: PluginVersionId,
     pub skill: &'a str,
+    pub serves: Serves,
     pub digest: &'a str,
     pub by: &'a str,
     /// The installation to go back to; where it is not set, the one that is replaced.
@@ -222,16 +260,17 @@ pub async fn lock_skill(tx: &mut TenantTx, skill: &str) -> Result<()> {
 pub async fn install(tx: &mut TenantTx, new: Installing<'_>) -> Result<()> {
     let tenant = tx.tenant();
     let replaced = sqlx::query_scalar!(
-        r#"update plugin_installations set removed_at = now() where skill_name = $1 and removed_at is null
-           returning id as "id: InstallationId""#,
-        new.skill
+        r#"update plugin_installations set removed_at = now()
+           where skill_name = $1 and serves = $2 and removed_at is null returning id as "id: InstallationId""#,
+        new.skill,
+        new.serves as Serves
     )
     .fetch_optional(&mut **tx)
     .await?;
     sqlx::query!(
         "insert into plugin_installations (id, tenant_id, plugin_version_id, skill_name, digest, installed_by, previous_id,
-             consent, consent_sha256, agreed_by, agreed_at, auto_upgrade)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             consent, consent_sha256, agreed_by, agreed_at, auto_upgrade, serves)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         new.id.uuid(),
         tenant.uuid(),
         new.version.uuid(),
@@ -243,7 +282,8 @@ pub async fn install(tx: &mut TenantTx, new: Installing<'_>) -> Result<()> {
         new.consent_sha256,
         new.agreed_by,
         new.agreed_at,
-        new.auto_upgrade
+        new.auto_upgrade,
+        new.serves as Serves
     )
     .execute(&mut **tx)
     .await?;
@@ -357,8 +397,12 @@ macro_rules! installation_query {
     ($where:literal $(, $arg:expr)*) => {
         sqlx::query_as!(
             InstallationRow,
-            r#"select i.id as "id: InstallationId", i.skill_name, i.digest, i.plugin_version_id as "version_id: PluginVersionId",
-                      i.previous_id as "previous_id: InstallationId", c.manifest as "manifest?", c.credential_fields,
+            r#"select i.id as "id: InstallationId", i.skill_name, i.serves as "serves: Serves", c.kinds, i.digest, i.plugin_version_id as "version_id: PluginVersionId",
+                      i.previous_id as "previous_id: InstallationId", c.manifest as "manifest?",
+                      c.credential_schema as "credential_schema?", c.credential_fields,
+                      exists (select from plugin_installations o join plugin_components d on d.digest = o.digest
+                              where o.skill_name = i.skill_name and o.serves <> i.serves and o.removed_at is null
+                                and 'credential-schema' = any (d.kinds)) as "is_described_elsewhere!",
                       i.installed_by, i.installed_at, i.removed_at, i.consent, i.consent_sha256, i.agreed_by, i.agreed_at,
                       i.auto_upgrade, v.release_id as "release_id: ReleaseId",
                       r.namespace || '/' || r.name || '@' || r.version as "release_name?",
@@ -388,10 +432,14 @@ pub async fn get(tx: &mut TenantTx, id: InstallationId) -> Result<Option<Install
         .await
 }
 
-pub async fn live(tx: &mut TenantTx, skill: &str) -> Result<Option<InstallationRow>> {
-    installation_query!("i.skill_name = $1 and i.removed_at is null", skill)
-        .fetch_optional(&mut **tx)
-        .await
+/// Whether anything is installed for a skill.
+pub async fn is_installed(tx: &mut TenantTx, skill: &str) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from plugin_installations where skill_name = $1 and removed_at is null) as "is!""#,
+        skill
+    )
+    .fetch_one(&mut **tx)
+    .await
 }
 
 pub async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Taken<InstallationRow>> {
@@ -410,6 +458,7 @@ pub struct ComponentRow {
     pub kinds: Vec<String>,
     pub manifest: Option<Value>,
     pub credential_fields: Value,
+    pub credential_schema: Option<Value>,
     pub policy_manifest: Option<Value>,
     pub size_bytes: i32,
 }
@@ -417,7 +466,7 @@ pub struct ComponentRow {
 pub async fn component_facts(tx: &mut PgConnection, digest: &str) -> Result<Option<ComponentRow>> {
     sqlx::query_as!(
         ComponentRow,
-        r#"select digest, kinds, manifest, credential_fields, policy_manifest, octet_length(bytes) as "size_bytes!"
+        r#"select digest, kinds, manifest, credential_fields, credential_schema, policy_manifest, octet_length(bytes) as "size_bytes!"
            from plugin_components where digest = $1"#,
         digest
     )

@@ -27,6 +27,12 @@ impl Evaluated {
         serde_json::to_value(&self.input).map_err(|e| Problem::internal(&e))
     }
 
+    /// What a call keeps as its cost, in millionths of a US dollar: 0 where nobody knows (`expected_cost` of the database).
+    pub fn expected_cost(&self) -> i64 {
+        let known = self.input.usage.estimated_cost_micro_usd;
+        known.map_or(0, |cost| i64::try_from(cost).unwrap_or(i64::MAX))
+    }
+
     /// The answers, as they are kept, without those that are the same as the policy's `earlier` one; `None` where there
     /// is nothing to keep.
     pub fn decisions_json(&self, earlier: &HashMap<Uuid, Value>) -> Result<Option<Value>, Problem> {
@@ -108,7 +114,7 @@ fn input_of(facts: Facts, usage: Option<store::UsageRow>) -> Request {
             calls_in_window: amount(usage.as_ref().and_then(|u| u.calls)),
             day_spend_micro_usd: amount(usage.as_ref().and_then(|u| u.day)),
             month_spend_micro_usd: amount(usage.as_ref().and_then(|u| u.month)),
-            estimated_cost_micro_usd: None,
+            estimated_cost_micro_usd: facts.cost_micro_usd,
         },
         instances: facts.instances,
         models: Vec::new(),

@@ -85,6 +85,8 @@ pub struct Facts {
     pub risk: Risk,
     pub params: Value,
     pub scopes: Vec<ScopeValue>,
+    /// What the call is expected to cost, where anybody knows.
+    pub cost_micro_usd: Option<u64>,
     pub actor: Actor,
     pub instances: Vec<Instance>,
     /// The skill's rate-limit window, in seconds.
@@ -276,8 +278,8 @@ async fn ask(
         settings: link.settings.to_string(),
         ..input.clone()
     };
-    let decided = plugins::call(app, tenant, &plugin, move |plugin| plugin.decide(&request)).await;
-    match decided.flatten() {
+    let decided = plugins::ask(app, tenant, &plugin, move |plugin| plugin.decide(&request));
+    match decided.await {
         Ok(called) => Answer {
             link,
             decision: called.value,

@@ -55,7 +55,7 @@ pub async fn usage(tx: &mut TenantTx, skill: &str, window_seconds: u64) -> Resul
     usage_at(tx, skill, window_seconds, None).await
 }
 
-/// The same as it was at a moment.
+/// The same as it was at a moment; the spend by what is known now of the calls that had begun by then.
 pub async fn usage_at(
     tx: &mut TenantTx,
     skill: &str,
@@ -67,11 +67,9 @@ pub async fn usage_at(
     sqlx::query_as!(
         UsageRow,
         r#"with moment as (select coalesce($3::timestamptz, clock_timestamp()) as at)
-           select (select coalesce(last - first + 1, 0) from moment, uses_within($1, $2, moment.at)) as calls,
-                  (select sum(cost_micro_usd)::int8 from agent_tasks, moment
-                   where created_at >= date_trunc('day', moment.at, 'UTC') and created_at < moment.at) as day,
-                  (select sum(cost_micro_usd)::int8 from agent_tasks, moment
-                   where created_at >= date_trunc('month', moment.at, 'UTC') and created_at < moment.at) as month"#,
+           select (select coalesce(last - first + 1, 0) from uses_within($1, $2, moment.at)) as calls,
+                  spent.day, spent.month
+           from moment, spent_until($3) as spent"#,
         skill,
         window,
         at

@@ -11,7 +11,7 @@ use crate::{
     id::{SkillCallId, TenantId},
     outbox,
     problem::{Problem, RETRY_AFTER_DEFAULT},
-    worker::{self, keep_alive, retry_or_fail},
+    worker::{self, carry_out_in_turn},
 };
 use std::{sync::Arc, time::Duration};
 use temporalio_macros::activities;
@@ -36,29 +36,34 @@ impl SkillActivities {
         ctx: ActivityContext,
         input: Input,
     ) -> Result<Waits, ActivityError> {
-        let advance = router::advance(&self.app, input.tenant, input.call);
-        let advanced = Box::pin(keep_alive(&ctx, advance)).await;
-        let waits = match advanced {
-            Ok(advanced) => Ok(waits_for(&self.app, input.call, &advanced.outcome)),
-            // Away, or too much for now: it is waited for.
-            Err(problem) if problem.is_unavailable() || problem.retry_after().is_some() => {
-                Ok(Waits::ForAWhile {
-                    pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT),
-                })
-            }
-            // What stops it otherwise stops it for good: there is nobody left to tell it to.
-            Err(problem)
-                if problem.status().is_client_error()
-                    || worker::is_last_attempt(&ctx, &self.app) =>
-            {
-                ending::give_up(&self.app, input.tenant, input.call, &problem)
-                    .await
-                    .map(|outcome| waits_for(&self.app, input.call, &outcome))
-            }
-            Err(problem) => Err(problem),
-        };
-        retry_or_fail(&ctx, &self.app, waits)
+        let last = worker::is_last_attempt(&ctx, &self.app);
+        carry_out_in_turn(
+            &ctx,
+            &self.app,
+            (input.tenant, input.call.uuid()),
+            Box::pin(advance(&self.app, &input, last)),
+            |_| true,
+        )
+        .await
     }
+}
+
+async fn advance(app: &App, of: &Input, last_attempt: bool) -> Result<Waits, Problem> {
+    let outcome = match router::advance(app, of.tenant, of.call).await {
+        Ok(advanced) => advanced.outcome,
+        // Away, or too much for now: it is waited for.
+        Err(problem) if problem.is_unavailable() || problem.retry_after().is_some() => {
+            return Ok(Waits::ForAWhile {
+                pause: problem.retry_after().unwrap_or(RETRY_AFTER_DEFAULT),
+            });
+        }
+        // What stops it otherwise stops it for good: there is nobody left to tell it to.
+        Err(problem) if problem.status().is_client_error() || last_attempt => {
+            ending::give_up(app, of.tenant, of.call, &problem).await?
+        }
+        Err(problem) => return Err(problem),
+    };
+    Ok(waits_for(app, of.call, &outcome))
 }
 
 /// What a workflow has to wait for before it takes the call further.

@@ -1,7 +1,7 @@
 //! What a person must agree to first. An approval is for exactly one call, once, for a time.
 
 use super::{
-    CallFailure, CallStatus, activities,
+    CallFailure, CallStatus, activities, configs,
     router::{self, LEASE, Prepared, record, workflow_of},
     store::{self, ApprovalRow, CallRow, Decider, End, Stands},
     workflow,
@@ -10,7 +10,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission, Role},
     db::TenantTx,
-    id::{ApprovalId, SkillCallId, TaskId},
+    id::{ApiKeyId, ApprovalId, SkillCallId, TaskId},
     outbox,
     policies::Asks,
     problem::Problem,
@@ -31,16 +31,20 @@ pub(super) enum Taken {
     Refused(CallFailure),
 }
 
-/// What an approval is bound to: the exact action and parameters, where it goes, and with which plugin.
-fn fingerprint(row: &CallRow, prepared: &Prepared) -> [u8; 32] {
-    let bound = json!([
-        row.skill_name,
-        row.action,
-        row.params,
-        prepared.skill.config.settings,
-        prepared.instance.id,
-        prepared.installed.plugin.digest(),
-    ]);
+/// What an approval is bound to: the exact action and parameters, where it goes, with which plugin, and what it costs where
+/// that is known.
+fn fingerprint(app: &App, row: &CallRow, prepared: &Prepared) -> [u8; 32] {
+    let config = &prepared.skill.config;
+    let mut bound = vec![
+        json!(row.skill_name),
+        json!(row.action),
+        row.params.clone(),
+        config.settings.clone(),
+        json!(prepared.instance.id),
+        json!(prepared.installed.plugin.digest()),
+    ];
+    bound.extend(configs::cost(app, config, &row.action).map(|cost| json!(cost)));
+    let bound = Value::Array(bound);
     Sha256::digest(bound.to_string()).into()
 }
 
@@ -70,8 +74,8 @@ pub(super) async fn take_up(
             let why = "The skill's configuration asks for an approval by other roles now than whoever approved this has. Ask again.";
             refuse(app, tx, row, &approval, "approval_stale", why).await
         }
-        "approved" if approval.fingerprint != fingerprint(row, prepared) => {
-            let why = "What was approved has changed since: the action's plugin, settings or instance are other ones. Ask again.";
+        "approved" if approval.fingerprint != fingerprint(app, row, prepared) => {
+            let why = "What was approved has changed since: the action's plugin, settings, cost or instance are other ones. Ask again.";
             refuse(app, tx, row, &approval, "approval_stale", why).await
         }
         "approved" | "pending" if approval.expires_at <= now => {
@@ -152,7 +156,7 @@ async fn ask(
         task: row.task_id,
         call: row.id,
         workflow_id: &workflow,
-        fingerprint: &fingerprint(row, prepared),
+        fingerprint: &fingerprint(app, row, prepared),
         request: &request,
         reason: &reason,
         roles: &config.approver_roles,
@@ -307,7 +311,7 @@ pub async fn decide(
     let asked_now = config.map_or(Vec::new(), |config| config.approver_roles);
     check(app, caller, &approval, &asked_now, decision)?;
     if approval.second_person && decision.approve {
-        check_second_person(&mut tx, caller, &approval).await?;
+        check_second_person(&mut tx, caller, approval.on_behalf_of_key).await?;
     }
     if approval.status != "pending" {
         return Ok(approval);
@@ -411,21 +415,7 @@ fn check(
             ));
         }
     }
-    for set in role_sets(approval) {
-        if !caller
-            .roles
-            .iter()
-            .any(|role| set.iter().any(|wanted| wanted == role.as_str()))
-        {
-            return Err(Problem::forbidden(
-                "missing_role",
-                format!(
-                    "A policy asks for an approval by one of the roles {}.",
-                    set.join(", ")
-                ),
-            ));
-        }
-    }
+    check_role_sets(caller, &role_sets(approval))?;
     if approval.status != "pending" && !is_same(approval, decision) {
         return Err(Problem::conflict(
             "already_decided",
@@ -441,13 +431,31 @@ fn check(
     Ok(())
 }
 
+/// Refuses whoever has no role of one of the sets.
+fn check_role_sets(caller: &Caller, sets: &[Vec<String>]) -> Result<(), Problem> {
+    let has_one = |set: &&Vec<String>| {
+        let mut roles = caller.roles.iter();
+        roles.any(|role| set.iter().any(|wanted| wanted == role.as_str()))
+    };
+    match sets.iter().find(|set| !has_one(set)) {
+        None => Ok(()),
+        Some(set) => Err(Problem::forbidden(
+            "missing_role",
+            format!(
+                "A policy asks for an approval by one of the roles {}.",
+                set.join(", ")
+            ),
+        )),
+    }
+}
+
 /// Refuses whoever is, or may be, the person that asked: two keys do not make two persons.
 async fn check_second_person(
     tx: &mut TenantTx,
     caller: &Caller,
-    approval: &ApprovalRow,
+    on_behalf_of_key: Option<ApiKeyId>,
 ) -> Result<(), Problem> {
-    let asked = match approval.on_behalf_of_key {
+    let asked = match on_behalf_of_key {
         Some(key) => tenants::holders(tx, key).await?,
         None => Vec::new(),
     };
@@ -489,7 +497,8 @@ async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
 pub enum Resolution {
     /// It happened: go on as if the answer had come.
     Done,
-    /// It did not happen: send it again.
+    /// It did not happen: send it again, if the rules of now let a call of this kind be made. It is counted, and costs, as
+    /// another one.
     TryAgain,
 }
 
@@ -502,6 +511,11 @@ pub async fn resolve(
     note: Option<&str>,
 ) -> Result<CallRow, Problem> {
     caller.require(Permission::Approve)?;
+    let judged = match resolution {
+        // One that is not unknown is refused below, whatever the rules are.
+        Resolution::TryAgain => router::judge_again(app, caller.tenant, id).await?,
+        Resolution::Done => None,
+    };
     let mut tx = app.db().tenant(caller.tenant).await?;
     let row = store::lock_call(&mut tx, id)
         .await?
@@ -514,6 +528,10 @@ pub async fn resolve(
                 row.status
             ),
         ));
+    }
+    if let Some(judged) = judged {
+        let behind = router::who(&row).and_then(|who| who.on_behalf_of_key);
+        send_again(&mut tx, caller, behind, &judged).await?;
     }
     let details = json!({ "resolved_by": caller.name, "resolution": resolution, "skill": row.skill_name, "action": row.action, "note": note });
     match resolution {
@@ -562,6 +580,31 @@ pub async fn resolve(
     tx.commit().await?;
     app.outbox_wake().notify_one();
     Ok(row)
+}
+
+/// A person's word stands for an approval, and has to be that of somebody who may give it; it is a use of the skill.
+async fn send_again(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    behind: Option<ApiKeyId>,
+    judged: &router::Judged,
+) -> Result<(), Problem> {
+    if store::stamps(tx).await? != judged.stamps {
+        return Err(Problem::conflict(
+            "changed_meanwhile",
+            "Somebody changed the rules for the call at this moment. Nothing was done; look at them, and resolve it again.",
+        ));
+    }
+    let config = &judged.skill.config;
+    if judged.asks_a_person && !config.approver_roles.is_empty() {
+        check_role_sets(caller, std::slice::from_ref(&config.approver_roles))?;
+    }
+    check_role_sets(caller, &judged.asks.role_sets)?;
+    if judged.asks.second_person {
+        check_second_person(tx, caller, behind).await?;
+    }
+    router::used(tx, config).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 use super::store::ConfigRow;
 use crate::{
     app::App,
+    config::COST_MICRO_USD_MAX,
     db::TenantTx,
     id::TenantId,
     plugins::{self, Installed},
-    problem::{Problem, Violation},
+    problem::{Problem, Violation, pointer_part},
 };
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tsunami_plugin_host::{
     adapter::{Action, Manifest},
     types::ScopeValue,
@@ -54,6 +55,28 @@ pub fn rate_limit(config: &ConfigRow) -> Option<RateLimit> {
         .rate_limit
         .clone()
         .and_then(|json| serde_json::from_value(json).ok())
+}
+
+/// What a call of the action costs, in millionths of a US dollar: what the tenant says, and at least what the operator
+/// does (`skills.least_costs_micro_usd`). None where nobody says anything.
+pub fn cost(app: &App, config: &ConfigRow, action: &str) -> Option<u64> {
+    let least = app.config().skills.least_cost(&config.skill_name, action);
+    let said = config.costs.get(action).and_then(Value::as_u64);
+    least.max(said)
+}
+
+/// Refuses costs that nothing costs.
+///
+/// # Errors
+/// 422 with the action.
+pub fn check_costs(costs: &BTreeMap<String, u64>) -> Result<(), Problem> {
+    let dear = costs.iter().find(|(_, cost)| **cost > COST_MICRO_USD_MAX);
+    dear.map_or(Ok(()), |(action, _)| {
+        Err(Problem::invalid_field(
+            &format!("/costs/{}", pointer_part(action)),
+            &format!("must be 0 to {COST_MICRO_USD_MAX} millionths of a US dollar"),
+        ))
+    })
 }
 
 /// Step 2 of the router: enabled, parameters, scopes.
@@ -101,6 +124,7 @@ pub async fn check_call(
 pub struct Named {
     approval_actions: Vec<String>,
     disabled_actions: Vec<String>,
+    priced_actions: Vec<String>,
     scopes: Vec<String>,
 }
 
@@ -109,14 +133,14 @@ impl Named {
         Self {
             approval_actions: config.approval_actions.clone(),
             disabled_actions: config.disabled_actions.clone(),
-            scopes: scopes_of(config).cloned().collect(),
+            priced_actions: names_in(&config.costs).cloned().collect(),
+            scopes: names_in(&config.allowed_scopes).cloned().collect(),
         }
     }
 }
 
-fn scopes_of(config: &ConfigRow) -> impl Iterator<Item = &String> {
-    config
-        .allowed_scopes
+fn names_in(object: &Value) -> impl Iterator<Item = &String> {
+    object
         .as_object()
         .into_iter()
         .flat_map(serde_json::Map::keys)
@@ -159,20 +183,24 @@ fn unknown_names(manifest: &Manifest, config: &ConfigRow, before: &Named) -> Vec
         .collect();
     scopes.sort_unstable();
     scopes.dedup();
-    let no_action = |list: &str, names: &[String], before: &[String]| -> Vec<Violation> {
-        let all = actions.join(", ");
+    let all = actions.join(", ");
+    let no_action = |name: &String| format!("`{name}` is no action of `{skill}`, which has {all}");
+    let none_listed = |list: &str, names: &[String], before: &[String]| -> Vec<Violation> {
         unknown(names.iter(), &actions, before)
             .map(|(at, name)| Violation {
                 pointer: format!("/{list}/{at}"),
-                message: format!("`{name}` is no action of `{skill}`, which has {all}"),
+                message: no_action(name),
             })
             .collect()
     };
-    let no_scope = unknown(scopes_of(config), &scopes, &before.scopes).map(|(_, name)| Violation {
-        pointer: format!(
-            "/allowed_scopes/{}",
-            name.replace('~', "~0").replace('/', "~1")
-        ),
+    let priced = names_in(&config.costs);
+    let no_priced = unknown(priced, &actions, &before.priced_actions).map(|(_, name)| Violation {
+        pointer: format!("/costs/{}", pointer_part(name)),
+        message: no_action(name),
+    });
+    let restricted = names_in(&config.allowed_scopes);
+    let no_scope = unknown(restricted, &scopes, &before.scopes).map(|(_, name)| Violation {
+        pointer: format!("/allowed_scopes/{}", pointer_part(name)),
         message: match scopes.as_slice() {
             [] => format!("`{name}` is no scope of `{skill}`, which has none"),
             all => format!(
@@ -181,16 +209,17 @@ fn unknown_names(manifest: &Manifest, config: &ConfigRow, before: &Named) -> Vec
             ),
         },
     });
-    let mut found = no_action(
+    let mut found = none_listed(
         "approval_actions",
         &config.approval_actions,
         &before.approval_actions,
     );
-    found.extend(no_action(
+    found.extend(none_listed(
         "disabled_actions",
         &config.disabled_actions,
         &before.disabled_actions,
     ));
+    found.extend(no_priced);
     found.extend(no_scope);
     found.truncate(plugins::VIOLATIONS_SHOWN_MAX);
     found

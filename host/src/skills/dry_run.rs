@@ -31,7 +31,8 @@ pub struct DryRun {
     /// The first request, with credentials as references. What follows depends on the replies.
     pub request: Option<Value>,
     pub llm_model: Option<String>,
-    pub estimated_cost_micro_usd: i64,
+    /// In millionths of a US dollar; null where the skill's configuration names no cost of the action.
+    pub estimated_cost_micro_usd: Option<u64>,
 }
 
 pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<DryRun, Problem> {
@@ -50,7 +51,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         credentials: Vec::new(),
         request: None,
         llm_model: None,
-        estimated_cost_micro_usd: 0,
+        estimated_cost_micro_usd: None,
     };
     let instance = match instances::reach(app, tenant, standing.instance.as_ref()).await {
         Ok(instance) => Some(instance),
@@ -72,6 +73,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         .find(|a| a.name == call.action)
         .ok_or_else(|| Problem::not_found("action of the skill"))?;
     out.plugin_digest = Some(installed.plugin.digest().to_owned());
+    out.estimated_cost_micro_usd = configs::cost(app, config, &action.name);
     out.requires_approval =
         config.requires_approval || config.approval_actions.contains(&action.name);
     if let Err(problem) =
@@ -119,10 +121,10 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         idempotency_key: "dry-run".into(),
         now: app.clock().now_unix_ms(),
     };
-    let asked = plugins::call(app, tenant, &installed.plugin, move |plugin| {
+    let asked = plugins::ask(app, tenant, &installed.plugin, move |plugin| {
         plugin.next(&invocation, &[])
     });
-    match asked.await.flatten().map(|called| called.value) {
+    match asked.await.map(|called| called.value) {
         Ok(Ok(Step::Perform(request))) => {
             let place = Place {
                 manifest,

@@ -23,8 +23,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::time::Duration;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -79,6 +79,10 @@ pub struct SkillCall {
     pub plugin_digest: Option<String>,
     /// By their masks: `bot_token:****a3f2`.
     pub credentials_used: Value,
+    /// In millionths of a US dollar, as the skill's configuration named it when the call began, for each time that a person
+    /// had it sent; 0 where it names no cost of the action.
+    /// Nothing of it is spent where the call failed and the service refused each request that left.
+    pub expected_cost_micro_usd: i64,
     /// What the policies said of it; null where it did not come before them.
     pub policies: Option<Value>,
     pub output: Option<Value>,
@@ -108,6 +112,7 @@ impl From<store::CallRow> for SkillCall {
             approval_id: row.approval_id,
             plugin_digest: row.plugin_digest,
             credentials_used: row.credentials_used,
+            expected_cost_micro_usd: row.cost_micro_usd,
             policies: row.policy_verdict,
             output: row.output,
             summary: row.summary,
@@ -377,6 +382,9 @@ pub struct SkillConfig {
     pub rate_limit: Option<RateLimit>,
     /// By scope, the values that are allowed: `{"channels": ["#finance"]}`. A scope that is not named is open.
     pub allowed_scopes: Value,
+    /// What a call of an action costs, in millionths of a US dollar: `{"send_text": 5000}`. Policies are told, and what
+    /// was called counts as spent.
+    pub costs: BTreeMap<String, u64>,
     /// The plugin's settings.
     pub settings: Value,
     /// The `ETag`.
@@ -399,6 +407,7 @@ impl From<store::ConfigRow> for SkillConfig {
             approval_ttl_seconds: row.approval_ttl_seconds,
             approver_roles: row.approver_roles,
             allowed_scopes: row.allowed_scopes,
+            costs: serde_json::from_value(row.costs).unwrap_or_default(),
             settings: row.settings,
             version: row.version,
             updated_at: row.updated_at,
@@ -424,6 +433,8 @@ pub struct SkillConfigUpdate {
     /// By scope, the texts that are allowed.
     #[schema(value_type = Option<std::collections::BTreeMap<String, Vec<String>>>)]
     pub allowed_scopes: Option<serde_json::Map<String, Value>>,
+    /// By action, 0 to 1,000,000,000,000 (a million US dollars).
+    pub costs: Option<BTreeMap<String, u64>>,
     #[schema(value_type = Option<Object>)]
     pub settings: Option<serde_json::Map<String, Value>>,
 }
@@ -532,6 +543,10 @@ fn apply(row: &mut store::ConfigRow, update: SkillConfigUpdate) -> Result<(), Pr
             ));
         }
         row.allowed_scopes = Value::Object(scopes);
+    }
+    if let Some(costs) = update.costs {
+        configs::check_costs(&costs)?;
+        row.costs = json!(costs);
     }
     if let Some(settings) = update.settings {
         row.settings = Value::Object(settings);

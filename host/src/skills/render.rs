@@ -3,6 +3,7 @@
 
 use crate::{outbound, vault::Opened};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use memchr::memmem::Finder;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -394,15 +395,15 @@ fn is_url_character(c: char) -> bool {
 
 /// Everything but the unreserved characters of RFC 3986.
 fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-                (b as char).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
 }
 
 impl Place<'_> {
@@ -480,16 +481,33 @@ impl Place<'_> {
     }
 }
 
-/// Takes the secrets out of what came back, once more: the instance has done it already.
-pub fn mask(mut bytes: Vec<u8>, secrets: &[Zeroizing<String>]) -> Vec<u8> {
-    for secret in secrets.iter().filter(|s| s.len() >= 4) {
-        for form in forms(secret) {
-            if contains(&bytes, &form) {
-                bytes = replaced(&bytes, &form);
+/// Takes secrets out of what came back, once more: the instance has done it already.
+pub struct Mask(Vec<Finder<'static>>);
+
+impl Mask {
+    /// What shorter texts than this would take out is not worth it.
+    const SECRET_BYTES_MIN: usize = 4;
+
+    pub fn of(secrets: &[Zeroizing<String>]) -> Self {
+        let mut looked_for: Vec<Vec<u8>> = Vec::new();
+        let long = |secret: &&Zeroizing<String>| secret.len() >= Self::SECRET_BYTES_MIN;
+        for form in secrets.iter().filter(long).flat_map(|s| forms(s)) {
+            if !looked_for.contains(&form) {
+                looked_for.push(form);
             }
         }
+        let finder = |form: Vec<u8>| Finder::new(&form).into_owned();
+        Self(looked_for.into_iter().map(finder).collect())
     }
-    bytes
+
+    pub fn apply(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for form in &self.0 {
+            if form.find(&bytes).is_some() {
+                bytes = replaced(&bytes, form);
+            }
+        }
+        bytes
+    }
 }
 
 fn forms(secret: &str) -> [Vec<u8>; 10] {
@@ -502,8 +520,12 @@ fn forms(secret: &str) -> [Vec<u8>; 10] {
     };
     // As somebody has UTF-16 who takes it for something else.
     let apart = |before: &str, after: &str| {
-        let chars = secret.chars();
-        let all: String = chars.map(|c| format!("{before}{c}{after}")).collect();
+        let mut all = String::with_capacity(2 * secret.len());
+        for c in secret.chars() {
+            all.push_str(before);
+            all.push(c);
+            all.push_str(after);
+        }
         encode(&all, Encoding::Json).to_string().into_bytes()
     };
     [
@@ -520,13 +542,13 @@ fn forms(secret: &str) -> [Vec<u8>; 10] {
     ]
 }
 
-fn replaced(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
+fn replaced(bytes: &[u8], secret: &Finder<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = 0;
-    for at in memchr::memmem::find_iter(bytes, secret) {
+    for at in secret.find_iter(bytes) {
         out.extend_from_slice(&bytes[rest..at]);
         out.extend_from_slice(b"[redacted]");
-        rest = at + secret.len();
+        rest = at + secret.needle().len();
     }
     out.extend_from_slice(&bytes[rest..]);
     out
@@ -844,12 +866,12 @@ mod tests {
             BASE64_STANDARD.encode("s3cret/\"+é")
         );
         assert_eq!(
-            mask(echo.into_bytes(), &secrets),
+            Mask::of(&secrets).apply(echo.into_bytes()),
             b"[redacted] [redacted] [redacted]"
         );
         let binary = [&[255, 0][..], "s3cret/\"+é".as_bytes(), &[254]].concat();
         assert_eq!(
-            mask(binary, &secrets),
+            Mask::of(&secrets).apply(binary),
             [&[255, 0][..], b"[redacted]", &[254]].concat()
         );
         let utf16: Vec<u16> = "s3cret/\"+é".encode_utf16().collect();
@@ -861,7 +883,7 @@ mod tests {
             utf16.iter().flat_map(|unit| unit.to_be_bytes()).collect(),
             serde_json::to_vec("s.3.c.r.e.t./.\".+.é.".replace('.', "\0").as_str()).unwrap(),
         ] {
-            let masked = String::from_utf8(mask(wide, &secrets)).unwrap();
+            let masked = String::from_utf8(Mask::of(&secrets).apply(wide)).unwrap();
             assert_eq!(masked.trim_matches('"'), "[redacted]");
         }
     }

@@ -7,7 +7,7 @@
 use super::{
     Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, WhoKind, approvals,
     configs, ending,
-    render::{self, Place, Rendered},
+    render::{self, Mask, Place, Rendered},
     standing::{Skill, Standing},
     store::{self, Began, CallRow, ConfigRow, End, Stands, Submitted},
 };
@@ -18,7 +18,7 @@ use crate::{
     instances::{self, Reachable},
     oauth,
     plugins::{self, Installed},
-    policies::{self, Strictness, chain::Evaluated},
+    policies::{self, Asks, Strictness, chain::Evaluated},
     problem::{Problem, RETRY_AFTER_DEFAULT},
     traces::{self, NewStep, StepType, Subject},
     vault::{self, Closed, Opened, Renewal, Unusable},
@@ -266,14 +266,9 @@ async fn decide(
     standing: Arc<Standing>,
 ) -> Result<Decided, Problem> {
     let prepared = prepare(app, tenant, row, &standing).await?;
-    let facts = facts(
-        app,
-        &prepared.skill.config,
-        &prepared.action,
-        &row.params,
-        who(row),
-        Some(&prepared.instance),
-    );
+    let config = &prepared.skill.config;
+    let (action, instance) = (&prepared.action, Some(&prepared.instance));
+    let facts = facts(app, config, action, &row.params, who(row), instance);
     let evaluated = policies::evaluate(app, tenant, &standing.chain, facts).await?;
     Ok(Decided {
         stamps: standing.stamps.clone(),
@@ -409,6 +404,7 @@ async fn begin_at_once<'a>(
         credentials_used: masks(&credentials.named),
         idempotent: Some(action.idempotent),
         policy_verdict: Some(evaluated.verdict.shown.clone()),
+        cost_micro_usd: evaluated.expected_cost(),
         ..draft
     };
     let mut run = Run::new(app, tenant, row, installed.clone(), action.clone());
@@ -431,7 +427,9 @@ async fn begin_at_once<'a>(
         lease: LEASE,
     };
     let mut connection = app.db().tenant_at_once(tenant).await?;
-    match store::begin_new(&mut connection, beginning).await? {
+    let began = store::begin_new(&mut connection, tenant, beginning).await?;
+    connection.done();
+    match began {
         Began::Now {
             started_at,
             counted_at,
@@ -526,6 +524,22 @@ async fn prepare(
     standing: &Standing,
 ) -> Result<Prepared, Problem> {
     let instance = instances::reach(app, tenant, standing.instance.as_ref()).await?;
+    let (skill, installed, action) = check(app, tenant, row, standing).await?;
+    Ok(Prepared {
+        skill,
+        installed,
+        action,
+        instance,
+    })
+}
+
+/// Step 2: what the tenant set for the skill.
+async fn check(
+    app: &App,
+    tenant: TenantId,
+    row: &CallRow,
+    standing: &Standing,
+) -> Result<(Arc<Skill>, Installed, Action), Problem> {
     let skill = standing.skill.clone().ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_FOUND,
@@ -540,12 +554,57 @@ async fn prepare(
     let action = action_of(&installed, row).ok_or_else(|| unknown_action(&installed, row))?;
     let config = &skill.config;
     configs::check_call(app, tenant, config, &installed, &action, &row.params).await?;
-    Ok(Prepared {
+    Ok((skill, installed, action))
+}
+
+/// What the rules say now of a call that was made before.
+pub(super) struct Judged {
+    /// Under these; see [`store::stamps`].
+    pub stamps: String,
+    pub skill: Arc<Skill>,
+    /// What whoever has it sent again must be, where a policy or the tenant asks for somebody.
+    pub asks: Asks,
+    pub asks_a_person: bool,
+}
+
+/// Steps 2 and 3 for a call that a person wants sent again; none where its outcome is not unknown. Its instance may be
+/// away: it is waited for.
+///
+/// # Errors
+/// What stops a new call of this kind now: the skill or its action switched off, scopes, a policy.
+pub(super) async fn judge_again(
+    app: &App,
+    tenant: TenantId,
+    id: SkillCallId,
+) -> Result<Option<Judged>, Problem> {
+    let mut tx = app.db().tenant(tenant).await?;
+    let row = find(&mut tx, id).await?;
+    if row.status() != CallStatus::OutcomeUnknown {
+        return Ok(None);
+    }
+    let standings = app.standings();
+    let standing = standings.now(app.vault(), &mut tx, &row.skill_name).await?;
+    drop(tx);
+    let (skill, _, action) = check(app, tenant, &row, &standing).await?;
+    let instance = instances::reach(app, tenant, standing.instance.as_ref()).await;
+    let (config, instance) = (&skill.config, instance.as_ref().ok());
+    let facts = facts(app, config, &action, &row.params, who(&row), instance);
+    let verdict = policies::evaluate(app, tenant, &standing.chain, facts)
+        .await?
+        .verdict;
+    if !verdict.denials.is_empty() {
+        let reasons = verdict.denials.join("; ");
+        return Err(Problem::forbidden(
+            POLICY_DENIED,
+            format!("A policy denies the call by now: {reasons}."),
+        ));
+    }
+    Ok(Some(Judged {
+        stamps: standing.stamps.clone(),
+        asks_a_person: asks_a_person(config, &action.name),
+        asks: verdict.asks,
         skill,
-        installed,
-        action,
-        instance,
-    })
+    }))
 }
 
 fn unknown_action(installed: &Installed, row: &CallRow) -> Problem {
@@ -594,6 +653,7 @@ pub(super) fn facts(
         risk: action.risk,
         params: params.clone(),
         scopes: configs::scope_values(action, params),
+        cost_micro_usd: configs::cost(app, config, &action.name),
         actor: policy::Actor {
             kind: match who.kind {
                 WhoKind::Person => policy::ActorKind::Person,
@@ -714,7 +774,7 @@ async fn begin(
 }
 
 /// Counts a use of the skill: also where there is no limit, so that a new one holds at once.
-async fn used(tx: &mut TenantTx, config: &ConfigRow) -> Result<store::Use, Problem> {
+pub(super) async fn used(tx: &mut TenantTx, config: &ConfigRow) -> Result<store::Use, Problem> {
     let limit = configs::rate_limit(config);
     let used = store::number_use(tx, &config.skill_name, limit).await?;
     used.map_err(|wait| rate_limited(config, wait))
@@ -833,7 +893,7 @@ impl<'a> Run<'a> {
     /// is found again by the steps.
     async fn first_request(&mut self) -> Option<Ready> {
         let invocation = Arc::new(self.invocation());
-        let called = self.ask(&invocation, &mut Vec::new()).await.ok()?;
+        let called = self.ask(&invocation, &Arc::default()).await.ok()?;
         let Ok(Step::Perform(request)) = called.value else {
             return None;
         };
@@ -849,7 +909,7 @@ impl<'a> Run<'a> {
 
     async fn take_steps(&mut self, mut known: Vec<store::RequestRow>) -> Result<Outcome, Problem> {
         let invocation = Arc::new(self.invocation());
-        let mut replies: Vec<Reply> = Vec::new();
+        let mut replies: Arc<Vec<Reply>> = Arc::default();
         let is_open = known.iter().any(|request| request.reply.is_none());
         self.is_open = is_open && !self.action.idempotent;
         loop {
@@ -861,7 +921,7 @@ impl<'a> Run<'a> {
                     self.requests_made = 1;
                     self.send(0, first).await?
                 }
-                None => self.step(&invocation, &mut replies, &mut known).await?,
+                None => self.step(&invocation, &replies, &mut known).await?,
             };
             let reply = match sent {
                 Sent::Reply(reply) => reply,
@@ -870,7 +930,7 @@ impl<'a> Run<'a> {
             if reply["truncated"] == true {
                 return self.fail_without_answer(&reply).await;
             }
-            replies.push(to_reply(&reply));
+            Arc::make_mut(&mut replies).push(to_reply(&reply));
         }
     }
 
@@ -878,7 +938,7 @@ impl<'a> Run<'a> {
     async fn step(
         &mut self,
         invocation: &Arc<adapter::Invocation>,
-        replies: &mut Vec<Reply>,
+        replies: &Arc<Vec<Reply>>,
         known: &mut Vec<store::RequestRow>,
     ) -> Result<Sent, Problem> {
         let step = match self.next_step(invocation, replies).await? {
@@ -928,7 +988,7 @@ impl<'a> Run<'a> {
     async fn next_step(
         &mut self,
         invocation: &Arc<adapter::Invocation>,
-        replies: &mut Vec<Reply>,
+        replies: &Arc<Vec<Reply>>,
     ) -> Result<Result<Result<Step, Failure>, Outcome>, Problem> {
         let mut attempt = 1;
         loop {
@@ -960,18 +1020,14 @@ impl<'a> Run<'a> {
     async fn ask(
         &self,
         invocation: &Arc<adapter::Invocation>,
-        replies: &mut Vec<Reply>,
+        replies: &Arc<Vec<Reply>>,
     ) -> Result<Called<Result<Step, Failure>>, PluginError> {
-        let (asked, given) = (invocation.clone(), std::mem::take(replies));
-        let called = plugins::call(
-            self.app,
-            self.tenant,
-            &self.installed.plugin,
-            move |plugin| (plugin.next(&asked, &given), given),
-        );
-        let (answer, given) = called.await?;
-        *replies = given;
-        answer
+        let (asked, given) = (invocation.clone(), replies.clone());
+        let plugin = &self.installed.plugin;
+        plugins::ask(self.app, self.tenant, plugin, move |plugin| {
+            plugin.next(&asked, &given)
+        })
+        .await
     }
 
     /// The instance, where the call does not have it yet.
@@ -1238,14 +1294,14 @@ impl<'a> Run<'a> {
         secrets: &[Zeroizing<String>],
         acts: bool,
     ) -> Sent {
-        let text =
-            |bytes: Vec<u8>| String::from_utf8_lossy(&render::mask(bytes, secrets)).into_owned();
+        let mask = Mask::of(secrets);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&mask.apply(bytes)).into_owned();
         let headers: Vec<_> = reply
             .headers
             .iter()
             .map(|(name, value)| (name.clone(), text(value.clone().into_bytes())))
             .collect();
-        let body = render::mask(reply.body.clone().unwrap_or_default(), secrets);
+        let body = mask.apply(reply.body.clone().unwrap_or_default());
         let mut kept = without_nul(
             json!({ "status": reply.status, "headers": headers, "truncated": reply.truncated || reply.body.is_none() }),
         );
@@ -1344,7 +1400,9 @@ impl<'a> Run<'a> {
             },
         };
         let mut connection = self.app.db().tenant_at_once(self.tenant).await?;
-        let Some(at) = store::end(&mut connection, self.tenant, ended).await? else {
+        let ended_at = store::end(&mut connection, self.tenant, ended).await?;
+        connection.done();
+        let Some(at) = ended_at else {
             return Ok(false);
         };
         self.unkept = None;
@@ -1459,7 +1517,7 @@ impl<'a> Run<'a> {
             "plugin_digest": self.row.plugin_digest,
             "policies": self.row.policy_verdict,
             "credentials_used": self.row.credentials_used,
-            "llm_model": null, "tokens_used": 0, "cost_micro_usd": 0,
+            "llm_model": null, "tokens_used": 0, "expected_cost_micro_usd": self.row.cost_micro_usd,
         });
         if let (Value::Object(all), Value::Object(more)) = (&mut details, result) {
             all.extend(more);

@@ -1,6 +1,6 @@
 use super::{CallFailure, CallRequest, CallStatus, Origin, configs::RateLimit};
 use crate::{
-    db::{SystemTx, TenantConnection, TenantTx, as_kept},
+    db::{SystemTx, TenantTx, as_kept},
     id::{
         AgentId, ApiKeyId, ApprovalId, InstanceId, SkillCallId, SkillConfigId, TaskId, TenantId,
         TraceId,
@@ -24,6 +24,8 @@ pub struct ConfigRow {
     pub approver_roles: Vec<String>,
     pub rate_limit: Option<Value>,
     pub allowed_scopes: Value,
+    /// See [`super::configs::cost`].
+    pub costs: Value,
     pub settings: Value,
     pub version: i32,
     pub created_at: OffsetDateTime,
@@ -34,7 +36,7 @@ pub async fn config(tx: &mut TenantTx, skill: &str) -> Result<Option<ConfigRow>>
     sqlx::query_as!(
         ConfigRow,
         r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
-                  approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
+                  approver_roles, rate_limit, allowed_scopes, costs, settings, version, created_at, updated_at
            from skill_configs where skill_name = $1"#,
         skill
     )
@@ -46,7 +48,7 @@ pub async fn config_by_id(tx: &mut TenantTx, id: SkillConfigId) -> Result<Option
     sqlx::query_as!(
         ConfigRow,
         r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
-                  approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
+                  approver_roles, rate_limit, allowed_scopes, costs, settings, version, created_at, updated_at
            from skill_configs where id = $1"#,
         id.uuid()
     )
@@ -58,22 +60,24 @@ pub async fn list_configs(tx: &mut TenantTx, page: PageRequest) -> Result<Taken<
     let rows = sqlx::query_as!(
         ConfigRow,
         r#"select id as "id: SkillConfigId", skill_name, enabled, requires_approval, approval_actions, disabled_actions, approval_ttl_seconds,
-                  approver_roles, rate_limit, allowed_scopes, settings, version, created_at, updated_at
+                  approver_roles, rate_limit, allowed_scopes, costs, settings, version, created_at, updated_at
            from skill_configs where ($1::uuid is null or id < $1) order by id desc limit $2"#,
         page.before,
         page.fetch()
     )
     .fetch(&mut **tx);
-    page.take(rows, |row| json_bytes([&row.allowed_scopes, &row.settings]))
-        .await
+    page.take(rows, |row| {
+        json_bytes([&row.allowed_scopes, &row.costs, &row.settings])
+    })
+    .await
 }
 
 /// Writes all that can be set; `false` where the version is not the one that the client has seen.
 pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>) -> Result<bool> {
     let updated = sqlx::query!(
         "update skill_configs set enabled = $2, requires_approval = $3, approval_actions = $4, disabled_actions = $5, approval_ttl_seconds = $6,
-                approver_roles = $7, rate_limit = $8, allowed_scopes = $9, settings = $10, version = version + 1, updated_at = now()
-         where id = $1 and ($11::int is null or version = $11)",
+                approver_roles = $7, rate_limit = $8, allowed_scopes = $9, settings = $10, costs = $11, version = version + 1, updated_at = now()
+         where id = $1 and ($12::int is null or version = $12)",
         row.id.uuid(),
         row.enabled,
         row.requires_approval,
@@ -84,6 +88,7 @@ pub async fn update_config(tx: &mut TenantTx, row: &ConfigRow, seen: Option<i32>
         row.rate_limit,
         row.allowed_scopes,
         row.settings,
+        row.costs,
         seen
     )
     .execute(&mut **tx)
@@ -154,6 +159,8 @@ pub struct CallRow {
     pub refusals: i32,
     pub idempotent: Option<bool>,
     pub rate_counted_at: Option<OffsetDateTime>,
+    /// What it was expected to cost when it began, in millionths of a US dollar; 0 where nobody knows.
+    pub cost_micro_usd: i64,
     pub credentials_used: Value,
     pub output: Option<Value>,
     pub summary: Option<String>,
@@ -203,7 +210,7 @@ macro_rules! call_query {
                       request_sha256, skill_name, action, params, status, skill_config_id as "skill_config_id: SkillConfigId",
                       instance_id as "instance_id: InstanceId", plugin_digest, settings, approval_id as "approval_id: ApprovalId",
                       actor_context, policy_verdict,
-                      detached, attempts, refusals, idempotent, rate_counted_at, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
+                      detached, attempts, refusals, idempotent, rate_counted_at, cost_micro_usd, credentials_used, output, summary, error, started_at, finished_at, created_at"# + $after $(+ $more)?
             $(, $arg)*
         )
     };
@@ -247,6 +254,7 @@ pub fn draft(id: SkillCallId, request: &CallRequest, now: OffsetDateTime) -> Cal
         refusals: 0,
         idempotent: None,
         rate_counted_at: None,
+        cost_micro_usd: 0,
         credentials_used: Value::Array(Vec::new()),
         output: None,
         summary: None,
@@ -354,7 +362,7 @@ pub async fn begin(tx: &mut TenantTx, id: SkillCallId, begin: Begin<'_>) -> Resu
         "update skill_calls set status = 'running', skill_config_id = $2, instance_id = $3, plugin_digest = $4, settings = $5, credentials_used = $6,
                 started_at = coalesce(started_at, now()), rate_counted_at = coalesce(rate_counted_at, $11), rate_number = coalesce(rate_number, $12),
                 leased_until = now() + make_interval(secs => $7),
-                idempotent = $8, policy_input = $9, policy_verdict = $10
+                idempotent = $8, policy_input = $9, policy_verdict = $10, cost_micro_usd = case when started_at is null then expected_cost($9) else cost_micro_usd end
          where id = $1 returning " => "",
         id.uuid(),
         begin.config.uuid(),
@@ -404,10 +412,10 @@ pub enum Began {
 
 /// Writes a new call down as one that runs, with its first request as one that may have left, in one round trip.
 pub async fn begin_new(
-    connection: &mut TenantConnection,
+    connection: &mut PgConnection,
+    tenant: TenantId,
     beginning: Beginning<'_>,
 ) -> Result<Began> {
-    let tenant = connection.tenant();
     let Beginning { row, limit, .. } = beginning;
     let per = limit.map_or(Duration::ZERO, RateLimit::per);
     let came = sqlx::query!(
@@ -446,7 +454,7 @@ pub async fn begin_new(
         beginning.request_digest,
         beginning.journal
     )
-    .fetch_one(&mut **connection)
+    .fetch_one(&mut *connection)
     .await?;
     Ok(
         match (came.came_to.as_str(), came.began_at, came.counted_at) {
@@ -614,7 +622,7 @@ pub async fn try_again(tx: &mut TenantTx, id: SkillCallId, lease: Duration) -> R
     sqlx::query!(
         "with again as (
              update skill_calls set status = 'running', attempts = attempts + 1, refusals = 0, error = null, finished_at = null,
-                    leased_until = now() + make_interval(secs => $2)
+                    cost_micro_usd = cost_micro_usd + expected_cost(policy_input), leased_until = now() + make_interval(secs => $2)
              where id = $1 and status = 'outcome_unknown' returning id)
          delete from skill_call_requests where call_id = $1 and exists (select from again)
            and seq >= (select coalesce(min(seq) filter (where status <> 'finished'), max(seq)) from skill_call_requests where call_id = $1)",

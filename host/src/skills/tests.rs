@@ -131,6 +131,55 @@ async fn a_call_that_is_given_up_after_a_request_may_have_left_is_unknown() {
     }
 }
 
+#[tokio::test]
+async fn what_a_call_costs_is_spent_until_the_service_is_known_to_have_refused_it() {
+    const COST: i64 = 7;
+    let ground = Ground::new().await;
+    let mut spent = 0;
+    // The replies to its requests, what the call ends as, and whether it counts.
+    for (replies, end, counts) in [
+        (vec![Some(200)], "succeeded", true),
+        (vec![None], "outcome_unknown", true),
+        (vec![], "failed", false),
+        (vec![Some(429)], "failed", false),
+        (vec![None], "failed", true),
+        (vec![Some(429), Some(200)], "failed", true),
+        (vec![], "cancelled", false),
+    ] {
+        let call = ground.call("queued", None).await;
+        ground
+            .write(&format!(
+                "update skill_calls set status = 'running', started_at = now(), cost_micro_usd = {COST} where id = '{call}'"
+            ))
+            .await;
+        assert_eq!(spend(&ground).await, [spent + COST; 2], "while it runs");
+        for (seq, reply) in (0..).zip(&replies) {
+            ground.request(call, seq, "sending").await;
+            if let Some(status) = reply {
+                ground
+                    .write(&format!(
+                        "update skill_call_requests set reply = '{{\"status\": {status}}}' where call_id = '{call}' and seq = {seq}"
+                    ))
+                    .await;
+            }
+        }
+        let ended = format!("update skill_calls set status = '{end}' where id = '{call}'");
+        ground.write(&ended).await;
+        spent += if counts { COST } else { 0 };
+        assert_eq!(spend(&ground).await, [spent; 2], "{replies:?} {end}");
+    }
+}
+
+/// What was spent in the month: as it was added up, and as the calls say it.
+async fn spend(ground: &Ground) -> [i64; 2] {
+    let mut spent = [0; 2];
+    for (at, moment) in ["null", "now() + interval '1 second'"].iter().enumerate() {
+        let month = format!("select month::text from spent_until({moment})");
+        spent[at] = ground.read(&month).await.parse().unwrap();
+    }
+    spent
+}
+
 async fn lapse(ground: &Ground, call: SkillCallId) {
     ground
         .write(&format!(

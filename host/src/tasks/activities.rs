@@ -15,7 +15,7 @@ use crate::{
     problem::{Problem, RETRY_AFTER_DEFAULT},
     skills::{self, Outcome, activities::waits_for, ending, workflow::Waits},
     traces::{self, NewStep, StepType, Subject},
-    worker::{self, keep_alive, retry_or_fail},
+    worker::{self, carry_out_in_turn},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -84,7 +84,14 @@ impl TaskActivities {
         ctx: ActivityContext,
         about: (TenantId, TaskId),
     ) -> Result<Dispatched, ActivityError> {
-        retry_or_fail(&ctx, &self.app, dispatch(&self.app, about.0, about.1).await)
+        carry_out_in_turn(
+            &ctx,
+            &self.app,
+            (about.0, about.1.uuid()),
+            dispatch(&self.app, about.0, about.1),
+            |_| false,
+        )
+        .await
     }
 
     /// What the agent remembers that bears on the task.
@@ -94,7 +101,14 @@ impl TaskActivities {
         ctx: ActivityContext,
         about: (TenantId, TaskId),
     ) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, recall(&self.app, about.0, about.1).await)
+        carry_out_in_turn(
+            &ctx,
+            &self.app,
+            (about.0, about.1.uuid()),
+            recall(&self.app, about.0, about.1),
+            |_| false,
+        )
+        .await
     }
 
     /// Carries out a step, as far as it goes. Status `executing`, or `waiting_input`.
@@ -105,11 +119,14 @@ impl TaskActivities {
         step: ExecuteStep,
     ) -> Result<Executed, ActivityError> {
         let last = worker::is_last_attempt(&ctx, &self.app);
-        retry_or_fail(
+        carry_out_in_turn(
             &ctx,
             &self.app,
-            Box::pin(keep_alive(&ctx, execute(&self.app, &step, last))).await,
+            (step.tenant, step.task.uuid()),
+            Box::pin(execute(&self.app, &step, last)),
+            |done| done.waits != Waits::ForNothing,
         )
+        .await
     }
 
     /// Output, confidence, what the agent learns. Status `completed` or `failed`.
@@ -119,11 +136,14 @@ impl TaskActivities {
         ctx: ActivityContext,
         about: (TenantId, TaskId, Verdict),
     ) -> Result<(), ActivityError> {
-        retry_or_fail(
+        carry_out_in_turn(
             &ctx,
             &self.app,
-            evaluate(&self.app, about.0, about.1, &about.2).await,
+            (about.0, about.1.uuid()),
+            evaluate(&self.app, about.0, about.1, &about.2),
+            |()| true,
         )
+        .await
     }
 
     /// Makes the child tasks. Status `delegated`.
@@ -133,7 +153,14 @@ impl TaskActivities {
         ctx: ActivityContext,
         about: (TenantId, TaskId),
     ) -> Result<Delegated, ActivityError> {
-        retry_or_fail(&ctx, &self.app, delegate(&self.app, about.0, about.1).await)
+        carry_out_in_turn(
+            &ctx,
+            &self.app,
+            (about.0, about.1.uuid()),
+            delegate(&self.app, about.0, about.1),
+            |_| true,
+        )
+        .await
     }
 
     /// What the child tasks came to.
@@ -143,11 +170,14 @@ impl TaskActivities {
         ctx: ActivityContext,
         about: (TenantId, TaskId),
     ) -> Result<Verdict, ActivityError> {
-        retry_or_fail(
+        carry_out_in_turn(
             &ctx,
             &self.app,
-            aggregate(&self.app, about.0, about.1).await,
+            (about.0, about.1.uuid()),
+            aggregate(&self.app, about.0, about.1),
+            |_| false,
         )
+        .await
     }
 
     /// Ends a task that was cancelled or cannot go on.
@@ -157,7 +187,14 @@ impl TaskActivities {
         ctx: ActivityContext,
         finish: Finish,
     ) -> Result<(), ActivityError> {
-        retry_or_fail(&ctx, &self.app, end_early(&self.app, &finish).await)
+        carry_out_in_turn(
+            &ctx,
+            &self.app,
+            (finish.tenant, finish.task.uuid()),
+            end_early(&self.app, &finish),
+            |()| true,
+        )
+        .await
     }
 }
 
@@ -428,8 +465,8 @@ async fn evaluate(
     }
     match verdict {
         Verdict::Well => {
-            store::complete(&mut tx, task, &output, CONFIDENCE_PLANNED).await?;
-            let details = json!({ "confidence": CONFIDENCE_PLANNED, "tokens_used": 0, "cost_micro_usd": 0, "llm_model": null });
+            let cost = store::complete(&mut tx, task, &output, CONFIDENCE_PLANNED).await?;
+            let details = json!({ "confidence": CONFIDENCE_PLANNED, "tokens_used": 0, "cost_micro_usd": cost.unwrap_or(0), "llm_model": null });
             trace(
                 &mut tx,
                 task,

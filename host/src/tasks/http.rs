@@ -136,6 +136,7 @@ pub struct AgentTask {
     pub error: Option<Value>,
     pub confidence: Option<f64>,
     pub tokens_used: i64,
+    /// What its calls had cost when it ended, in millionths of a US dollar; without the tasks that it delegated.
     pub cost_micro_usd: i64,
     pub created_by: String,
     #[serde(with = "time::serde::rfc3339::option")]

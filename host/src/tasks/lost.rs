@@ -119,7 +119,9 @@ fn request(app: &App, tx: &TenantTx, row: &TaskRow) -> Result<StartRequest, Prob
     let input = input_of(app, tx, row.id, row.delegation_depth);
     let input = serde_json::to_value(input).map_err(|e| Problem::internal(&e))?;
     let id = row.id.to_string();
-    Ok(StartRequest::new(WORKFLOW_TYPE, &id, TASK_QUEUE, input).following())
+    Ok(StartRequest::new(WORKFLOW_TYPE, &id, TASK_QUEUE, input)
+        .of(tx.tenant())
+        .following())
 }
 
 fn not_told(error: DurableError) -> Problem {

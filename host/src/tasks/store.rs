@@ -160,22 +160,23 @@ pub async fn set_status(
     Ok(set.rows_affected() == 1)
 }
 
+/// Ends it well; what it cost, in millionths of a US dollar, where it had not ended before.
 pub async fn complete(
     tx: &mut TenantTx,
     task: TaskId,
     output: &Value,
     confidence: f64,
-) -> Result<()> {
-    sqlx::query!(
-        "update agent_tasks set status = 'completed', output = $2, confidence = $3, waiting_for = null, finished_at = now(), updated_at = now()
-         where id = $1 and status not in ('completed', 'failed', 'cancelled')",
+) -> Result<Option<i64>> {
+    sqlx::query_scalar!(
+        "update agent_tasks set status = 'completed', output = $2, confidence = $3, waiting_for = null, cost_micro_usd = spent_for_task(id),
+                finished_at = now(), updated_at = now()
+         where id = $1 and status not in ('completed', 'failed', 'cancelled') returning cost_micro_usd",
         task.uuid(),
         output,
         confidence
     )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .fetch_optional(&mut **tx)
+    .await
 }
 
 pub async fn fail(
@@ -186,7 +187,7 @@ pub async fn fail(
     error: &Value,
 ) -> Result<()> {
     sqlx::query!(
-        "update agent_tasks set status = $2, output = $3, error = $4, waiting_for = null, finished_at = now(), updated_at = now()
+        "update agent_tasks set status = $2, output = $3, error = $4, waiting_for = null, cost_micro_usd = spent_for_task(id), finished_at = now(), updated_at = now()
          where id = $1 and status not in ('completed', 'failed', 'cancelled')",
         task.uuid(),
         status,

@@ -63,6 +63,7 @@ pub async fn authenticate(app: &App, key: &PresentedKey) -> Result<Option<Caller
     if stale(row.last_used_at, now) {
         store::touch_key(&mut connection, row.id, now).await?;
     }
+    connection.done();
     Ok(Some(Caller {
         tenant: row.tenant_id,
         key: row.id,
@@ -156,6 +157,7 @@ pub async fn authenticate_operator(
     if stale(row.last_used_at, now) {
         store::touch_operator_key(&mut connection, row.id, now).await?;
     }
+    connection.done();
     Ok(Some(Operator {
         key: row.id,
         name: row.name,

@@ -6,7 +6,6 @@ use crate::{
     id::TenantId,
     shares::{Share, Shares},
 };
-use sqlx::postgres::PgListener;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use uuid::Uuid;
@@ -75,7 +74,7 @@ impl Live {
     }
 
     async fn listen(&self, db: &Db) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(db.app_pool()).await?;
+        let mut listener = db.listener().await?;
         listener.listen("tsunami_trace").await?;
         loop {
             let notification = listener.recv().await?;

@@ -92,10 +92,11 @@ async fn store_credential(
     let fields = plugins::credential_fields(&mut tx, &new.skill).await?;
     let Some(field) = fields.iter().find(|field| field.key == new.key) else {
         let known: Vec<_> = fields.iter().map(|field| field.key.as_str()).collect();
-        return Err(Problem::invalid_field(
-            "/key",
-            &format!("is none of the skill's credentials: {}", known.join(", ")),
-        ));
+        let why = match known.as_slice() {
+            [] => "is none of the skill's credentials: no plugin describes any".to_owned(),
+            known => format!("is none of the skill's credentials: {}", known.join(", ")),
+        };
+        return Err(Problem::invalid_field("/key", &why));
     };
     plugins::check_credential(&app, &mut tx, &new.skill, &new.key, &new.value).await?;
     let request = digest_without_value(&new);

@@ -2,6 +2,7 @@
 //!
 //! One server for all stories, with a database for each. `cargo test -p tsunami --test database -- traces` runs some.
 
+mod connections;
 mod ground;
 mod instances;
 mod live;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let server = Arc::new(Server::new());
     let mut stories = Vec::new();
     for of in [
+        connections::stories,
         instances::stories,
         live::stories,
         oauth::stories,

@@ -114,25 +114,23 @@ macro_rules! about {
 }
 
 /// Exports a skill and its credentials as the component: `export_skill!(skill, credentials)`, with
-/// `pub fn skill() -> Skill` and `pub fn credentials() -> Vec<Credential>`. Compiled for the machine itself, as for
-/// tests, it exports nothing.
+/// `pub fn skill() -> Skill` and `pub fn credentials() -> Vec<Credential>`; or `export_skill!(skill)` alone, where it
+/// needs none, or another plugin describes them ([`export_credentials!`]). Compiled for the machine itself, as for tests,
+/// it exports nothing.
 #[macro_export]
 macro_rules! export_skill {
+    ($skill:path) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Component;
+            $crate::export_skill!(@adapter Component, $skill);
+        };
+    };
     ($skill:path, $credentials:path) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
             struct Component;
-            impl $crate::wit::exports::servicetsunami::plugin::skill_adapter::Guest for Component {
-                fn describe() -> $crate::wit::exports::servicetsunami::plugin::skill_adapter::Manifest {
-                    $skill().manifest()
-                }
-                fn next(
-                    call: $crate::Invocation,
-                    replies: Vec<$crate::wit::exports::servicetsunami::plugin::skill_adapter::Reply>,
-                ) -> Result<$crate::Step, $crate::Failure> {
-                    $skill().next(call, replies)
-                }
-            }
+            $crate::export_skill!(@adapter Component, $skill);
             impl $crate::wit_credentials::exports::servicetsunami::plugin::credential_schema::Guest for Component {
                 fn describe() -> $crate::wit_credentials::exports::servicetsunami::plugin::credential_schema::Schema {
                     $skill().credential_schema($credentials())
@@ -141,9 +139,22 @@ macro_rules! export_skill {
                     $crate::Credential::check_among(&$credentials(), &key, &value)
                 }
             }
-            $crate::wit::export_component!(Component with_types_in $crate::wit);
             $crate::wit_credentials::export_credentials_component!(Component with_types_in $crate::wit_credentials);
         };
+    };
+    (@adapter $component:ident, $skill:path) => {
+        impl $crate::wit::exports::servicetsunami::plugin::skill_adapter::Guest for $component {
+            fn describe() -> $crate::wit::exports::servicetsunami::plugin::skill_adapter::Manifest {
+                $skill().manifest()
+            }
+            fn next(
+                call: $crate::Invocation,
+                replies: Vec<$crate::wit::exports::servicetsunami::plugin::skill_adapter::Reply>,
+            ) -> Result<$crate::Step, $crate::Failure> {
+                $skill().next(call, replies)
+            }
+        }
+        $crate::wit::export_component!($component with_types_in $crate::wit);
     };
 }
 
@@ -185,5 +196,8 @@ macro_rules! export_credentials {
             }
             $crate::wit_credentials::export_credentials_component!(Component with_types_in $crate::wit_credentials);
         };
+        // What it is made of is used here, too.
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() -> $crate::About = || $about;
     };
 }

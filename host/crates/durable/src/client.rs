@@ -9,7 +9,10 @@ use temporalio_client::{
     errors::{WorkflowInteractionError, WorkflowStartError},
     tonic::{Code, Status},
 };
-use temporalio_common::data_converters::{DataConverter, PayloadConverter, RawValue};
+use temporalio_common::{
+    Priority,
+    data_converters::{DataConverter, PayloadConverter, RawValue},
+};
 use tokio::sync::OnceCell;
 
 /// The longest that one call to the server may take.
@@ -51,6 +54,7 @@ pub struct StartRequest {
     task_queue: String,
     input: Value,
     follows: bool,
+    tenant: Option<String>,
 }
 
 impl StartRequest {
@@ -61,6 +65,16 @@ impl StartRequest {
             task_queue: task_queue.into(),
             input,
             follows: false,
+            tenant: None,
+        }
+    }
+
+    /// It is this tenant's, by its id of at most 64 bytes: where many workflows and activities wait, each tenant's are
+    /// taken in turn (Temporal's fairness keys; the server needs `matching.enableFairness`).
+    pub fn of(self, tenant: impl std::fmt::Display) -> Self {
+        Self {
+            tenant: Some(tenant.to_string()),
+            ..self
         }
     }
 
@@ -147,9 +161,12 @@ impl Durable {
         } else {
             WorkflowIdReusePolicy::RejectDuplicate
         };
+        let mut priority = Priority::default();
+        priority.fairness_key = request.tenant;
         let options = WorkflowStartOptions::new(request.task_queue, request.workflow_id)
             .id_reuse_policy(reuse)
             .id_conflict_policy(WorkflowIdConflictPolicy::Fail)
+            .priority(priority)
             .build();
         let client = self.client().await?;
         match bounded(client.start_workflow(

@@ -9,4 +9,4 @@ pub use client::{
     CALL_DEADLINE, Description, Durable, DurableError, Settings, StartRequest, Started,
 };
 pub use codec::CodecKeys;
-pub use worker::{TASKS_IN_FLIGHT_MAX, WorkerHandle};
+pub use worker::WorkerHandle;

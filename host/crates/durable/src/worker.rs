@@ -9,8 +9,8 @@ use temporalio_sdk::{
 };
 use tokio::sync::watch;
 
-/// Activities, and workflow steps, that one worker runs at once.
-pub const TASKS_IN_FLIGHT_MAX: usize = 200;
+/// Tasks of workflows that one worker runs at once.
+const WORKFLOW_TASKS_MAX: usize = 200;
 /// Workflows kept in memory between steps. An evicted one that waits leaks in SDK 1.1.1, so: above the number
 /// that wait for a person on one worker.
 const CACHED_WORKFLOWS_MAX: usize = 10_000;
@@ -48,14 +48,22 @@ impl Durable {
     /// Runs a worker on a thread of its own (the SDK's future is not `Send`); activities run on the runtime
     /// that this is called in. `options` registers workflows and activities, and is called again when the
     /// worker has to be made anew.
-    pub fn run_worker(&self, options: impl Fn() -> WorkerOptions + Send + 'static) -> WorkerHandle {
+    ///
+    /// It works on `activities_max` activities at once. Of those that wait, each tenant's are taken in turn
+    /// ([`crate::StartRequest::of`]).
+    pub fn run_worker(
+        &self,
+        activities_max: usize,
+        options: impl Fn() -> WorkerOptions + Send + 'static,
+    ) -> WorkerHandle {
         let (stop, stopping) = watch::channel(false);
         let (says_polling, polling) = watch::channel(false);
         let runtime = tokio::runtime::Handle::current();
         let durable = self.clone();
+        let tuned = move || tuned(options(), activities_max);
         let thread = std::thread::Builder::new()
             .name("temporal-worker".into())
-            .spawn(move || runtime.block_on(work(durable, options, stopping, says_polling)))
+            .spawn(move || runtime.block_on(work(durable, tuned, stopping, says_polling)))
             .expect("a thread can be started");
         WorkerHandle {
             stop,
@@ -89,7 +97,7 @@ async fn run_once(
     let refused = |e: &dyn std::fmt::Display| DurableError::Refused(e.to_string());
     let client = durable.client().await?.clone();
     let runtime = Runtime::from_current_tokio(Default::default()).map_err(|e| refused(&e))?;
-    let mut worker = Worker::new(&runtime, client, tuned(options)).map_err(|e| refused(&e))?;
+    let mut worker = Worker::new(&runtime, client, options).map_err(|e| refused(&e))?;
     let shutdown = worker.shutdown_handle();
     polling.send_replace(true);
     let asked = async {
@@ -103,7 +111,7 @@ async fn run_once(
     }
 }
 
-fn tuned(mut options: WorkerOptions) -> WorkerOptions {
+fn tuned(mut options: WorkerOptions, activities_max: usize) -> WorkerOptions {
     let pollers = || {
         PollerBehavior::Autoscaling(
             AutoscalingOptions::builder()
@@ -119,9 +127,9 @@ fn tuned(mut options: WorkerOptions) -> WorkerOptions {
     options.sticky_queue_schedule_to_start_timeout = STICKY_TIMEOUT;
     options.graceful_shutdown_period = Some(GRACEFUL_SHUTDOWN);
     options.tuner = TunerHolder::builder()
-        .workflow_task_slot_supplier(FixedSizeSlotSupplier::new(TASKS_IN_FLIGHT_MAX))
-        .activity_task_slot_supplier(FixedSizeSlotSupplier::new(TASKS_IN_FLIGHT_MAX))
-        .local_activity_task_slot_supplier(FixedSizeSlotSupplier::new(TASKS_IN_FLIGHT_MAX))
+        .workflow_task_slot_supplier(FixedSizeSlotSupplier::new(WORKFLOW_TASKS_MAX))
+        .activity_task_slot_supplier(FixedSizeSlotSupplier::new(activities_max))
+        .local_activity_task_slot_supplier(FixedSizeSlotSupplier::new(activities_max))
         .nexus_task_slot_supplier(FixedSizeSlotSupplier::new(1))
         .build()
         .into();

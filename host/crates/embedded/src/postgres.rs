@@ -306,12 +306,24 @@ fn arguments(place: &Place, ephemeral: bool) -> Vec<OsString> {
     args
 }
 
+/// Besides language and time zone: glibc gives memory back to the system at the end of each transaction and asks for it
+/// again in the next, a twentieth of what a short one takes. It keeps a megabyte of each process instead.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("LC_ALL", "C"),
+    ("TZ", "UTC"),
+    ("MALLOC_TOP_PAD_", "1048576"),
+    ("MALLOC_TRIM_THRESHOLD_", "4194304"),
+];
+
 fn spec(place: &Place, program: &str, log: &Path, args: Vec<OsString>) -> Spec {
     Spec {
         name: program.into(),
         program: place.install.join("bin").join(program),
         args,
-        env: vec![("LC_ALL".into(), "C".into()), ("TZ".into(), "UTC".into())],
+        env: ENVIRONMENT
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
         dir: place.home.clone(),
         log_file: log.to_owned(),
         pid_file: place.home.join(if program == "postgres" {

@@ -201,9 +201,14 @@ fn arguments(dir: &Path, port: u16) -> Vec<OsString> {
     args.extend(["--db-filename".into(), dir.join("temporal.db").into()]);
     // Half of the writes of a rollback journal, and as durable.
     args.extend(["--sqlite-pragma".into(), "journal_mode=WAL".into()]);
+    let mut set = |value: String| args.extend(["--dynamic-config-value".into(), value.into()]);
     for queue in ["transfer", "timer", "visibility"] {
-        let rate = format!("history.{queue}ProcessorMaxPollRPS={QUEUE_POLLS_PER_SECOND}");
-        args.extend(["--dynamic-config-value".into(), rate.into()]);
+        set(format!(
+            "history.{queue}ProcessorMaxPollRPS={QUEUE_POLLS_PER_SECOND}"
+        ));
     }
+    // Each tenant's tasks in turn, where many wait.
+    set("matching.useNewMatcher=true".to_owned());
+    set("matching.enableFairness=true".to_owned());
     args
 }

@@ -89,7 +89,7 @@ fn examine(plugin: &Plugin, golden: &[Golden], facts: &mut Facts, findings: &mut
     if kinds.adapter
         && let Some(manifest) = same(findings, "skill-adapter.describe", || plugin.describe())
     {
-        let fields = schema.as_ref().map_or(&[][..], |schema| &schema.fields);
+        let fields = schema.as_ref().map(|schema| &schema.fields[..]);
         findings.of_manifest("manifest", check_manifest(&manifest, fields));
         if let Some(schema) = &schema {
             findings.of_manifest(

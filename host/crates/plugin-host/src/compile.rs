@@ -69,7 +69,7 @@ impl Compiler {
         let answered = self.ask(bytes, limits);
         match tokio::time::timeout(self.time_max, answered).await {
             Ok(answer) => answer,
-            Err(_) => Err(CompileError::Time {
+            Err(_) => Err(CompileError::Slow {
                 seconds: self.time_max.as_secs(),
             }
             .into()),

@@ -1,6 +1,6 @@
 use crate::{
     ArtifactCache, Class, ClassLimits, Compiler, Limits, LoadError, Plugin, PluginError, TenantKey,
-    TenantLimits, Turns,
+    TenantLimits, Turn, Turns,
     compile::{Artifact, refusal},
     file::check_file,
     limits::{MEMORIES_MAX, STACK_BYTES_MAX, TABLES_MAX},
@@ -10,12 +10,14 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 use std::{
     hash::{Hash, Hasher},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+use tokio::task::coop::consume_budget;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
     component::{Component, Linker},
@@ -23,6 +25,8 @@ use wasmtime::{
 
 /// The epoch's tick: the resolution of [`ClassLimits::call_timeout`].
 const TICK: Duration = Duration::from_millis(1);
+/// How long work may take, of the processor, on a thread that serves others too.
+pub const AT_ONCE: Duration = Duration::from_millis(2);
 /// What wasmtime keeps of an instance besides its memories and tables, in bytes.
 const CORE_INSTANCE_BYTES_MAX: usize = 1 << 20;
 const COMPONENT_INSTANCE_BYTES_MAX: usize = 4 << 20;
@@ -216,7 +220,36 @@ impl PluginHost {
         self.work(tenant, limits, move || work(&plugin)).await
     }
 
-    /// The same for work of the host's own that takes as long as strangers make it: it has the turns of the calls.
+    /// One answer of a plugin, as [`Self::call`]. A small guest answers on the thread that asks, as long as it takes no
+    /// more than [`AT_ONCE`]: to wake another thread takes longer than most answers do. What takes longer is begun anew
+    /// away from the async threads, with all the time that it may have; what a plugin answers has no effect and is
+    /// the same each time.
+    ///
+    /// # Errors
+    /// The plugin's; [`PluginError::Busy`] where too many calls wait; [`PluginError::Trap`] where the host itself
+    /// panicked.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        tenant: TenantKey,
+        limits: &TenantLimits,
+        plugin: &Plugin,
+        question: impl Fn(&Plugin) -> Result<T, PluginError> + Send + 'static,
+    ) -> Result<T, PluginError> {
+        let plugin = plugin.within(limits);
+        let turn = self.0.calls.take(tenant, limits.calls_running_max).await?;
+        // Many quick answers one after the other let others run too.
+        consume_budget().await;
+        if let Some(at_once) = plugin.at_once(AT_ONCE) {
+            match guarded(|| question(&at_once)).flatten() {
+                Err(PluginError::Timeout(_)) => plugin.takes_long(),
+                answer => return answer,
+            }
+        }
+        in_turn(turn, move || question(&plugin)).await.flatten()
+    }
+
+    /// Work of the host's own that takes as long as strangers make it: it has the turns of the calls, and is done away
+    /// from the async threads.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -227,12 +260,41 @@ impl PluginHost {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PluginError> {
         let turn = self.0.calls.take(tenant, limits.calls_running_max).await?;
-        let worked = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
-        worked.await.map_err(|e| PluginError::Trap(e.to_string()))
+        in_turn(turn, work).await
     }
+
+    /// The same for what is known to take no longer than [`AT_ONCE`]: on the thread that asks.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn work_at_once<T>(
+        &self,
+        tenant: TenantKey,
+        limits: &TenantLimits,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, PluginError> {
+        let _turn = self.0.calls.take(tenant, limits.calls_running_max).await?;
+        consume_budget().await;
+        guarded(work)
+    }
+}
+
+/// Away from the async threads, in a turn that ends with it.
+async fn in_turn<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PluginError> {
+    let worked = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    worked.await.map_err(|e| PluginError::Trap(e.to_string()))
+}
+
+/// Here and now. A panic ends this work and not its task.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, PluginError> {
+    // What was half done is dropped with the closure: nobody sees it again.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| PluginError::Trap("the host panicked".into()))
 }
 
 /// Away from the async threads.

@@ -44,7 +44,7 @@ impl LoadError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Busy | Self::Compile(CompileError::Unavailable(_))
+            Self::Busy | Self::Compile(CompileError::Slow { .. } | CompileError::Unavailable(_))
         )
     }
 }
@@ -67,6 +67,10 @@ pub enum CompileError {
         "it takes more than {seconds} s of a processor. Split its largest functions, or build it with `opt-level = \"s\"`"
     )]
     Time { seconds: u64 },
+    #[error(
+        "it was not done within {seconds} s: the gateway's machine is busy, and a compilation yields to all else"
+    )]
+    Slow { seconds: u64 },
     #[error("it takes more than {bytes_max} bytes of memory. Split its largest functions")]
     Memory { bytes_max: u64 },
     #[error(

@@ -54,7 +54,7 @@ impl Described {
         let skill = self.manifest.as_ref().map(|m| m.skill.as_str());
         let mut wrong = Vec::new();
         if let Some(manifest) = &self.manifest {
-            wrong.extend(check_manifest(manifest, fields.unwrap_or_default()));
+            wrong.extend(check_manifest(manifest, fields));
         }
         if let Some(schema) = &self.credentials {
             wrong.extend(check_credential_schema(schema, skill));

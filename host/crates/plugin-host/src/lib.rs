@@ -13,6 +13,7 @@ mod manifest;
 mod plugin;
 mod sandbox;
 mod schema;
+mod streams;
 mod turns;
 mod wasi;
 mod worker;
@@ -20,11 +21,11 @@ mod worker;
 pub use artifacts::{ArtifactCache, ArtifactKeys};
 pub use bindings::{adapter, credentials, policy, types};
 pub use compile::Compiler;
-pub use engine::PluginHost;
+pub use engine::{AT_ONCE, PluginHost};
 pub use error::{CompileError, IntakeError, LoadError, PluginError};
 pub use file::check_file;
 pub use intake::Described;
-pub use limits::{Class, ClassLimits, Limits, TenantLimits};
+pub use limits::{Class, ClassLimits, Limits, STACK_BYTES_MAX, TenantLimits};
 pub use manifest::{
     ManifestError, check_credential_schema, check_manifest, check_policy, host_allowed,
     is_unprintable,

@@ -37,9 +37,9 @@ pub struct ManifestError {
     pub problem: String,
 }
 
-/// Checks what a skill adapter says of itself, together with the credential fields of the same plugin. Gives
-/// everything that is wrong.
-pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestError> {
+/// Checks what a skill adapter says of itself, together with the credential fields of the same plugin; none where another
+/// plugin describes the credentials that it names. Gives everything that is wrong.
+pub fn check_manifest(manifest: &Manifest, fields: Option<&[Field]>) -> Vec<ManifestError> {
     let mut found = Findings(Vec::new());
     found.name("skill", &manifest.skill, '-');
     found.about(&manifest.about);
@@ -54,7 +54,7 @@ pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestErro
         "must be at most 16",
     );
     for host in manifest.hosts.iter().take(HOSTS_MAX) {
-        found.unless(is_host_pattern(host), &format!("hosts/{host}"), "must be a lower-case DNS name, `*.` allowed as its first label: no scheme, port, path or address");
+        found.unless(is_host_pattern(host), &format!("hosts/{host}"), "must be a lower-case DNS name, `*.` allowed as its first label: no scheme, port, path or address, and no `*.` below which anybody may register a name, as `*.co.uk`");
     }
     found.unless(
         !manifest.hosts.is_empty() || !manifest.host_settings.is_empty(),
@@ -73,7 +73,7 @@ pub fn check_manifest(manifest: &Manifest, fields: &[Field]) -> Vec<ManifestErro
     for action in manifest.actions.iter().take(ACTIONS_MAX) {
         found.action(action, manifest, fields);
     }
-    found.fields(fields);
+    found.fields(fields.unwrap_or_default());
     found.0
 }
 
@@ -145,7 +145,7 @@ impl Findings {
             "must be Markdown of at most 65536 bytes without control characters",
         );
     }
-    fn action(&mut self, action: &Action, manifest: &Manifest, fields: &[Field]) {
+    fn action(&mut self, action: &Action, manifest: &Manifest, fields: Option<&[Field]>) {
         let place = format!("actions/{}", action.name);
         self.name(&place, &action.name, '_');
         self.line(&format!("{place}/title"), &action.title, 1);
@@ -161,11 +161,16 @@ impl Findings {
             "must be at most 16",
         );
         for key in action.credentials.iter().take(FIELDS_MAX) {
-            self.unless(
-                fields.iter().any(|field| &field.key == key),
-                &place,
-                &format!("needs the credential `{key}`, which the credential schema does not name"),
-            );
+            match fields {
+                Some(fields) => self.unless(
+                    fields.iter().any(|field| &field.key == key),
+                    &place,
+                    &format!(
+                        "needs the credential `{key}`, which the credential schema does not name"
+                    ),
+                ),
+                None => self.name(&format!("{place}/credentials"), key, '_'),
+            }
         }
         self.unless(
             action.scopes.len() <= SCOPES_MAX,
@@ -373,7 +378,19 @@ fn is_host_pattern(pattern: &str) -> bool {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     let is_address = labels.iter().all(|l| l.bytes().all(|b| b.is_ascii_digit()));
-    name.len() <= 253 && labels.len() >= 2 && labels.iter().all(label) && !is_address
+    let is_too_wide = name != pattern && is_registry(name);
+    name.len() <= 253
+        && labels.len() >= 2
+        && labels.iter().all(label)
+        && !is_address
+        && !is_too_wide
+}
+
+/// Whether anybody may register names below it, as below `co.uk`: the first part of the public suffix list. (Its second
+/// part is of services that give each customer a name, as below `myshopify.com`: they are what a wildcard is for.)
+fn is_registry(name: &str) -> bool {
+    psl::suffix(name.as_bytes())
+        .is_some_and(|suffix| suffix == name && suffix.typ() == Some(psl::Type::Icann))
 }
 
 /// Whether a pattern covers a host: exactly, or with `*.` for exactly one label.
@@ -397,6 +414,9 @@ mod tests {
             "*.atlassian.net",
             "api.github.com",
             "xn--bcher-kva.example",
+            "*.myshopify.com",
+            "*.example.co.uk",
+            "co.uk",
         ] {
             assert!(is_host_pattern(good), "{good}");
         }
@@ -414,6 +434,8 @@ mod tests {
             "-a.com",
             "user@slack.com",
             "bücher.example",
+            "*.co.uk",
+            "*.com.br",
         ] {
             assert!(!is_host_pattern(bad), "{bad}");
         }

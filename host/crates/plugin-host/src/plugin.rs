@@ -8,7 +8,13 @@ use crate::{
     wasi::{Chance, Instant},
 };
 use rustix::time::{ClockId, clock_gettime};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use wasmtime::{
     Store, Trap, UpdateDeadline,
     component::{InstancePre, types::ComponentItem},
@@ -18,6 +24,9 @@ use wasmtime::{
 const PANIC_BYTES_MAX: usize = 512;
 /// The same of the names of its exports.
 const EXPORTS_BYTES_MAX: usize = 512;
+
+/// After a call that took too long to be tried at once, so many are not tried.
+const LONG_CALLS: u32 = 100;
 
 /// A loaded plugin, and what its calls may take. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +45,8 @@ struct Loaded {
     credentials: Option<CredentialSchemaPluginPre<State>>,
     policy: Option<RoutingPolicyPluginPre<State>>,
     limits: Arc<Limits>,
+    /// Calls yet to come that are not tried at once, because one of late took too long for that.
+    long_calls: AtomicU32,
 }
 
 /// What a call knows of time, and what its draws follow from.
@@ -119,6 +130,7 @@ impl Plugin {
                 credentials,
                 policy,
                 limits,
+                long_calls: AtomicU32::new(0),
             }),
             limits: call_limits,
         })
@@ -131,6 +143,25 @@ impl Plugin {
             loaded: self.loaded.clone(),
             limits: self.limits.within(limits),
         }
+    }
+
+    /// The same plugin, for a call that ends within `time`; `None` where such a call would be in vain: an interpreter
+    /// takes longer only to start, and so did this plugin of late.
+    pub(crate) fn at_once(&self, time: Duration) -> Option<Self> {
+        let fewer = |calls: u32| calls.checked_sub(1);
+        let long_calls = &self.loaded.long_calls;
+        let is_vain = self.loaded.class == Class::Large
+            || long_calls.fetch_update(Relaxed, Relaxed, fewer).is_ok();
+        let limits = TenantLimits {
+            call_timeout: Some(time),
+            ..TenantLimits::default()
+        };
+        (!is_vain).then(|| self.within(&limits))
+    }
+
+    /// A call took too long to be tried at once: the next ones are not.
+    pub(crate) fn takes_long(&self) {
+        self.loaded.long_calls.store(LONG_CALLS, Relaxed);
     }
 
     /// SHA-256 of the file, in hexadecimal.

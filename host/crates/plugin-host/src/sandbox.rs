@@ -4,6 +4,7 @@ use crate::{
     bindings::log,
     limits::{ClassLimits, Limits, MEMORIES_MAX, TABLES_MAX},
     plugin::LogLine,
+    streams::{HasIo, Io},
     wasi::{Chance, Instant},
 };
 use wasmtime::{
@@ -85,6 +86,12 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
+impl State {
+    fn io(&mut self) -> Io<'_> {
+        Io(&mut self.table)
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
@@ -152,8 +159,8 @@ impl ResourceLimiter for Quota {
     }
 }
 
-struct Io;
-impl HasData for Io {
+struct Errors;
+impl HasData for Errors {
     type Data<'a> = &'a mut ResourceTable;
 }
 
@@ -180,10 +187,10 @@ pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
     random::insecure::add_to_linker::<State, Own>(l, |state| state)?;
     random::insecure_seed::add_to_linker::<State, Own>(l, |state| state)?;
     random::random::add_to_linker::<State, Own>(l, |state| state)?;
-    wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, Io>(l, |state| {
+    wasmtime_wasi_io::bindings::wasi::io::error::add_to_linker::<State, Errors>(l, |state| {
         &mut state.table
     })?;
-    bindings::sync::io::poll::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
-    bindings::sync::io::streams::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
+    bindings::sync::io::poll::add_to_linker::<State, HasIo>(l, State::io)?;
+    bindings::sync::io::streams::add_to_linker::<State, HasIo>(l, State::io)?;
     Ok(linker)
 }

@@ -21,6 +21,8 @@ const VALUE_DEPTH_MAX: usize = 64;
 const APPLICATION_STEPS_MAX: u64 = 2_000_000;
 /// Beyond so many steps, only the first violation is looked for.
 const ALL_VIOLATIONS_STEPS_MAX: u64 = 50_000;
+/// So many take no longer than [`crate::AT_ONCE`].
+const AT_ONCE_STEPS_MAX: u64 = 10_000;
 /// A text counts as one value for each so many bytes.
 const TEXT_BYTES_PER_STEP: usize = 64;
 /// Patterns of one schema, characters of one, and bytes that one compiles to.
@@ -92,8 +94,14 @@ impl Schema {
         }
     }
 
-    /// Where a value departs from it, at most so many places. Up to tenths of a second of CPU: for large values, call
-    /// it away from the async threads.
+    /// Whether looking at the value takes no longer than [`crate::AT_ONCE`].
+    pub fn is_short_work(&self, value: &Value) -> bool {
+        size_of(value, VALUE_DEPTH_MAX)
+            .is_none_or(|size| size.saturating_mul(self.steps_at_one_value) <= AT_ONCE_STEPS_MAX)
+    }
+
+    /// Where a value departs from it, at most so many places. Up to tenths of a second of CPU: unless it
+    /// [is short work](Self::is_short_work), call it away from the async threads.
     pub fn violations(&self, value: &Value, max: usize) -> Vec<SchemaViolation> {
         let whole = |message: String| {
             vec![SchemaViolation {

@@ -3,6 +3,7 @@
 mod keys;
 mod oci;
 mod provider;
+mod registry;
 mod sigstore;
 mod statement;
 #[cfg(feature = "testing")]

@@ -1,21 +1,21 @@
-use crate::sha256_hex;
+use crate::{
+    registry::{Shown, Transport},
+    sha256_hex,
+};
 use futures::{Stream, StreamExt};
 use oci_client::{
-    Client, Reference, RegistryOperation,
-    client::{ClientConfig, ClientProtocol},
+    Reference,
     manifest::{OCI_IMAGE_MEDIA_TYPE, OciImageManifest},
-    secrets::RegistryAuth,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::time::Duration;
+use url::Url;
 
 /// The layout that `wkg` writes: one layer, and a configuration of this kind.
 const LAYER: &str = "application/wasm";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 /// A manifest of one layer is a kilobyte.
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// A whole pull; whoever asked for it is waiting.
 const PULL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -48,16 +48,13 @@ pub enum Asker {
 }
 
 impl Registry {
-    fn auth(&self, repository: &str, asker: Asker) -> RegistryAuth {
+    fn shown(&self, repository: &str, asker: Asker) -> Shown {
         let lets = |credentials: &&Credentials| {
             asker == Asker::Operator || credentials.lets_anybody(repository)
         };
         match self.credentials.as_ref().filter(lets) {
-            Some(found) => RegistryAuth::Basic(
-                found.username.clone(),
-                found.password.expose_secret().to_owned(),
-            ),
-            None => RegistryAuth::Anonymous,
+            Some(found) => Shown::Password(found.username.clone(), found.password.clone()),
+            None => Shown::Nothing,
         }
     }
 }
@@ -150,57 +147,38 @@ impl Registries {
     }
 }
 
-struct Pull {
+/// A pull that is under way.
+pub(crate) struct Pull {
     host: String,
-    scheme: &'static str,
     image: Reference,
-    auth: RegistryAuth,
-    client: Client,
-    http: reqwest::Client,
+    shown: Shown,
+    transport: Transport,
 }
 
 impl Pull {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one client that asks registries; only those that are allowed, and with time limits"
-    )]
     fn new(registry: &Registry, image: Reference, asker: Asker) -> Result<Self, OciError> {
-        let away = |why: String| OciError::Away {
+        let away = |why: &dyn std::fmt::Display| OciError::Away {
             registry: registry.host.clone(),
-            why,
+            why: why.to_string(),
         };
-        let (scheme, protocol) = match registry.plain_http {
-            true => ("http", ClientProtocol::Http),
-            false => ("https", ClientProtocol::Https),
-        };
-        // One TLS provider a process; where there is one already, it stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::try_from(ClientConfig {
-            protocol,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            platform_resolver: None,
-            ..ClientConfig::default()
-        })
-        .map_err(|e| away(e.to_string()))?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .build()
-            .map_err(|e| away(e.to_string()))?;
-        let auth = registry.auth(image.repository(), asker);
+        let scheme = if registry.plain_http { "http" } else { "https" };
+        let base = Url::parse(&format!("{scheme}://{}/v2/", image.resolve_registry()));
+        let base = base.map_err(|e| away(&e))?;
         Ok(Self {
             host: registry.host.clone(),
-            scheme,
+            shown: registry.shown(image.repository(), asker),
+            transport: Transport::new(base).map_err(|e| away(&e))?,
             image,
-            auth,
-            client,
-            http,
         })
     }
 
+    pub fn repository(&self) -> &str {
+        self.image.repository()
+    }
+
     async fn component(&self, bytes_max: usize) -> Result<Pulled, OciError> {
-        let body = self.manifest().await?;
+        let shown = self.transport.introduce(self, self.shown.clone()).await?;
+        let body = self.manifest(&shown).await?;
         let digest = format!("sha256:{}", sha256_hex(&body));
         if self
             .image
@@ -209,61 +187,55 @@ impl Pull {
         {
             return Err(self.other(self.image.digest().unwrap_or_default()));
         }
-        let layer = self.layer(&body)?;
+        let (blob, size) = self.layer(&body)?;
         // Before anything of it is read.
-        let stated = u64::try_from(layer.1).unwrap_or(u64::MAX);
-        if stated > bytes_max as u64 {
+        if size > bytes_max as u64 {
             return Err(OciError::TooLarge {
-                bytes: stated,
+                bytes: size,
                 max: bytes_max,
             });
         }
-        let component = self.blob(&layer.0, bytes_max).await?;
+        let component = self.blob(&blob, &shown, bytes_max).await?;
         Ok(Pulled {
             reference: self.image.clone_with_digest(digest).to_string(),
             component,
         })
     }
 
-    /// The manifest's bytes. The client of `oci-client` would read as many as the registry sends.
-    async fn manifest(&self) -> Result<Vec<u8>, OciError> {
-        let token = self
-            .client
-            .auth(&self.image, &self.auth, RegistryOperation::Pull)
-            .await
-            .map_err(|e| self.failed(&e))?;
+    async fn manifest(&self, shown: &Shown) -> Result<Vec<u8>, OciError> {
         let which = self.image.digest().or(self.image.tag()).unwrap_or("latest");
-        let url = format!(
-            "{}://{}/v2/{}/manifests/{which}",
-            self.scheme,
-            self.image.resolve_registry(),
-            self.image.repository()
-        );
-        let mut request = self.http.get(url).header("accept", OCI_IMAGE_MEDIA_TYPE);
-        request = match (token, &self.auth) {
-            (Some(token), _) => request.bearer_auth(token),
-            (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
-            (None, _) => request,
-        };
-        let response = request.send().await.map_err(|e| self.away(&e))?;
-        match response.status().as_u16() {
-            200 => {}
-            401 | 403 => return Err(OciError::Unauthorized(self.host.clone())),
-            404 => return Err(OciError::NotFound(self.image.to_string())),
-            status => return Err(self.away(&format!("status {status}"))),
-        }
-        let stream = response
-            .bytes_stream()
-            .map(|chunk| chunk.map_err(|e| self.away(&e)));
-        collect(stream, MANIFEST_BYTES_MAX).await?.ok_or_else(|| {
+        let path = format!("{}/manifests/{which}", self.repository());
+        let asked = self.transport.ask(&path, OCI_IMAGE_MEDIA_TYPE, shown).await;
+        let bytes = self.read(asked, MANIFEST_BYTES_MAX).await?;
+        bytes.ok_or_else(|| {
             self.layout(format!(
                 "its manifest is larger than {MANIFEST_BYTES_MAX} bytes"
             ))
         })
     }
 
+    /// What was answered, where that is what was asked for; `None` where it has more than `max` bytes.
+    async fn read(
+        &self,
+        answer: reqwest::Result<reqwest::Response>,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, OciError> {
+        let answer = answer.map_err(|e| self.away(&causes(&e)))?;
+        match answer.status().as_u16() {
+            200 => {}
+            401 | 403 => return Err(self.unauthorized()),
+            404 => return Err(OciError::NotFound(self.image.to_string())),
+            300..=399 => {
+                return Err(self.away(&"it sends somewhere else for what it has to answer itself"));
+            }
+            status => return Err(self.away(&format!("status {status}"))),
+        }
+        let chunks = answer.bytes_stream();
+        collect(chunks.map(|chunk| chunk.map_err(|e| self.away(&e))), max).await
+    }
+
     /// The digest and the size of the one layer.
-    fn layer(&self, manifest: &[u8]) -> Result<(String, i64), OciError> {
+    fn layer(&self, manifest: &[u8]) -> Result<(String, u64), OciError> {
         let manifest: OciImageManifest = serde_json::from_slice(manifest)
             .map_err(|e| self.layout(format!("its manifest is none of one image: {e}")))?;
         if manifest.config.media_type != CONFIG {
@@ -278,18 +250,28 @@ impl Pull {
             let kind = &layer.media_type;
             return Err(self.layout(format!("its layer is `{kind}` and not `{LAYER}`")));
         }
-        Ok((layer.digest.clone(), layer.size))
+        // Both become part of what is asked next.
+        if !is_sha256(&layer.digest) {
+            let digest: String = layer.digest.chars().take(100).collect();
+            return Err(self.layout(format!(
+                "its layer's digest is `{digest}` and not `sha256:` and 64 hexadecimal digits"
+            )));
+        }
+        let size = u64::try_from(layer.size)
+            .map_err(|_| self.layout(format!("its layer has {} bytes", layer.size)))?;
+        Ok((layer.digest.clone(), size))
     }
 
-    async fn blob(&self, digest: &str, bytes_max: usize) -> Result<Vec<u8>, OciError> {
-        // By its digest alone: a descriptor may name other places to fetch it from.
-        let stream = self
-            .client
-            .pull_blob_stream(&self.image, digest)
-            .await
-            .map_err(|e| self.failed(&e))?;
-        let chunks = stream.map(|chunk| chunk.map_err(|e| self.away(&e)));
-        let bytes = collect(chunks, bytes_max).await?;
+    /// By its digest alone: a descriptor may name other places to fetch it from.
+    async fn blob(
+        &self,
+        digest: &str,
+        shown: &Shown,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, OciError> {
+        let path = format!("{}/blobs/{digest}", self.repository());
+        let fetched = self.transport.fetch(&path, shown).await;
+        let bytes = self.read(fetched, bytes_max).await?;
         let bytes = bytes.ok_or(OciError::TooLarge {
             bytes: bytes_max as u64 + 1,
             max: bytes_max,
@@ -300,17 +282,10 @@ impl Pull {
         Ok(bytes)
     }
 
-    fn failed(&self, error: &oci_client::errors::OciDistributionError) -> OciError {
-        use oci_client::errors::OciDistributionError as E;
-        match error {
-            E::AuthenticationFailure(_) | E::UnauthorizedError { .. } => {
-                OciError::Unauthorized(self.host.clone())
-            }
-            E::ImageManifestNotFoundError(_) => OciError::NotFound(self.image.to_string()),
-            other => self.away(other),
-        }
+    pub fn unauthorized(&self) -> OciError {
+        OciError::Unauthorized(self.host.clone())
     }
-    fn away(&self, why: &dyn std::fmt::Display) -> OciError {
+    pub fn away(&self, why: &dyn std::fmt::Display) -> OciError {
         OciError::Away {
             registry: self.host.clone(),
             why: why.to_string().chars().take(300).collect(),
@@ -326,8 +301,24 @@ impl Pull {
     }
 }
 
+/// What went wrong, and why: the last cause tells most.
+fn causes(error: &reqwest::Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        told = deeper.to_string();
+        cause = deeper.source();
+    }
+    told
+}
+
+fn is_sha256(digest: &str) -> bool {
+    let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// All bytes of a stream, or `None` once there are more than `max`.
-async fn collect<B: AsRef<[u8]>>(
+pub(crate) async fn collect<B: AsRef<[u8]>>(
     stream: impl Stream<Item = Result<B, OciError>>,
     max: usize,
 ) -> Result<Option<Vec<u8>>, OciError> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    task::JoinHandle,
 };
 use tsunami_provenance::{
     Asker, Credentials, OciError, Registries, Registry, sha256_hex,
@@ -94,13 +95,14 @@ async fn only_the_layout_that_wkg_writes_is_taken() {
     let component = testing::component(b"x");
     let from = registries(&registry);
     type Change = fn(&mut OciImageManifest);
-    let changes: [(&str, Change); 3] = [
+    let changes: [(&str, Change); 4] = [
         ("two layers", |manifest| {
             manifest.layers.push(manifest.layers[0].clone())
         }),
         ("another layer", |manifest| {
             manifest.layers[0].media_type = "application/octet-stream".into()
         }),
+        ("less than nothing", |manifest| manifest.layers[0].size = -5),
         ("a container", |manifest| {
             manifest.config.media_type = "application/vnd.oci.image.config.v1+json".into()
         }),
@@ -187,14 +189,21 @@ async fn a_registry_that_is_away_is_said_to_be() {
     assert!(matches!(error, OciError::Away { .. }), "{error}");
 }
 
-/// Answers that there is nothing, and gives what it was told of who is asking.
-async fn heard_by_a_registry(repository: &str, asker: Asker) -> Vec<String> {
+/// An answer: what stands before the length of its body, and the body.
+type Said = (String, String);
+
+fn nothing() -> Said {
+    ("404 Not Found\r\n".into(), String::new())
+}
+
+/// Answers so, head by head and over again, and keeps what it was asked: the lines of each request, in lower case.
+async fn answering(answers: Vec<Said>) -> (String, Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let told = heard.clone();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
     let serving = tokio::spawn(async move {
-        loop {
+        for (head, body) in answers.iter().cycle() {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
@@ -203,27 +212,80 @@ async fn heard_by_a_registry(repository: &str, asker: Asker) -> Vec<String> {
                 }
             }
             let request = String::from_utf8_lossy(&request).to_lowercase();
-            let line = request.lines().find(|l| l.starts_with("authorization:"));
-            told.lock().unwrap().extend(line.map(str::to_owned));
-            let nothing =
-                "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            stream.write_all(nothing.as_bytes()).await.unwrap();
+            heard.lock().unwrap().push(request);
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {head}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
-    let registries = Registries::new(vec![Registry {
-        host: host.clone(),
+    (host, asked, serving)
+}
+
+/// A registry with whose operator's password those of `shared/plugins` may be pulled.
+fn with_password(host: &str) -> Registries {
+    Registries::new(vec![Registry {
+        host: host.to_owned(),
         plain_http: true,
         credentials: Some(Credentials {
             username: "operator".into(),
             password: "hunter2".into(),
             repositories: vec!["shared/plugins".into(), String::new()],
         }),
-    }]);
+    }])
+}
+
+/// What a registry was told of who is asking.
+async fn heard_by_a_registry(repository: &str, asker: Asker) -> Vec<String> {
+    let (host, asked, serving) = answering(vec![nothing()]).await;
     let reference = format!("{host}/{repository}:1.0.0");
-    let error = registries.pull(&reference, MAX, asker).await.unwrap_err();
+    let pulled = with_password(&host).pull(&reference, MAX, asker).await;
+    let error = pulled.unwrap_err();
     assert!(matches!(error, OciError::NotFound(_)), "{error}");
     serving.abort();
-    heard.lock().unwrap().clone()
+    let asked = asked.lock().unwrap();
+    let lines = asked.iter().flat_map(|request| request.lines());
+    let told = lines.filter(|line| line.starts_with("authorization:"));
+    told.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_registry_sends_nobody_on_to_a_private_place_and_no_password_to_another() {
+    let (other, heard, listening) = answering(vec![nothing()]).await;
+    let realm =
+        format!("401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://{other}/token\"\r\n");
+    let sent_on = || {
+        let head = format!("307 Temporary Redirect\r\nLocation: http://{other}/v2/\r\n");
+        (head, String::new())
+    };
+    let blob = format!("sha256:{}", sha256_hex(b"x"));
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.wasm.config.v0+json","digest":"{blob}","size":1}},
+            "layers":[{{"mediaType":"application/wasm","digest":"{blob}","size":1}}]}}"#
+    );
+    let manifest = ("200 OK\r\n".to_owned(), manifest);
+    for (answers, why) in [
+        (vec![(realm, String::new())], "none of its own"),
+        (vec![nothing(), sent_on()], "somewhere else"),
+        (
+            vec![nothing(), manifest, sent_on()],
+            "no name on the internet",
+        ),
+    ] {
+        for repository in ["shared/plugins/slack", "open/slack"] {
+            let (host, _, serving) = answering(answers.clone()).await;
+            let reference = format!("{host}/{repository}:1.0.0");
+            let pulled = with_password(&host)
+                .pull(&reference, MAX, Asker::Tenant)
+                .await;
+            let error = pulled.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            serving.abort();
+        }
+    }
+    assert_eq!(heard.lock().unwrap().len(), 0);
+    listening.abort();
 }
 
 #[tokio::test]

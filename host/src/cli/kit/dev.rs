@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio::time::MissedTickBehavior;
+use tsunami_plugin_check::Facts;
 
 /// How often the sources are looked at, some dozens of files. A build begins when two looks in a row see the same: an
 /// editor writes a file in several steps.
@@ -115,24 +116,18 @@ impl Session<'_> {
             "the component does not conform, and is not installed"
         );
         let facts = report.facts;
-        if !facts.adapter && !facts.policy {
-            println!(
-                "it conforms; but a credential schema alone is not installed: build it into one component with the adapter of its skill, and that is"
-            );
-            return Ok(());
-        }
         if self.digest.as_deref() == Some(&facts.digest) {
             println!("the component is the same; nothing to install");
         } else {
-            if facts.adapter {
+            if facts.adapter || facts.credentials {
                 self.install(&component).await?;
             }
             if facts.policy {
                 self.put_into_chain(&component).await?;
             }
-            self.digest = Some(facts.digest);
+            self.digest = Some(facts.digest.clone());
         }
-        self.call(&facts.name, facts.adapter).await
+        self.call(&facts).await
     }
 
     /// Its own output goes where ours goes.
@@ -157,7 +152,12 @@ impl Session<'_> {
             .upload("/plugins", "application/wasm", bytes)
             .await?;
         println!(
-            "installed {} {}, digest {}",
+            "installed {}{} {}, digest {}",
+            if installed["serves"] == "credentials" {
+                "the credentials of "
+            } else {
+                ""
+            },
             text(&installed["skill"]),
             text(&installed["version"]),
             text(&installed["digest"]).get(..12).unwrap_or_default()
@@ -213,20 +213,20 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Calls the skill that was installed; of a policy, the skill that the action is named with.
-    async fn call(&self, name: &str, is_skill: bool) -> anyhow::Result<()> {
+    /// Calls the skill that was installed; of anything else, the skill that the action is named with.
+    async fn call(&self, facts: &Facts) -> anyhow::Result<()> {
         let Some((action, params, live)) = &self.call else {
-            if !is_skill {
+            if facts.policy && !facts.adapter {
                 println!("to see what it says of a call, name one: --call slack.send_message");
             }
             return Ok(());
         };
-        let (skill, action) = if is_skill {
-            (name, *action)
+        let (skill, action) = if facts.adapter {
+            (facts.name.as_str(), *action)
         } else {
             action
                 .split_once('.')
-                .context("a policy is tried on a call of a skill that is installed: --call slack.send_message")?
+                .context("this plugin carries no call out: name one of a skill that is installed: --call slack.send_message")?
         };
         let query = if *live { "" } else { "?dry_run=true" };
         let key = format!("dev-{}", hex::encode(crate::id::random_bytes::<16>()));

@@ -13,11 +13,25 @@ pub fn source_of(plugin: &Value) -> String {
     }
 }
 
+/// `slack`, `credentials of slack`
+pub fn served(serves: &str, skill: &str) -> String {
+    match serves {
+        "credentials" => format!("credentials of {skill}"),
+        _ => skill.to_owned(),
+    }
+}
+
+/// `slack 1.2.0`, `credentials of slack 1.2.0`
+pub fn title_of(plugin: &Value) -> String {
+    let what = served(&text(&plugin["serves"]), &text(&plugin["skill"]));
+    format!("{what} {}", text(&plugin["version"]))
+}
+
 /// What there is to know of what is installed, before the list.
 pub fn warn_of(plugins: &[Value]) {
     for plugin in plugins {
         for notice in plugin["notices"].as_array().into_iter().flatten() {
-            eprintln!("{}: {}", text(&plugin["skill"]), text(&notice["message"]));
+            eprintln!("{}: {}", title_of(plugin), text(&notice["message"]));
         }
     }
 }
@@ -25,10 +39,11 @@ pub fn warn_of(plugins: &[Value]) {
 /// What an installed plugin may do.
 pub fn plugin_card(plugin: &Value) -> String {
     format!(
-        "{} {} ({})\nsource    {}\nhosts     {}\ndigest    {}\n{}",
+        "{} {} ({})\nserves    {}\nsource    {}\nhosts     {}\ndigest    {}\n{}",
         text(&plugin["title"]),
         text(&plugin["version"]),
         text(&plugin["skill"]),
+        text(&plugin["serves"]),
         source_of(plugin),
         text(&plugin["hosts"]),
         text(&plugin["digest"]),
@@ -163,6 +178,9 @@ fn sign_in_line(credential: &Value) -> Option<String> {
 }
 
 pub fn actions_table(actions: &Value) -> String {
+    if actions.as_array().is_none_or(Vec::is_empty) {
+        return "actions       none".to_owned();
+    }
     let mut table = Table::new();
     table
         .load_style(UTF8_BORDERS_ONLY)

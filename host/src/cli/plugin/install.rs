@@ -1,7 +1,7 @@
 //! For whoever installs plugins: what can be had, what is there, and what takes its place.
 
 use super::{
-    cards::{component_card, consent_card, plugin_card, source_of, warn_of},
+    cards::{component_card, consent_card, plugin_card, source_of, title_of, warn_of},
     lock::{LOCK_FILE, lock, restore},
     release::RELEASE_COLUMNS,
 };
@@ -57,14 +57,14 @@ pub enum Installing {
     },
     /// What an installed plugin may do.
     Show {
-        /// Its skill, or the installation's id.
+        /// Its skill, its release (`acme/slack`), or the installation's id.
         plugin: String,
         #[command(flatten)]
         output: Output,
     },
     /// Put a newer version in a plugin's place.
     Upgrade {
-        /// Its skill, or the installation's id.
+        /// Its skill, its release (`acme/slack`), or the installation's id.
         plugin: String,
         /// The newest, unless given.
         #[arg(long, value_name = "VERSION")]
@@ -76,14 +76,14 @@ pub enum Installing {
     },
     /// Put the version back that was there before.
     Rollback {
-        /// Its skill, or the installation's id.
+        /// Its skill, its release (`acme/slack`), or the installation's id.
         plugin: String,
         #[command(flatten)]
         output: Output,
     },
     /// Remove a plugin.
     Remove {
-        /// Its skill, or the installation's id.
+        /// Its skill, its release (`acme/slack`), or the installation's id.
         plugin: String,
         /// What becomes of the skill's credentials; you are asked, unless it is given.
         #[arg(long)]
@@ -142,7 +142,7 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
                 );
                 let installed = install_file(api, Path::new(&what), &yes).await?;
                 return show(&output, &installed, |v| {
-                    format!("{} {} is installed", text(&v["skill"]), text(&v["version"]))
+                    format!("installed: {}", title_of(v))
                 });
             }
             let new = json!({ "release": what, "auto_upgrade": auto_upgrade });
@@ -154,7 +154,15 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
             if !output.json {
                 warn_of(&plugins);
             }
-            let columns = ["id", "skill", "version", "source", "digest", "installed_at"];
+            let columns = [
+                "id",
+                "skill",
+                "serves",
+                "version",
+                "source",
+                "digest",
+                "installed_at",
+            ];
             let with_source = plugins.into_iter().map(|mut plugin| {
                 plugin["source"] = json!(source_of(&plugin));
                 plugin
@@ -185,9 +193,7 @@ pub async fn run(command: Installing, api: &Api) -> anyhow::Result<()> {
             output,
         } => {
             let removed = remove(api, &plugin, credentials, configuration).await?;
-            show(&output, &removed, |v| {
-                format!("{} is removed", text(&v["skill"]))
-            })
+            show(&output, &removed, |v| format!("removed: {}", title_of(v)))
         }
         Installing::Lock { file, output } => {
             let locked = lock(api, &file).await?;
@@ -221,7 +227,9 @@ async fn install_file(api: &Api, file: &Path, yes: &Yes) -> anyhow::Result<Value
         .await?;
     eprintln!("{}", component_card(&brought));
     let installed = api.all("/plugins").await?;
-    let there = installed.iter().find(|p| p["skill"] == brought["name"]);
+    let there = installed
+        .iter()
+        .find(|p| p["skill"] == brought["skill"] && p["serves"] == brought["serves"]);
     let more = there.map(|there| what_is_more(there, &brought));
     if let Some(more) = more.filter(|more| !more.is_empty()) {
         eprintln!("{}", more.join("\n"));
@@ -274,12 +282,19 @@ async fn upgrade(api: &Api, plugin: &str, to: Option<&str>, yes: &Yes) -> anyhow
     with_consent(api, &path, body, yes).await
 }
 
-/// The installation of a skill, or the one with this id.
+/// The installation of a skill, of a release in whichever version, or the one with this id. Of two for one skill it is
+/// the one that carries its calls out.
 async fn find(api: &Api, plugin: &str) -> anyhow::Result<Value> {
+    let is_release = |one: &Value| {
+        let full_name = one["release"]["full_name"].as_str();
+        let name = full_name.and_then(|name| name.split_once('@'));
+        name.is_some_and(|(name, _)| name == plugin)
+    };
     let installed = api.all("/plugins").await?;
     let found = installed
         .into_iter()
-        .find(|p| p["skill"] == plugin || p["id"] == plugin);
+        .filter(|p| p["skill"] == plugin || p["id"] == plugin || is_release(p))
+        .max_by_key(|p| p["serves"] == "skill");
     match found {
         Some(found) => Ok(found),
         // One that was removed is known by its id alone.

@@ -1,6 +1,6 @@
 //! Lock files: what is installed, by digest, and that again.
 
-use super::{install::with_consent, release::release_id};
+use super::{cards::served, install::with_consent, release::release_id};
 use crate::cli::{api::Api, ask::Yes, commands::text};
 use anyhow::{Context, bail, ensure};
 use reqwest::StatusCode;
@@ -26,6 +26,9 @@ pub struct LockFile {
 #[serde(deny_unknown_fields)]
 pub struct LockedPlugin {
     skill: String,
+    /// `credentials` where it describes those of another plugin's skill.
+    #[serde(default = "skill", skip_serializing_if = "is_skill")]
+    serves: String,
     /// `acme/slack@1.2.0`; none for a file that was uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     release: Option<String>,
@@ -37,27 +40,43 @@ pub struct LockedPlugin {
     auto_upgrade: bool,
 }
 
+fn skill() -> String {
+    "skill".to_owned()
+}
+
+fn is_skill(serves: &str) -> bool {
+    serves == "skill"
+}
+
 impl LockedPlugin {
     fn of(plugin: &Value) -> Self {
         let some = |value: &Value| value.as_str().map(str::to_owned);
         Self {
             skill: text(&plugin["skill"]),
+            serves: text(&plugin["serves"]),
             release: some(&plugin["release"]["full_name"]),
             sha256: text(&plugin["digest"]),
             consent_sha256: some(&plugin["agreed"]["sha256"]),
             auto_upgrade: plugin["auto_upgrade"] == true,
         }
     }
+
+    /// Whether an installed plugin is what this one takes the place of.
+    fn is_for_the_same(&self, plugin: &Value) -> bool {
+        plugin["skill"] == self.skill.as_str() && plugin["serves"] == self.serves.as_str()
+    }
+
+    fn shown(&self) -> String {
+        served(&self.serves, &self.skill)
+    }
 }
 
 pub async fn lock(api: &Api, file: &Path) -> anyhow::Result<LockFile> {
-    let mut plugins: Vec<_> = api
-        .all("/plugins")
-        .await?
-        .iter()
-        .map(LockedPlugin::of)
-        .collect();
-    plugins.sort_by(|a, b| a.skill.cmp(&b.skill));
+    let installed = api.all("/plugins").await?;
+    let needed = installed.iter().filter(|plugin| !is_unused(plugin));
+    let mut plugins: Vec<_> = needed.map(LockedPlugin::of).collect();
+    // The skill before its credentials: those are refused beside a version that describes them itself.
+    plugins.sort_by(|a, b| (&a.skill, &b.serves).cmp(&(&b.skill, &a.serves)));
     let lock = LockFile {
         version: LOCK_VERSION,
         plugins,
@@ -70,7 +89,13 @@ pub async fn lock(api: &Api, file: &Path) -> anyhow::Result<LockFile> {
     Ok(lock)
 }
 
-/// What is to be done about one skill.
+/// Whether it is there though nothing asks it: it could not be installed again.
+fn is_unused(plugin: &Value) -> bool {
+    let mut notices = plugin["notices"].as_array().into_iter().flatten();
+    notices.any(|notice| notice["code"] == "unused")
+}
+
+/// What is to be done about one plugin.
 enum Step<'a> {
     Keep(&'a LockedPlugin),
     /// The release's id, of what is published; and what it takes the place of.
@@ -87,17 +112,17 @@ impl Step<'_> {
     /// As people read it, before and after.
     fn describe(&self, (install, remove): (&str, &str)) -> String {
         match self {
-            Self::Keep(wanted) => format!("{}: as it should be", wanted.skill),
+            Self::Keep(wanted) => format!("{}: as it should be", wanted.shown()),
             Self::Install(wanted, _, replaced) => {
                 let what = wanted.release.as_ref().unwrap_or(&wanted.sha256);
                 let instead = replaced.map_or(String::new(), |plugin| {
                     format!(", in the place of {}", name_of(plugin))
                 });
-                format!("{}: {install} {what}{instead}", wanted.skill)
+                format!("{}: {install} {what}{instead}", wanted.shown())
             }
             Self::Remove(plugin) => format!(
                 "{}: {remove}, since the lock file does not name it; credentials and configuration stay",
-                text(&plugin["skill"])
+                LockedPlugin::of(plugin).shown()
             ),
         }
     }
@@ -166,7 +191,7 @@ async fn plan<'a>(
     for wanted in &lock.plugins {
         let there = installed
             .iter()
-            .find(|p| p["skill"] == wanted.skill.as_str());
+            .find(|plugin| wanted.is_for_the_same(plugin));
         if there.map(LockedPlugin::of).as_ref() == Some(wanted) {
             steps.push(Step::Keep(wanted));
             continue;
@@ -179,7 +204,7 @@ async fn plan<'a>(
     }
     let is_named = |plugin: &&Value| {
         let mut named = lock.plugins.iter();
-        named.any(|wanted| plugin["skill"] == wanted.skill.as_str())
+        named.any(|wanted| wanted.is_for_the_same(plugin))
     };
     let others = installed.iter().filter(|plugin| !is_named(plugin));
     steps.extend(others.map(Step::Remove));
@@ -259,10 +284,9 @@ mod tests {
 
     #[test]
     fn a_lock_file_comes_back_as_it_was_written() {
-        let installed = json!({ "skill": "slack", "digest": "0".repeat(64), "auto_upgrade": true,
+        let installed = json!({ "skill": "slack", "serves": "skill", "digest": "0".repeat(64), "auto_upgrade": true,
             "release": { "full_name": "acme/slack@1.2.0" }, "agreed": { "sha256": "1".repeat(64) } });
-        let uploaded =
-            json!({ "skill": "own", "digest": "2".repeat(64), "release": null, "agreed": null });
+        let uploaded = json!({ "skill": "own", "serves": "credentials", "digest": "2".repeat(64), "release": null, "agreed": null });
         let plugins = vec![LockedPlugin::of(&installed), LockedPlugin::of(&uploaded)];
         let text = toml::to_string_pretty(&LockFile {
             version: 1,
@@ -272,5 +296,6 @@ mod tests {
         let read: LockFile = toml::from_str(&text).unwrap();
         assert_eq!(read.plugins, plugins);
         assert!(text.contains("[[plugin]]"), "{text}");
+        assert_eq!(text.matches("serves").count(), 1, "{text}");
     }
 }

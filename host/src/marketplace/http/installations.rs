@@ -11,7 +11,7 @@ use crate::{
         Origin,
         consent::{Change, Consent},
         http::{self as plugins, InstalledPlugin},
-        installations::{self as installed, Install},
+        installations::{self as installed, Install, Serves},
         intake,
     },
     problem::{Problem, ProblemBody},
@@ -65,7 +65,8 @@ pub struct ConsentGiven {
 /// Either the body is the component itself: it is checked, stored and pinned by its digest. Or it is JSON that names a
 /// release, and says that somebody agrees to what it may do; without that the answer is 409 `consent_required`, with
 /// what there is to agree to. Either takes the place of the version that the skill had. A skill that is new gets a
-/// configuration: enabled, without approval.
+/// configuration: enabled, without approval. A component that exports a credential schema alone stands beside the one that
+/// carries the skill's calls out (`serves`: `credentials`), where that does not describe its credentials itself.
 #[utoipa::path(post, path = "/plugins", tag = "plugins",
     request_body(content((Vec<u8> = "application/wasm"), (NewInstallation = "application/json")), description = "A WebAssembly component, or what to install"),
     responses((status = 201, body = InstalledPlugin), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
@@ -99,14 +100,14 @@ async fn install_file(
     request: Request,
 ) -> Result<InstallationId, Problem> {
     let (bytes, described) = intake::read_described(app, caller.tenant, request).await?;
-    let skill = &described.adapter()?.skill;
+    let place = described.place()?;
     let mut tx = app.db().tenant(caller.tenant).await?;
     let sha256 = Sha256::digest(&bytes).into();
     match claim(&mut tx, "install_plugin", key, &sha256).await? {
         Claim::Repeat(id) => Ok(InstallationId(id)),
         Claim::New(id) => {
             let origin = intake::bring(&mut tx, &described, &bytes).await?;
-            put_own(&mut tx, InstallationId(id), skill, &origin, &caller.name).await?;
+            put_own(&mut tx, InstallationId(id), place, &origin, &caller.name).await?;
             tx.commit().await?;
             Ok(InstallationId(id))
         }
@@ -116,7 +117,7 @@ async fn install_file(
 async fn put_own(
     tx: &mut TenantTx,
     id: InstallationId,
-    skill: &str,
+    (skill, serves): (&str, Serves),
     origin: &Origin,
     by: &str,
 ) -> Result<(), Problem> {
@@ -124,6 +125,7 @@ async fn put_own(
     let new = Install {
         id,
         skill,
+        serves,
         origin,
         agreed: None,
         by,
@@ -192,7 +194,7 @@ async fn install_again(
         ));
     };
     app.revocations().admit(tx, &origin).await?;
-    put_own(tx, id, &described.adapter()?.skill, &origin, by).await
+    put_own(tx, id, described.place()?, &origin, by).await
 }
 
 /// What there is to agree to.

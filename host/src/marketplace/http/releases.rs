@@ -13,7 +13,8 @@ use crate::{
     },
     page::{Page, PageRequest},
     plugins::{
-        consent::{ConsentAction, ConsentCredential, ConsentIdentity},
+        consent::{ConsentAction, ConsentCredential, ConsentIdentity, Powers},
+        installations::Serves,
         intake::{self, Described},
     },
     problem::{Problem, ProblemBody},
@@ -50,8 +51,11 @@ pub struct Component {
     pub size_bytes: usize,
     /// `skill-adapter`, `credential-schema`, `routing-policy`
     pub kinds: Vec<String>,
-    /// Under which it is published.
+    /// Under which it is published: that of its skill or policy, or `{skill}-credentials`.
     pub name: String,
+    /// The skill that it is installed for, and what it does for it; none for a routing policy alone.
+    pub skill: Option<String>,
+    pub serves: Option<Serves>,
     pub version: String,
     /// The version of the contract that it is built for.
     pub contract: String,
@@ -67,30 +71,25 @@ pub struct Component {
 
 impl From<&Described> for Component {
     fn from(described: &Described) -> Self {
-        let manifest = described.manifest.as_ref();
+        let powers = Powers::of(described);
+        let place = described.place().ok();
         Self {
             digest: described.digest.clone(),
             size_bytes: described.size_bytes,
             kinds: described.kinds.clone(),
             name: described.name.clone(),
+            skill: place.map(|(skill, _)| skill.to_owned()),
+            serves: place.map(|(_, serves)| serves),
             version: described.about.version.clone(),
             contract: publishing::contract().to_owned(),
             title: described.about.title.clone(),
             summary: described.about.summary.clone(),
             licence: described.about.licence.clone(),
             categories: described.about.categories.clone(),
-            hosts: manifest.map(|m| m.hosts.clone()).unwrap_or_default(),
-            host_settings: manifest
-                .map(|m| m.host_settings.clone())
-                .unwrap_or_default(),
-            actions: manifest
-                .map(|m| m.actions.iter().map(ConsentAction::from).collect())
-                .unwrap_or_default(),
-            credentials: described
-                .fields
-                .iter()
-                .map(ConsentCredential::from)
-                .collect(),
+            hosts: powers.hosts,
+            host_settings: powers.host_settings,
+            actions: powers.actions,
+            credentials: powers.credentials,
         }
     }
 }

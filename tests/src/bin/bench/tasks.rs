@@ -269,7 +269,8 @@ impl Bare {
     async fn start(site: &Site, activities: usize) -> anyhow::Result<Self> {
         let ended = broadcast::Sender::new(BACKLOG);
         let tells = ended.clone();
-        let worker = site.app.durable().run_worker(move || {
+        let at_once = usize::try_from(site.app.config().tasks.activities_at_once_max)?;
+        let worker = site.app.durable().run_worker(at_once, move || {
             WorkerOptions::new(TASK_QUEUE)
                 .register_workflow::<BareWorkflow>()
                 .expect("it is registered once")

@@ -11,11 +11,12 @@ use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tsunami_plugin_host::{CompileError, LoadError};
+use tsunami_plugin_host::{CompileError, LoadError, PluginHost};
 
 stage::trials![
     it_is_given_nothing_but_three_pipes,
     it_is_killed_where_it_takes_too_long,
+    it_is_killed_where_the_machine_is_too_busy,
     it_is_killed_where_it_takes_too_much_memory,
     what_it_answers_has_a_size,
     nobody_compiles_for_whoever_left,
@@ -108,6 +109,19 @@ fn it_is_killed_where_it_takes_too_long() {
         "{error}"
     );
     assert!(error.to_string().contains("more than 1 s"), "{error}");
+}
+
+/// A busy machine is not the plugin's fault: whoever asked is told to come again.
+fn it_is_killed_where_the_machine_is_too_busy() {
+    let _guard = runtime().enter();
+    let hurried = stage::compiler().patient(Duration::from_secs(1));
+    let host = PluginHost::new(stage::limits(), hurried, None).expect("an engine");
+    let error = load(&host, &bombs::live_locals(4, 9000)).expect_err("too slow");
+    assert!(
+        matches!(error, LoadError::Compile(CompileError::Slow { seconds: 1 })),
+        "{error}"
+    );
+    assert!(error.is_transient());
 }
 
 fn it_is_killed_where_it_takes_too_much_memory() {

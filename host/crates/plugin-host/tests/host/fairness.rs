@@ -13,6 +13,9 @@ stage::trials![
     a_tenant_that_loops_in_many_calls_slows_no_other,
     a_tenant_has_its_own_limits_below_the_operators,
     a_tenant_that_asks_for_too_much_at_once_is_told_to_wait,
+    a_question_that_takes_long_is_answered_away_from_the_thread_that_asks,
+    a_guest_that_prints_is_answered_where_it_was_asked,
+    a_panic_of_the_host_ends_the_question_and_gives_its_turn_back,
 ];
 
 /// The time limit of the looping calls: whoever had to wait for one of them would wait for most of it.
@@ -29,11 +32,11 @@ fn call_times(host: &PluginHost, plugin: &Arc<Plugin>) -> Vec<Duration> {
         .map(|_| {
             let began = Instant::now();
             let limits = TenantLimits::default();
-            let called = host.call(OTHER_TENANT, &limits, plugin, |plugin| {
+            let called = host.ask(OTHER_TENANT, &limits, plugin, |plugin| {
                 plugin.next(&send_message(), &[])
             });
             let answer = runtime().block_on(called);
-            assert!(answer.expect("its turn").is_ok());
+            assert!(answer.is_ok(), "{answer:?}");
             began.elapsed()
         })
         .collect();
@@ -54,7 +57,7 @@ fn a_tenant_that_loops_in_many_calls_slows_no_other() {
             runtime().spawn(async move {
                 let limits = TenantLimits::default();
                 let call = |plugin: &Plugin| plugin.next(&stage::invocation("x", "{}"), &[]);
-                host.call(TENANT, &limits, &endless, call).await
+                host.ask(TENANT, &limits, &endless, call).await
             })
         })
         .collect();
@@ -88,23 +91,23 @@ fn a_tenant_has_its_own_limits_below_the_operators() {
         calls_running_max: Some(1),
     };
     let next = |plugin: &Plugin| plugin.next(&stage::invocation("x", "{}"), &[]).map(drop);
-    let error = runtime().block_on(host.call(TENANT, &limits, &endless, next));
+    let error = runtime().block_on(host.ask(TENANT, &limits, &endless, next));
     assert!(
-        matches!(error, Ok(Err(PluginError::Timeout(t))) if t == Duration::from_millis(7)),
+        matches!(error, Err(PluginError::Timeout(t)) if t == Duration::from_millis(7)),
         "{error:?}"
     );
-    let error = runtime().block_on(host.call(TENANT, &limits, &hungry, next));
+    let error = runtime().block_on(host.ask(TENANT, &limits, &hungry, next));
     assert!(
-        matches!(error, Ok(Err(PluginError::Memory { bytes_max })) if bytes_max == 2 << 20),
+        matches!(error, Err(PluginError::Memory { bytes_max }) if bytes_max == 2 << 20),
         "{error:?}"
     );
     let more = TenantLimits {
         call_timeout: Some(Duration::from_secs(3600)),
         ..limits
     };
-    let error = runtime().block_on(host.call(TENANT, &more, &endless, next));
+    let error = runtime().block_on(host.ask(TENANT, &more, &endless, next));
     assert!(
-        matches!(error, Ok(Err(PluginError::Timeout(t))) if t == Duration::from_millis(100)),
+        matches!(error, Err(PluginError::Timeout(t)) if t == Duration::from_millis(100)),
         "{error:?}"
     );
 }
@@ -119,7 +122,7 @@ fn a_tenant_that_asks_for_too_much_at_once_is_told_to_wait() {
         let limits = TenantLimits::default();
         let (host, endless) = (host.clone(), endless.clone());
         async move {
-            host.call(TENANT, &limits, &endless, |plugin| {
+            host.ask(TENANT, &limits, &endless, |plugin| {
                 plugin.next(&stage::invocation("x", "{}"), &[]).map(drop)
             })
             .await
@@ -130,4 +133,76 @@ fn a_tenant_that_asks_for_too_much_at_once_is_told_to_wait() {
         .filter(|answer| matches!(answer, Err(PluginError::Busy)))
         .count();
     assert_eq!(busy, 5, "one runs and two wait: {answers:?}");
+}
+
+/// Nothing else would run meanwhile: this runtime has the one thread.
+fn a_question_that_takes_long_is_answered_away_from_the_thread_that_asks() {
+    let host = stage::host();
+    let endless = stage::load(&host, &hostile("endless_next")).unwrap();
+    let slack = stage::load(&host, &shipped("slack")).unwrap();
+    let alone = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let asking = std::thread::current().id();
+    let answered_by = |plugin: Arc<Plugin>| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let asked =
+            alone.block_on(
+                host.ask(TENANT, &TenantLimits::default(), &plugin, move |plugin| {
+                    tell.send(std::thread::current().id()).expect("it is read");
+                    plugin.next(&send_message(), &[]).map(drop)
+                }),
+            );
+        (asked, told.into_iter().collect::<Vec<_>>())
+    };
+    let (answer, threads) = answered_by(slack.clone());
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(threads, [asking], "a quick answer comes where it was asked");
+    let (answer, threads) = answered_by(endless.clone());
+    assert!(
+        matches!(answer, Err(PluginError::Timeout(t)) if t == Duration::from_millis(100)),
+        "{answer:?}"
+    );
+    assert_eq!(
+        threads.len(),
+        2,
+        "it is tried at once, and then with all its time"
+    );
+    assert!(threads[0] == asking && threads[1] != asking, "{threads:?}");
+    let (_, threads) = answered_by(endless);
+    assert!(
+        threads.len() == 1 && threads[0] != asking,
+        "it took long before: {threads:?}"
+    );
+}
+
+/// What writes to a stream waits for it, which an async thread must not do by its runtime.
+fn a_guest_that_prints_is_answered_where_it_was_asked() {
+    let host = stage::host();
+    let prints = stage::load(&host, &shipped("exfiltrator")).unwrap();
+    let asking = std::thread::current().id();
+    let (tell, told) = std::sync::mpsc::channel();
+    let limits = TenantLimits::default();
+    let check = move |plugin: &Plugin| {
+        tell.send(std::thread::current().id()).expect("it is read");
+        plugin.check("token", "value")
+    };
+    let asked = runtime().block_on(host.ask(TENANT, &limits, &prints, check));
+    asked.expect("an answer").expect("any value is fine");
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [asking]);
+}
+
+fn a_panic_of_the_host_ends_the_question_and_gives_its_turn_back() {
+    let mut limits = limits();
+    limits.calls.running_max = 1;
+    let host = host_with(limits, None);
+    let slack = stage::load(&host, &shipped("slack")).unwrap();
+    let limits = TenantLimits::default();
+    let panics = |_: &Plugin| -> Result<(), PluginError> { panic!("on purpose") };
+    let answer = runtime().block_on(host.ask(TENANT, &limits, &slack, panics));
+    assert!(matches!(answer, Err(PluginError::Trap(_))), "{answer:?}");
+    let next = |plugin: &Plugin| plugin.next(&send_message(), &[]).map(drop);
+    let answer = runtime().block_on(host.ask(TENANT, &limits, &slack, next));
+    assert!(answer.is_ok(), "{answer:?}");
 }

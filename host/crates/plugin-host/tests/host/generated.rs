@@ -304,7 +304,7 @@ fn well_formed(dice: &mut Dice, sources: &Sources) -> (Stage, String) {
             .map(|policy| check_policy(&policy)),
         _ => {
             let manifest = dice.changed(&sources.manifest);
-            manifest.map(|manifest| check_manifest(&manifest, &sources.credentials.fields))
+            manifest.map(|manifest| check_manifest(&manifest, Some(&sources.credentials.fields)))
         }
     };
     match wrong {

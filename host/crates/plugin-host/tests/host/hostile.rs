@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tsunami_plugin_host::{
-    IntakeError, LoadError, Plugin, PluginError, PluginHost, TenantLimits, adapter::Manifest,
-    policy, types::Risk,
+    IntakeError, LoadError, Plugin, PluginHost, TenantLimits, adapter::Manifest, policy,
+    types::Risk,
 };
 
 stage::trials![
@@ -24,7 +24,7 @@ stage::trials![
 /// Far above what any limit takes and far below what a hang would, on a machine that is busy with other things. A
 /// compilation may take longer: 10 s of a processor, behind everything else.
 const CALL_IN_TIME: Duration = Duration::from_secs(10);
-const LOAD_IN_TIME: Duration = Duration::from_secs(70);
+const LOAD_IN_TIME: Duration = stage::COMPILE_PATIENCE;
 /// What an attempt may leave behind in this process, and what it may take meanwhile, in KiB.
 const LEFT_BEHIND_KIB_MAX: i64 = 200 << 10;
 const TAKEN_KIB_MAX: i64 = 600 << 10;
@@ -478,23 +478,18 @@ async fn use_it(host: &PluginHost, bytes: Vec<u8>, used: Use) -> Result<(), Stri
     let loaded: Result<_, LoadError> = host.load(TENANT, bytes).await;
     let plugin = loaded.map_err(|e| text(&e))?;
     let limits = TenantLimits::default();
-    let worked = host.call(TENANT, &limits, &plugin, move |plugin| match used {
-        Use::Load => Ok(()),
-        Use::Intake => plugin
-            .describe_all()
-            .map(drop)
-            .map_err(|e: IntakeError| text(&e)),
-        Use::Next(action) => plugin
-            .next(&stage::invocation(action, "{}"), &[])
-            .map(drop)
-            .map_err(|e: PluginError| text(&e)),
-        Use::Check => plugin
-            .check("token", "value")
-            .map(drop)
-            .map_err(|e| text(&e)),
-        Use::Decide => plugin.decide(&request()).map(drop).map_err(|e| text(&e)),
+    if matches!(used, Use::Intake) {
+        let described = host.call(TENANT, &limits, &plugin, Plugin::describe_all);
+        let described = described.await.map_err(|e| text(&e))?;
+        return described.map(drop).map_err(|e: IntakeError| text(&e));
+    }
+    let asked = host.ask(TENANT, &limits, &plugin, move |plugin| match used {
+        Use::Load | Use::Intake => Ok(()),
+        Use::Next(action) => plugin.next(&stage::invocation(action, "{}"), &[]).map(drop),
+        Use::Check => plugin.check("token", "value").map(drop),
+        Use::Decide => plugin.decide(&request()).map(drop),
     });
-    worked.await.map_err(|e| text(&e))?
+    asked.await.map_err(|e| text(&e))
 }
 
 fn request() -> policy::Request {
@@ -602,11 +597,11 @@ impl Neighbour {
                     let began = Instant::now();
                     let limits = TenantLimits::default();
                     let called = host
-                        .call(OTHER_TENANT, &limits, &plugin, |plugin| {
+                        .ask(OTHER_TENANT, &limits, &plugin, |plugin| {
                             plugin.next(&send_message(), &[])
                         })
                         .await;
-                    assert!(called.expect("its turn").expect("an answer").value.is_ok());
+                    assert!(called.expect("an answer").value.is_ok());
                     let took = began.elapsed();
                     most_kib.fetch_max(resident_kib(), Ordering::SeqCst);
                     let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,206 @@
+//! Whose workflow a worker moves next.
+//!
+//! Of what waits in Temporal each tenant's comes in turn; but a worker takes whatever it has room for, and from then on
+//! the steps of all workflows stand in one line: in the queue of the worker that knows them, and for its processors. So a
+//! worker moves few workflows at a time, and those of each tenant in turn; the others wait with their next activity.
+
+use crate::id::TenantId;
+use std::{
+    collections::HashMap,
+    num::NonZero,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::task;
+use tokio_util::task::AbortOnDropHandle;
+use tsunami_plugin_host::{Busy, Turn, TurnLimits, Turns};
+use uuid::Uuid;
+
+/// Workflows that a worker moves at once, for each of its processors.
+const MOVED_PER_PROCESSOR: usize = 4;
+/// How long an activity has the turn of its workflow, at most. One that takes longer waits most of the time, for a service
+/// or an instance, and goes on beside those whose turn is next.
+const ACTIVITY_MAX: Duration = Duration::from_millis(250);
+/// How long a workflow keeps its turn until its next activity begins: it may begin elsewhere.
+const BETWEEN_MAX: Duration = Duration::from_millis(200);
+/// How long a workflow of many short activities keeps its turn: then it is the next one's.
+const TURN_MAX: Duration = Duration::from_secs(1);
+/// Longer than an attempt at an activity, which ends the wait.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// The turns of workflows in one process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WorkflowTurns {
+    turns: Turns,
+    places: usize,
+    held: Arc<Mutex<HashMap<Uuid, Held>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    turn: Turn,
+    lapse: AbortOnDropHandle<()>,
+}
+
+impl WorkflowTurns {
+    /// `moved_max` is how many workflows are moved at once, or four for each processor; `places` how many activities the
+    /// worker takes, which is how many may wait.
+    pub fn new(moved_max: Option<usize>, places: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let running_max = moved_max.unwrap_or(processors * MOVED_PER_PROCESSOR);
+        Self {
+            turns: Turns::new(TurnLimits {
+                running_max,
+                tenant_running_max: running_max,
+                waiting_max: places,
+                tenant_waiting_max: places,
+                wait_max: WAIT_MAX,
+            }),
+            places,
+            held: Arc::default(),
+        }
+    }
+
+    /// Waits for a workflow's turn, unless it has one, which its next activity then has for a while.
+    ///
+    /// # Errors
+    /// [`Busy`] where more wait than may.
+    pub async fn take(&self, tenant: TenantId, workflow: Uuid) -> Result<(), Busy> {
+        if self.renew(workflow, ACTIVITY_MAX) {
+            return Ok(());
+        }
+        let turn = self.turns.take(tenant.into(), None).await?;
+        self.hold(workflow, turn, Instant::now(), ACTIVITY_MAX);
+        Ok(())
+    }
+
+    /// An activity has ended, and another is to follow. Where all places are taken by those that wait, it does not come
+    /// soon: it has to wait for a place first.
+    pub fn keep(&self, workflow: Uuid) {
+        let (running, waiting) = self.turns.load();
+        let is_full = running + waiting >= self.places;
+        let is_over = |held: &Held| held.since.elapsed() >= TURN_MAX;
+        if is_full || self.held().get(&workflow).is_some_and(is_over) {
+            self.give_back(workflow);
+        } else {
+            self.renew(workflow, BETWEEN_MAX);
+        }
+    }
+
+    /// The workflow has ended, or waits.
+    pub fn give_back(&self, workflow: Uuid) {
+        let held = self.held().remove(&workflow);
+        drop(held);
+    }
+
+    /// Whether it has its turn still.
+    fn renew(&self, workflow: Uuid, lasts: Duration) -> bool {
+        let Some(held) = self.held().remove(&workflow) else {
+            return false;
+        };
+        self.hold(workflow, held.turn, held.since, lasts);
+        true
+    }
+
+    fn hold(&self, workflow: Uuid, turn: Turn, since: Instant, lasts: Duration) {
+        let own = self.clone();
+        let lapse = tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            own.lapse(workflow, task::id());
+        });
+        let held = Held {
+            since,
+            turn,
+            lapse: AbortOnDropHandle::new(lapse),
+        };
+        let replaced = self.held().insert(workflow, held);
+        drop(replaced);
+    }
+
+    /// What a timer does that has run out: one that comes late ends no later turn.
+    fn lapse(&self, workflow: Uuid, timer: task::Id) {
+        let mut all = self.held();
+        let is_this = all
+            .get(&workflow)
+            .is_some_and(|h| h.lapse.abort_handle().id() == timer);
+        let held = is_this.then(|| all.remove(&workflow)).flatten();
+        drop(all);
+        drop(held);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    const MOVED: usize = 3;
+
+    fn workflows() -> [Uuid; MOVED + 1] {
+        std::array::from_fn(|_| TenantId::fresh().uuid())
+    }
+
+    /// Whether each of them has its turn, or gets it at once.
+    fn taken(turns: &WorkflowTurns, acme: TenantId, workflows: &[Uuid]) -> Vec<bool> {
+        let take = |workflow: &Uuid| turns.take(acme, *workflow).now_or_never().is_some();
+        workflows.iter().map(take).collect()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_workflow_keeps_its_turn_until_it_gives_it_back() {
+        let (turns, acme) = (WorkflowTurns::new(Some(MOVED), 10), TenantId::fresh());
+        let all = workflows();
+        assert_eq!(taken(&turns, acme, &all), [true, true, true, false]);
+        assert!(taken(&turns, acme, &all[..1])[0], "it has one");
+        turns.keep(all[0]);
+        assert_eq!(taken(&turns, acme, &all), [true, true, true, false]);
+        turns.give_back(all[0]);
+        turns.give_back(all[0]);
+        assert_eq!(taken(&turns, acme, &all[3..]), [true]);
+        assert_eq!(taken(&turns, acme, &all[..1]), [false]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn where_all_places_are_taken_no_turn_is_kept_for_what_follows() {
+        let (turns, acme) = (WorkflowTurns::new(Some(MOVED), 4), TenantId::fresh());
+        let all = workflows();
+        assert_eq!(taken(&turns, acme, &all[..3]), [true; 3]);
+        let waits = turns.take(acme, all[3]);
+        tokio::pin!(waits);
+        assert!(waits.as_mut().now_or_never().is_none());
+        turns.keep(all[0]);
+        assert!(waits.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_workflow_that_had_its_turn_for_long_does_not_keep_it() {
+        let (turns, acme) = (WorkflowTurns::new(Some(MOVED), 10), TenantId::fresh());
+        let workflow = workflows()[0];
+        let turn = turns.turns.take(acme.into(), None).await.expect("a turn");
+        let since = Instant::now()
+            .checked_sub(TURN_MAX)
+            .expect("an earlier time");
+        turns.hold(workflow, turn, since, ACTIVITY_MAX);
+        turns.keep(workflow);
+        assert!(turns.held().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_turn_lapses_and_a_timer_of_an_earlier_one_ends_no_later_one() {
+        let (turns, acme) = (WorkflowTurns::new(Some(MOVED), 10), TenantId::fresh());
+        let all = workflows();
+        turns.take(acme, all[0]).await.expect("a turn");
+        let first = turns.held()[&all[0]].lapse.abort_handle().id();
+        turns.take(acme, all[0]).await.expect("the same turn");
+        turns.lapse(all[0], first);
+        assert_eq!(turns.held().len(), 1);
+        for workflow in all {
+            turns.take(acme, workflow).await.expect("a turn");
+        }
+    }
+}

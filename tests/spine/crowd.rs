@@ -1,0 +1,101 @@
+//! One company with many tasks, and another with one.
+
+use crate::{CANARY, Stories, Theatre, own};
+use futures::future::join_all;
+use serde_json::json;
+use std::sync::Arc;
+use tsunami_tests::{
+    company::{Company, text},
+    gateway::Gateway,
+    recorder::Recorder,
+};
+
+/// Tasks of the one that has many.
+const MANY: usize = 100;
+
+pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
+    own(
+        stories,
+        theatre,
+        "a_tenant_with_many_tasks_keeps_no_other_waiting",
+        in_turn,
+    );
+    own(
+        stories,
+        theatre,
+        "a_tenant_whose_tasks_fit_into_a_worker_keeps_no_other_waiting",
+        in_turn_in_a_worker,
+    );
+}
+
+/// Steps are worked on one at a time, so that all but one wait in Temporal; in the order in which they came, the last task
+/// would be done with the last of the others.
+async fn in_turn() {
+    let gateway = Gateway::start_with(&[("TSUNAMI_TASKS__ACTIVITIES_AT_ONCE_MAX", "1")]).await;
+    let acme = Company::found(&gateway, "acme").await;
+    let globex = Company::found(&gateway, "globex").await;
+    for company in [&acme, &globex] {
+        let agent = json!({ "name": "Thinker", "capabilities": [] });
+        company.owner.post("/agents", &agent).await.ok();
+    }
+    // Without a plan, and nobody to make one, it ends soon: as failed.
+    let new = json!({ "objective": "Think of nothing" });
+    let crowd = (0..MANY).map(|_| acme.owner.post("/agent-tasks", &new));
+    let crowd: Vec<_> = join_all(crowd).await;
+    let crowd: Vec<_> = crowd.into_iter().map(|t| text(&t.ok()["id"])).collect();
+    let alone = text(&globex.owner.post("/agent-tasks", &new).await.ok()["id"]);
+    let before = ended(&acme, "failed").await;
+    globex.task_is(&alone, &["failed"]).await;
+    let meanwhile = ended(&acme, "failed").await - before;
+    assert!(
+        meanwhile < (MANY - before) * 9 / 10,
+        "{before}, then {meanwhile} of {MANY} ended before it"
+    );
+    for task in crowd {
+        acme.task_is(&task, &["failed"]).await;
+    }
+}
+
+/// All tasks fit into the worker, and each makes a call. Where all of them were moved at once, the last one would wait for
+/// the steps of all the others, and end with them.
+async fn in_turn_in_a_worker() {
+    let gateway = Gateway::start_with(&[("TSUNAMI_TASKS__WORKFLOWS_MOVED_MAX", "8")]).await;
+    let slack = Recorder::start().await;
+    let acme = Company::ready(&gateway, "acme", &slack, CANARY).await;
+    let globex = Company::ready(&gateway, "globex", &slack, CANARY).await;
+    let texts: Vec<_> = (0..MANY).map(|n| format!("one of many: {n}")).collect();
+    let crowd = join_all(texts.iter().map(|text| acme.ask_to_send(text))).await;
+    let before = ended(&acme, "completed").await;
+    assert!(before < MANY, "the others had ended already");
+    let (last, crowd) = crowd.split_last().expect("many");
+    let cancel = format!("/agent-tasks/{last}/cancel");
+    acme.owner.post(&cancel, &json!({})).await.ok();
+    // Each begins when the one before has ended.
+    for text in ["first", "second", "third"] {
+        let one = globex.ask_to_send(text).await;
+        globex.task_is(&one, &["completed"]).await;
+    }
+    let meanwhile = ended(&acme, "completed").await - before;
+    assert!(
+        meanwhile < (MANY - before) * 3 / 4,
+        "{before}, then {meanwhile} of {MANY} ended before it"
+    );
+    // It ends though its turn has not come.
+    acme.task_is(last, &["cancelled"]).await;
+    let done = ended(&acme, "completed").await;
+    assert!(done < MANY * 9 / 10, "it waited for {done} others");
+    for task in crowd {
+        acme.task_is(task, &["completed"]).await;
+    }
+    let (of_last, texts) = texts.split_last().expect("many");
+    assert_eq!(slack.count(of_last), 0);
+    for text in texts {
+        assert_eq!(slack.count(text), 1, "{text}");
+    }
+}
+
+async fn ended(company: &Company, status: &str) -> usize {
+    let query = format!("/agent-tasks?status={status}&limit=200");
+    let tasks = company.owner.get(&query).await;
+    tasks.ok()["items"].as_array().map_or(0, Vec::len)
+}
