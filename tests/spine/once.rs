@@ -478,13 +478,9 @@ async fn goes_on() {
     let owner = &company.owner;
     call_with_key(owner, "at once").await.ok();
     slack.hold();
-    let began = Instant::now();
+    // What is cut off gets a 503 and no place.
     let told = call_with_key(owner, "takes its time").await;
     assert_eq!(told.status, 202, "{}", told.text);
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "before it is cut off"
-    );
     let place = told.headers.get("location").expect("where it is");
     let place = place.to_str().expect("a path").to_owned();
     let place = place.trim_start_matches("/api/v1");

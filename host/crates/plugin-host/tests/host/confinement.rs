@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tsunami_plugin_host::{CompileError, LoadError, PluginHost};
 
@@ -173,15 +173,9 @@ fn one_tenant_compiles_one_at_a_time_and_others_go_on() {
         })
         .collect();
     eventually("it compiles", || compilers().pop());
-    let began = Instant::now();
     let loaded = runtime().block_on(host.load(OTHER_TENANT, bombs::harmless()));
     loaded.expect("the other tenant's is compiled");
     assert!(bombs.iter().any(|bomb| !bomb.is_finished()));
-    assert!(
-        began.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        began.elapsed()
-    );
     // The other tenant's is collected, and the bombs go one after the other.
     eventually("one of them compiles", || {
         (compilers().len() <= 1).then_some(())
