@@ -1,19 +1,15 @@
 //! PostgreSQL, Temporal or OpenClaw is gone for a minute: what needs it says so, tasks wait, and all goes on by itself.
 
 use crate::{CANARY, Stories, Theatre, own};
+use nix::sys::signal::Signal;
 use serde_json::json;
-use std::{
-    os::unix::{fs::MetadataExt, process::CommandExt},
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::time::Instant;
+use std::{process::Command, sync::Arc, time::Duration};
+use tokio::{net::TcpSocket, time::Instant};
 use tsunami_tests::{
     company::{Company, text},
     eventually,
     gateway::Gateway,
-    processes::{self, Seen},
+    processes,
     recorder::Recorder,
 };
 
@@ -35,88 +31,46 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     );
 }
 
-/// A server that runs, with all that it takes to start it again.
-struct Server {
-    seen: Seen,
-    uid: u32,
-    gid: u32,
-}
+/// What keeps PostgreSQL from coming back: somebody else works in its data.
+struct Occupied(std::process::Child);
 
-impl Server {
-    fn find(pid: i32) -> Self {
-        let seen = processes::all().into_iter().find(|seen| seen.pid == pid);
-        let owner = std::fs::metadata(format!("/proc/{pid}")).expect("it runs");
-        Self {
-            seen: seen.expect("it runs"),
-            uid: owner.uid(),
-            gid: owner.gid(),
-        }
-    }
-
-    async fn take(self, signal: nix::sys::signal::Signal) -> Gone {
-        let pid = self.seen.pid;
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
-        eventually("it is gone", || async {
-            (!processes::lives(pid)).then_some(())
-        })
-        .await;
-        Gone {
-            server: self,
-            since: Instant::now(),
-        }
+impl Occupied {
+    fn data_of(gateway: &Gateway) -> Self {
+        let stays = Command::new("sleep")
+            .arg("600")
+            .current_dir(gateway.folder().join("postgres/data"))
+            .spawn();
+        Self(stays.expect("it stays"))
     }
 }
 
-/// A server that was taken away.
-struct Gone {
-    server: Server,
-    since: Instant,
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
 }
 
-impl Gone {
-    async fn take(pid: i32, signal: nix::sys::signal::Signal) -> Self {
-        Server::find(pid).take(signal).await
-    }
+/// What keeps Temporal from coming back: its port is somebody else's, who does not answer there.
+async fn occupied_port(gateway: &Gateway) -> TcpSocket {
+    let port = std::fs::read_to_string(gateway.folder().join("temporal/port")).expect("its port");
+    let address = format!("127.0.0.1:{}", port.trim());
+    let address = address.parse().expect("an address");
+    eventually("the port is free", || async {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("it may be used again");
+        socket.bind(address).is_ok().then_some(socket)
+    })
+    .await
+}
 
-    /// When the minute is over.
-    async fn bring_back(self) -> std::process::Child {
-        tokio::time::sleep_until(self.since + OUTAGE).await;
-        self.start()
-    }
-
-    /// As soon as its helpers have ended too.
-    async fn bring_back_at_once(self) -> std::process::Child {
-        eventually("its helpers are gone", || async {
-            let mut all = processes::all().into_iter();
-            let lives = all.any(|seen| {
-                seen.directory == self.server.seen.directory && processes::lives(seen.pid)
-            });
-            (!lives).then_some(())
-        })
-        .await;
-        self.start()
-    }
-
-    fn start(self) -> std::process::Child {
-        let environment = self
-            .server
-            .seen
-            .environment
-            .iter()
-            .filter_map(|variable| variable.split_once('='));
-        Command::new(&self.server.seen.command[0])
-            .args(&self.server.seen.command[1..])
-            .env_clear()
-            .envs(environment)
-            .current_dir(&self.server.seen.directory)
-            .uid(self.server.uid)
-            .gid(self.server.gid)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts again")
-    }
+async fn taken(gateway: &Gateway, pid_file: &str, signal: Signal) -> Instant {
+    let pid = gateway.pid_of(pid_file).expect("it runs");
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+    eventually("it is gone", || async {
+        (!processes::lives(pid)).then_some(())
+    })
+    .await;
+    Instant::now()
 }
 
 async fn all_three() {
@@ -130,8 +84,8 @@ async fn all_three() {
     // Each outage meets one task that waits for a person, and one that is asked for meanwhile.
     let before = company.ask_to_send("before PostgreSQL went").await;
     company.task_is(&before, &["waiting_input"]).await;
-    let pid = gateway.pid_of("postgres/pid").expect("PostgreSQL runs");
-    let gone = Gone::take(pid, nix::sys::signal::Signal::SIGINT).await;
+    let occupied = Occupied::data_of(&gateway);
+    let since = taken(&gateway, "postgres/pid", Signal::SIGINT).await;
     let answer = company.owner.get("/agent-tasks").await;
     answer.problem(503);
     assert!(answer.headers.contains_key("retry-after"));
@@ -141,7 +95,8 @@ async fn all_three() {
         (503, &json!("unavailable"))
     );
     company.owner.get("//healthz").await.ok();
-    let mut postgres = gone.bring_back().await;
+    tokio::time::sleep_until(since + OUTAGE).await;
+    drop(occupied);
     eventually("the API answers", || async {
         company
             .owner
@@ -156,13 +111,14 @@ async fn all_three() {
 
     let before = company.ask_to_send("before Temporal went").await;
     company.task_is(&before, &["waiting_input"]).await;
-    let pid = gateway.pid_of("temporal/pid").expect("Temporal runs");
-    let gone = Gone::take(pid, nix::sys::signal::Signal::SIGKILL).await;
+    let since = taken(&gateway, "temporal/pid", Signal::SIGKILL).await;
+    let occupied = occupied_port(&gateway).await;
     company.approve(&before).await;
     let meanwhile = company.ask_to_send("while Temporal was gone").await;
     assert_eq!(company.task(&meanwhile).await["status"], "queued");
     assert_eq!(company.owner.get("//readyz").await.status, 503);
-    let mut temporal = gone.bring_back().await;
+    tokio::time::sleep_until(since + OUTAGE).await;
+    drop(occupied);
     company.task_is(&before, &["completed"]).await;
     finish(&company, &slack, &meanwhile, "while Temporal was gone").await;
 
@@ -194,14 +150,6 @@ async fn all_three() {
     }
     company.task_is(&before, &["completed"]).await;
     assert_eq!(slack.count("before OpenClaw went"), 1);
-
-    drop(gateway);
-    let _ = (
-        postgres.kill(),
-        postgres.wait(),
-        temporal.kill(),
-        temporal.wait(),
-    );
 }
 
 /// The database loses what it had not written to the disk. A client that was told of something finds it afterwards.
@@ -214,14 +162,11 @@ async fn crash() {
         let owner = company.owner.clone();
         async move { owner.post("/skills/slack/send_message", &params).await }
     };
-    let kill = nix::sys::signal::Signal::SIGKILL;
-    let pid = gateway.pid_of("postgres/pid").expect("PostgreSQL runs");
-    let server = Server::find(pid);
     // The plugin is loaded, and the connection open: nothing else is written meanwhile.
     call("before").await.ok();
 
     let done = call("done").await;
-    let mut first = server.take(kill).await.bring_back_at_once().await;
+    taken(&gateway, "postgres/pid", Signal::SIGKILL).await;
     let id = text(&done.ok()["id"]);
     let found = found_again(&company, &format!("/skill-calls/{id}")).await;
     assert_eq!(found["status"], "succeeded");
@@ -232,20 +177,14 @@ async fn crash() {
     company
         .configure("slack", &json!({ "approval_actions": ["send_message"] }))
         .await;
-    let server = Server::find(i32::try_from(first.id()).expect("a pid"));
     let asked = call("asked").await;
-    let gone = server.take(kill).await;
-    first.wait().expect("it has ended");
-    let mut second = gone.bring_back_at_once().await;
+    taken(&gateway, "postgres/pid", Signal::SIGKILL).await;
     assert_eq!(asked.status, 202);
     let id = text(&asked.ok()["id"]);
     let found = found_again(&company, &format!("/skill-calls/{id}")).await;
     assert_eq!(found["status"], "awaiting_approval");
     let approval = format!("/approvals/{}", text(&found["approval_id"]));
     assert_eq!(found_again(&company, &approval).await["status"], "pending");
-
-    drop(gateway);
-    let _ = (second.kill(), second.wait());
 }
 
 async fn found_again(company: &Company, path: &str) -> serde_json::Value {

@@ -19,12 +19,11 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
-    task::JoinSet,
 };
 use toml::Table;
 use tsunami_cluster::LocalCluster;
-use tsunami_embedded::{Postgres, PostgresSettings, Role, Temporal, TemporalSettings};
-use tsunami_process::{FolderLock, Process};
+use tsunami_embedded::{Kept, Postgres, PostgresSettings, Role, Temporal, TemporalSettings};
+use tsunami_process::FolderLock;
 use tsunami_sealed::KeyFile;
 
 const DATABASE: &str = "tsunami";
@@ -54,12 +53,12 @@ pub struct Stack {
     pub address: SocketAddr,
     pub operator_key: String,
     data_dir: PathBuf,
-    postgres: Postgres,
-    temporal: Temporal,
+    where_everything_is: String,
+    postgres: Kept,
+    temporal: Kept,
     worker: worker::Running,
     stop_api: oneshot::Sender<()>,
     api: tokio::task::JoinHandle<anyhow::Result<()>>,
-    watches: JoinSet<()>,
     _lock: FolderLock,
 }
 
@@ -179,6 +178,29 @@ struct Up {
     listener: TcpListener,
 }
 
+impl Up {
+    fn where_everything_is(&self, data_dir: &Path) -> String {
+        format!(
+            "api            {url}  ({url}/openapi.json)\n\
+             operator key   {key}\n\
+             postgresql     {socket} (log {pg_log})\n\
+             temporal       {temporal} (log {t_log})\n\
+             instances      {instances}",
+            url = url_of(self.address),
+            key = data_dir.join("operator-key").display(),
+            socket = self.postgres.url(DATABASE, APP),
+            pg_log = self.postgres.log().display(),
+            temporal = self.temporal.url(),
+            t_log = self.temporal.log().display(),
+            instances = data_dir.join("instances").display(),
+        )
+    }
+}
+
+fn url_of(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
 impl Stack {
     /// Starts whatever does not run yet, and takes over what a killed run left behind, unless `stop` comes first. Where
     /// not everything comes up, nothing of it is left running.
@@ -209,26 +231,20 @@ impl Stack {
                 return Err(error);
             }
         };
+        let where_everything_is = up.where_everything_is(&site.data_dir);
         let worker = worker::start(&up.app);
         let (stop_api, stopped) = oneshot::channel();
         let api = tokio::spawn(serve::serve_on(up.app.clone(), up.listener, async {
             let _ = stopped.await;
         }));
-        let mut watches = JoinSet::new();
-        watches.spawn(watch(
-            "PostgreSQL",
-            up.postgres.process(),
-            up.postgres.log(),
-        ));
-        watches.spawn(watch("Temporal", up.temporal.process(), up.temporal.log()));
         Ok(Self {
             app: up.app,
-            watches,
+            where_everything_is,
             address: up.address,
             operator_key: up.operator_key,
             data_dir: site.data_dir,
-            postgres: up.postgres,
-            temporal: up.temporal,
+            postgres: Kept::keep(up.postgres),
+            temporal: Kept::keep(up.temporal),
             worker,
             stop_api,
             api,
@@ -237,33 +253,19 @@ impl Stack {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        url_of(self.address)
     }
 
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    pub fn where_everything_is(&self) -> String {
-        format!(
-            "api            {url}  ({url}/openapi.json)\n\
-             operator key   {key}\n\
-             postgresql     {socket} (log {pg_log})\n\
-             temporal       {temporal} (log {t_log})\n\
-             instances      {instances}",
-            url = self.url(),
-            key = self.data_dir.join("operator-key").display(),
-            socket = self.postgres.url(DATABASE, APP),
-            pg_log = self.postgres.log().display(),
-            temporal = self.temporal.url(),
-            t_log = self.temporal.log().display(),
-            instances = self.data_dir.join("instances").display(),
-        )
+    pub fn where_everything_is(&self) -> &str {
+        &self.where_everything_is
     }
 
     /// Stops everything that this run started or took over.
-    pub async fn stop(mut self) {
-        self.watches.abort_all();
+    pub async fn stop(self) {
         let _ = self.stop_api.send(());
         self.worker.stop().await;
         self.api.abort();
@@ -271,17 +273,6 @@ impl Stack {
         self.app.cluster().shutdown().await;
         self.temporal.stop().await;
         self.postgres.stop().await;
-    }
-}
-
-/// Says so where a server ends that nobody stopped: without it the API can only answer that it is away.
-fn watch(name: &'static str, server: &Process, log: &Path) -> impl Future<Output = ()> + use<> {
-    let (server, log) = (server.clone(), log.display().to_string());
-    async move {
-        let how = server.wait().await;
-        tracing::error!(
-            "{name} is gone: {how}; its log is {log}. Stop this and start it again to bring {name} back: nothing that was accepted is lost"
-        );
     }
 }
 

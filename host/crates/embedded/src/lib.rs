@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod kept;
 mod place;
 mod postgres;
 mod temporal;
 
+pub use kept::{Kept, Server};
 pub use postgres::{Postgres, PostgresSettings, Role};
 pub use temporal::{Temporal, TemporalSettings};
 

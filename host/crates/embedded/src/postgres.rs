@@ -52,6 +52,7 @@ pub struct Role {
 pub struct Postgres {
     process: Process,
     place: Place,
+    ephemeral: bool,
     log: PathBuf,
     _alone: FolderLock,
 }
@@ -72,51 +73,38 @@ impl Postgres {
         let place = Place::prepare(dir, &settings.install_dir)?;
         let alone = FolderLock::take(&place.home)?;
         let log = place.home.join("postgres.log");
-        let url = url(&place.sockets, ADMIN, ADMIN);
-
-        if let Some(process) = Process::adopt(&place.home.join(PID)) {
-            match until_ready("PostgreSQL", &process, &log, TAKE_OVER_TIMEOUT, || {
-                answers(&url)
-            })
-            .await
-            {
-                Ok(()) => {
-                    return Ok(Self {
-                        process,
-                        place,
-                        log,
-                        _alone: alone,
-                    });
+        let process = match take_over(&place, &log).await {
+            Some(process) => process,
+            None => {
+                if !place.data.exists() {
+                    initialise(&place, &log, settings.ephemeral).await?;
                 }
-                Err(_) => process.stop(Signal::SIGINT, STOP_GRACE).await,
-            };
-        }
-        if !place.data.exists() {
-            initialise(&place, &log, settings.ephemeral).await?;
-        }
-        until_unused(&place.data).await?;
-        clear_stale_locks(&place)?;
-        admit_starter(&place)?;
-        let process = Process::spawn(&spec(
-            &place,
-            "postgres",
-            &log,
-            arguments(&place, settings.ephemeral),
-        ))?;
-        if let Err(error) = until_ready("PostgreSQL", &process, &log, START_TIMEOUT, || {
-            answers(&url)
-        })
-        .await
-        {
-            process.stop(Signal::SIGINT, STOP_GRACE).await;
-            return Err(error);
-        }
+                let process = launch(&place, &log, settings.ephemeral).await?;
+                if let Err(error) = until_answers(&place, &process, &log, START_TIMEOUT).await {
+                    process.stop(Signal::SIGINT, STOP_GRACE).await;
+                    return Err(error);
+                }
+                process
+            }
+        };
         Ok(Self {
             process,
             place,
+            ephemeral: settings.ephemeral,
             log,
             _alone: alone,
         })
+    }
+
+    /// Starts the server again where it has ended. The new process is noted before its answer is waited for.
+    ///
+    /// # Errors
+    /// Somebody else uses its data; it ends or does not answer within a minute.
+    pub async fn start_again(&mut self) -> Result<(), EmbeddedError> {
+        if !self.process.is_running() {
+            self.process = launch(&self.place, &self.log, self.ephemeral).await?;
+        }
+        until_answers(&self.place, &self.process, &self.log, START_TIMEOUT).await
     }
 
     /// Ends the server that runs in this folder, if one does, and one that is being set up: for whoever gave a start up
@@ -219,6 +207,36 @@ impl Postgres {
     pub async fn stop(self) {
         self.process.stop(Signal::SIGINT, STOP_GRACE).await;
     }
+}
+
+/// The server of an earlier run, if it answers; else it is ended.
+async fn take_over(place: &Place, log: &Path) -> Option<Process> {
+    let process = Process::adopt(&place.home.join(PID))?;
+    match until_answers(place, &process, log, TAKE_OVER_TIMEOUT).await {
+        Ok(()) => Some(process),
+        Err(_) => {
+            process.stop(Signal::SIGINT, STOP_GRACE).await;
+            None
+        }
+    }
+}
+
+async fn launch(place: &Place, log: &Path, ephemeral: bool) -> Result<Process, EmbeddedError> {
+    until_unused(&place.data).await?;
+    clear_stale_locks(place)?;
+    admit_starter(place)?;
+    let args = arguments(place, ephemeral);
+    Ok(Process::spawn(&spec(place, "postgres", log, args))?)
+}
+
+async fn until_answers(
+    place: &Place,
+    process: &Process,
+    log: &Path,
+    at_most: Duration,
+) -> Result<(), EmbeddedError> {
+    let url = url(&place.sockets, ADMIN, ADMIN);
+    until_ready("PostgreSQL", process, log, at_most, || answers(&url)).await
 }
 
 async fn end_servers(home: &Path) {

@@ -31,6 +31,8 @@ pub struct TemporalSettings {
 #[derive(Debug)]
 pub struct Temporal {
     process: Process,
+    program: PathBuf,
+    dir: PathBuf,
     port: u16,
     log: PathBuf,
     _alone: FolderLock,
@@ -57,10 +59,25 @@ impl Temporal {
         };
         Ok(Self {
             process,
+            program,
+            dir,
             port,
             log,
             _alone: alone,
         })
+    }
+
+    /// Starts the server again where it has ended, on its port, which its clients know. The new process is noted before
+    /// its answer is waited for.
+    ///
+    /// # Errors
+    /// Another program took the port meanwhile; it ends or does not answer within a minute.
+    pub async fn start_again(&mut self) -> Result<(), EmbeddedError> {
+        let (program, dir, port) = (&self.program, &self.dir, self.port);
+        if !self.process.is_running() {
+            self.process = Process::spawn(&spec(program, dir, &self.log, port))?;
+        }
+        until_answers(program, dir, port, &self.process, &self.log, START_TIMEOUT).await
     }
 
     /// Ends the server that runs in this folder, if one does: for whoever gave a start up before it was through.
@@ -94,11 +111,9 @@ impl Temporal {
 async fn take_over(program: &Path, dir: &Path, log: &Path) -> Option<(Process, u16)> {
     let process = Process::adopt(&dir.join("pid"))?;
     if let Ok(port) = kept_port(&dir.join("port"), true)
-        && until_ready("Temporal", &process, log, TAKE_OVER_TIMEOUT, || {
-            answers(program, dir, port)
-        })
-        .await
-        .is_ok()
+        && until_answers(program, dir, port, &process, log, TAKE_OVER_TIMEOUT)
+            .await
+            .is_ok()
     {
         return Some((process, port));
     }
@@ -111,11 +126,7 @@ async fn launch(program: &Path, dir: &Path, log: &Path) -> Result<(Process, u16)
     loop {
         let port = kept_port(&dir.join("port"), false).map_err(io("cannot find a free port"))?;
         let process = Process::spawn(&spec(program, dir, log, port))?;
-        match until_ready("Temporal", &process, log, START_TIMEOUT, || {
-            answers(program, dir, port)
-        })
-        .await
-        {
+        match until_answers(program, dir, port, &process, log, START_TIMEOUT).await {
             Ok(()) => return Ok((process, port)),
             Err(error) => {
                 let ended_by_itself = !process.is_running();
@@ -128,6 +139,20 @@ async fn launch(program: &Path, dir: &Path, log: &Path) -> Result<(Process, u16)
             }
         }
     }
+}
+
+async fn until_answers(
+    program: &Path,
+    dir: &Path,
+    port: u16,
+    process: &Process,
+    log: &Path,
+    at_most: Duration,
+) -> Result<(), EmbeddedError> {
+    until_ready("Temporal", process, log, at_most, || {
+        answers(program, dir, port)
+    })
+    .await
 }
 
 /// Whether the server serves, and its namespace is there, which it makes a moment later.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{kill_hard, signal, start_elsewhere, tools, until_gone};
+use common::{PATIENCE, kill_hard, signal, start_elsewhere, tools, until_another, until_gone};
 use nix::{sys::signal::Signal, unistd::Uid};
 use sqlx::{Connection, Executor, PgConnection};
 use std::{
@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
 };
-use tsunami_embedded::{EmbeddedError, Postgres, PostgresSettings, Role};
+use tsunami_embedded::{EmbeddedError, Kept, Postgres, PostgresSettings, Role};
 
 const OWNER: Role = Role {
     name: "test_owner",
@@ -333,6 +333,33 @@ async fn root_keeps_it_elsewhere_where_its_folder_is_out_of_reach() {
     fs::remove_dir_all(&settings.dir).unwrap();
     clean(&settings.install_dir);
     assert!(!home.exists() && !Path::new(&programs).exists());
+}
+
+#[tokio::test]
+async fn a_server_that_is_kept_comes_back_with_its_data_until_it_is_stopped() {
+    let dir = folder();
+    let server = Postgres::start(&settings(dir.path())).await.unwrap();
+    server.create_database("test", &[OWNER]).await.unwrap();
+    let (url, first) = (server.url("test", OWNER.name), server.pid());
+    let made = "create table notes as select 42::bigint as answer";
+    connect(&url).await.execute(made).await.unwrap();
+    let pid_file = settings(dir.path()).dir.join("pid");
+    let kept = Kept::keep(server);
+    signal(first, Signal::SIGKILL);
+    let second = until_another(&pid_file, first).await;
+    until_answers(&url).await;
+    assert_eq!(number(&url, "select answer from notes").await, 42);
+    kept.stop().await;
+    until_gone(second).await;
+    assert!(!pid_file.exists());
+}
+
+async fn until_answers(url: &str) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while let Err(error) = PgConnection::connect(url).await {
+        assert!(std::time::Instant::now() < deadline, "{error}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{kill_hard, signal, start_elsewhere, tools, until_gone};
+use common::{PATIENCE, kill_hard, signal, start_elsewhere, tools, until_another, until_gone};
 use nix::sys::signal::Signal;
 use std::{net::TcpListener, path::Path, process::Command};
-use tsunami_embedded::{Temporal, TemporalSettings};
+use tsunami_embedded::{Kept, Temporal, TemporalSettings};
 
 fn settings(dir: &Path) -> TemporalSettings {
     TemporalSettings {
@@ -148,4 +148,25 @@ async fn a_server_that_does_not_come_up_shows_the_end_of_its_log() {
         error.contains("temporal.log") && error.contains("not a database"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_is_kept_comes_back_on_its_port_until_it_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Temporal::start(&settings(dir.path())).await.unwrap();
+    let (url, first) = (server.url(), server.process().pid());
+    start_workflow(dir.path(), &url);
+    let pid_file = settings(dir.path()).dir.join("pid");
+    let kept = Kept::keep(server);
+    signal(first, Signal::SIGKILL);
+    let second = until_another(&pid_file, first).await;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(("127.0.0.1", port(&url))).is_err() {
+        assert!(std::time::Instant::now() < deadline, "it does not answer");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_workflow_is_there(dir.path(), &url);
+    kept.stop().await;
+    until_gone(second).await;
+    assert!(!pid_file.exists());
 }

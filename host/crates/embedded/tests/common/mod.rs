@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where `scripts/bootstrap` put the programs.
 pub fn tools() -> PathBuf {
@@ -87,6 +87,18 @@ pub async fn until_gone(pid: i32) {
     };
     while lives() {
         assert!(Instant::now() < deadline, "process {pid} still runs");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The process that a pid file names, when it is another one.
+pub async fn until_another(pid_file: &Path, than: i32) -> i32 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match tsunami_process::Process::find(pid_file) {
+            Some(pid) if pid != than => return pid,
+            _ => assert!(Instant::now() < deadline, "there is no other process"),
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
