@@ -4,7 +4,7 @@ use crate::{CANARY, Stories, Theatre, own};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{process::Command, sync::Arc, time::Duration};
-use tokio::{net::TcpSocket, time::Instant};
+use tokio::{net::TcpListener, time::Instant};
 use tsunami_tests::{
     company::{Company, text},
     eventually,
@@ -36,10 +36,10 @@ struct Occupied(std::process::Child);
 
 impl Occupied {
     fn data_of(gateway: &Gateway) -> Self {
-        let stays = Command::new("sleep")
-            .arg("600")
-            .current_dir(gateway.folder().join("postgres/data"))
-            .spawn();
+        let pid = gateway.pid_of("postgres/pid").expect("it runs");
+        // Where its user could not reach the gateway's folder, it has one elsewhere.
+        let data = std::fs::read_link(format!("/proc/{pid}/cwd")).expect("it runs");
+        let stays = Command::new("sleep").arg("600").current_dir(data).spawn();
         Self(stays.expect("it stays"))
     }
 }
@@ -50,17 +50,28 @@ impl Drop for Occupied {
     }
 }
 
-/// What keeps Temporal from coming back: its port is somebody else's, who does not answer there.
-async fn occupied_port(gateway: &Gateway) -> TcpSocket {
-    let port = std::fs::read_to_string(gateway.folder().join("temporal/port")).expect("its port");
-    let address = format!("127.0.0.1:{}", port.trim());
-    let address = address.parse().expect("an address");
-    eventually("the port is free", || async {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("it may be used again");
-        socket.bind(address).is_ok().then_some(socket)
-    })
-    .await
+/// What keeps Temporal from coming back: its port is somebody else's, who hangs up on whoever calls.
+struct OccupiedPort(tokio::task::JoinHandle<()>);
+
+impl OccupiedPort {
+    async fn of_temporal(gateway: &Gateway) -> Self {
+        let port = std::fs::read_to_string(gateway.data_dir().join("temporal/port"));
+        let address = format!("127.0.0.1:{}", port.expect("its port").trim());
+        let listener = eventually("the port is free", || async {
+            TcpListener::bind(&address).await.ok()
+        })
+        .await;
+        Self(tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await);
+            }
+        }))
+    }
+
+    async fn leave(self) {
+        self.0.abort();
+        let _ = self.0.await;
+    }
 }
 
 async fn taken(gateway: &Gateway, pid_file: &str, signal: Signal) -> Instant {
@@ -112,13 +123,13 @@ async fn all_three() {
     let before = company.ask_to_send("before Temporal went").await;
     company.task_is(&before, &["waiting_input"]).await;
     let since = taken(&gateway, "temporal/pid", Signal::SIGKILL).await;
-    let occupied = occupied_port(&gateway).await;
+    let occupied = OccupiedPort::of_temporal(&gateway).await;
     company.approve(&before).await;
     let meanwhile = company.ask_to_send("while Temporal was gone").await;
     assert_eq!(company.task(&meanwhile).await["status"], "queued");
     assert_eq!(company.owner.get("//readyz").await.status, 503);
     tokio::time::sleep_until(since + OUTAGE).await;
-    drop(occupied);
+    occupied.leave().await;
     company.task_is(&before, &["completed"]).await;
     finish(&company, &slack, &meanwhile, "while Temporal was gone").await;
 

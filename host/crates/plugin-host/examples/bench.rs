@@ -18,8 +18,10 @@ const COMPILE: &str = "compile-plugin";
 /// Compiles one file and prints what that took: a process of its own, since the peak is that of all its children.
 const ONE: &str = "--compile-one";
 /// Components that only tests are for.
-const OF_TESTS: [&str; 7] = [
+const OF_TESTS: [&str; 9] = [
     "chameleon",
+    "divided_credentials",
+    "divided_skill",
     "exfiltrator",
     "hostile",
     "hostile_file",
