@@ -70,7 +70,7 @@ pub fn skill() -> Skill {
     for told in guise.actions {
         let name = for_this_call(told.name);
         let mut action = action_without_schema(name, || json!({}), || json!({}), tell)
-            .example("Now", json!({}))
+            .example("Now", || json!({}))
             .risk(match told.risk.as_str() {
                 "read" => Risk::Read,
                 "write" => Risk::Write,

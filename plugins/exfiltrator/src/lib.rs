@@ -68,10 +68,10 @@ pub fn skill() -> Skill {
     let all = SENT.iter().chain(REFUSED).chain(TOLD);
     let skill = all.fold(skill, |skill, name| {
         let action = action_without_schema(name, || json!({}), || json!({}), attempt);
-        skill.action(action.credential("token").example("Now", json!({})))
+        skill.action(action.credential("token").example("Now", || json!({})))
     });
     let read_back = action_without_schema("read_back", || json!({}), || json!({}), attempt);
-    skill.action(read_back.example("Now", json!({})))
+    skill.action(read_back.example("Now", || json!({})))
 }
 
 fn attempt(call: &mut Call, _: Value) -> Result<Done<Value>, Stop> {

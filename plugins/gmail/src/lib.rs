@@ -56,14 +56,14 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/bcc")
                 .scope("senders", "/from/address")
                 .credential(ACCESS_TOKEN)
-                .example("In plain text", json!({ "to": ["ada@example.com"], "subject": "Q4", "text": "The summary is ready." }))
-                .example("In HTML with a file", json!({
+                .example("In plain text", || json!({ "to": ["ada@example.com"], "subject": "Q4", "text": "The summary is ready." }))
+                .example("In HTML with a file", || json!({
                     "to": ["ada@example.com"], "cc": ["grace@example.com"], "bcc": ["archive@example.com"],
                     "from": { "address": "office@example.com", "name": "Büro" },
                     "subject": "Übersicht Q4", "text": "See the table.", "html": "<p>See the <b>table</b>.</p>",
                     "attachments": [{ "file_name": "q4.csv", "content_type": "text/csv", "content_base64": "bW9udGgscmV2ZW51ZQo=" }],
                 }))
-                .example("Answer a message", json!({ "to": ["ada@example.com"], "text": "Thanks!", "reply_to_message_id": "18c2f0a1b2c3d4e5" })),
+                .example("Answer a message", || json!({ "to": ["ada@example.com"], "text": "Thanks!", "reply_to_message_id": "18c2f0a1b2c3d4e5" })),
         )
         .action(
             action("create_draft", send::create_draft)
@@ -75,8 +75,8 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/bcc")
                 .scope("senders", "/from/address")
                 .credential(ACCESS_TOKEN)
-                .example("A draft", json!({ "to": ["ada@example.com"], "subject": "Q4", "text": "The summary is nearly ready." }))
-                .example("A draft of an answer", json!({ "to": ["ada@example.com"], "text": "I shall look.", "reply_to_message_id": "18c2f0a1b2c3d4e5" })),
+                .example("A draft", || json!({ "to": ["ada@example.com"], "subject": "Q4", "text": "The summary is nearly ready." }))
+                .example("A draft of an answer", || json!({ "to": ["ada@example.com"], "text": "I shall look.", "reply_to_message_id": "18c2f0a1b2c3d4e5" })),
         )
         .action(
             action("update_draft", send::update_draft)
@@ -89,7 +89,7 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/message/bcc")
                 .scope("senders", "/message/from/address")
                 .credential(ACCESS_TOKEN)
-                .example("Another text", json!({ "draft_id": "r-8123456789", "message": { "to": ["ada@example.com"], "subject": "Q4", "text": "It is ready." } })),
+                .example("Another text", || json!({ "draft_id": "r-8123456789", "message": { "to": ["ada@example.com"], "subject": "Q4", "text": "It is ready." } })),
         )
         .action(
             action("send_draft", send::send_draft)
@@ -98,7 +98,7 @@ fn sending(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("recipients", "/recipients")
                 .credential(ACCESS_TOKEN)
-                .example("Send it", json!({ "draft_id": "r-8123456789", "recipients": ["ada@example.com"] })),
+                .example("Send it", || json!({ "draft_id": "r-8123456789", "recipients": ["ada@example.com"] })),
         )
         .action(
             action("list_drafts", send::list_drafts)
@@ -106,7 +106,7 @@ fn sending(skill: Skill) -> Skill {
                 .summary("The drafts of the mailbox, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(ACCESS_TOKEN)
-                .example("Drafts about Q4", json!({ "query": "subject:Q4", "limit": 20 })),
+                .example("Drafts about Q4", || json!({ "query": "subject:Q4", "limit": 20 })),
         )
 }
 
@@ -118,23 +118,23 @@ fn reading(skill: Skill) -> Skill {
                 .summary("The messages that Gmail's search finds, newest first, each with sender, subject and beginning, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(ACCESS_TOKEN)
-                .example("Unread this week", json!({ "query": "is:unread newer_than:7d", "limit": 5 }))
-                .example("In two labels", json!({ "label_ids": ["INBOX", "STARRED"], "include_spam_trash": false })),
+                .example("Unread this week", || json!({ "query": "is:unread newer_than:7d", "limit": 5 }))
+                .example("In two labels", || json!({ "label_ids": ["INBOX", "STARRED"], "include_spam_trash": false })),
         )
         .action(
             action("get_message", mailbox::get_message)
                 .title("Read a message")
                 .summary("One message: its headers, its text, and what is attached.")
                 .credential(ACCESS_TOKEN)
-                .example("As text", json!({ "message_id": "18c2f0a1b2c3d4e5" }))
-                .example("With its HTML", json!({ "message_id": "18c2f0a1b2c3d4e5", "include_html": true })),
+                .example("As text", || json!({ "message_id": "18c2f0a1b2c3d4e5" }))
+                .example("With its HTML", || json!({ "message_id": "18c2f0a1b2c3d4e5", "include_html": true })),
         )
         .action(
             action("get_attachment", mailbox::get_attachment)
                 .title("Read an attachment")
                 .summary("The content of an attached file of up to 750 kB, in base64.")
                 .credential(ACCESS_TOKEN)
-                .example("A file", json!({ "message_id": "18c2f0a1b2c3d4e5", "attachment_id": "ANGjdJ8x_Qw-1" })),
+                .example("A file", || json!({ "message_id": "18c2f0a1b2c3d4e5", "attachment_id": "ANGjdJ8x_Qw-1" })),
         )
         .action(
             action("list_threads", mailbox::list_threads)
@@ -142,21 +142,21 @@ fn reading(skill: Skill) -> Skill {
                 .summary("The conversations that Gmail's search finds, newest first, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(ACCESS_TOKEN)
-                .example("With one person", json!({ "query": "from:ada@example.com", "limit": 20 })),
+                .example("With one person", || json!({ "query": "from:ada@example.com", "limit": 20 })),
         )
         .action(
             action("get_thread", mailbox::get_thread)
                 .title("Read a conversation")
                 .summary("All messages of a conversation with their texts, oldest first.")
                 .credential(ACCESS_TOKEN)
-                .example("A conversation", json!({ "thread_id": "18c2f0a1b2c3d4e5" })),
+                .example("A conversation", || json!({ "thread_id": "18c2f0a1b2c3d4e5" })),
         )
         .action(
             action("get_profile", mailbox::get_profile)
                 .title("Whose mailbox")
                 .summary("The mailbox's address and size: a way to try the credential out.")
                 .credential(ACCESS_TOKEN)
-                .example("Whose", json!({})),
+                .example("Whose", || json!({})),
         )
 }
 
@@ -167,7 +167,7 @@ fn filing(skill: Skill) -> Skill {
                 .title("List labels")
                 .summary("All labels of the mailbox with their ids, Gmail's own among them.")
                 .credential(ACCESS_TOKEN)
-                .example("All", json!({})),
+                .example("All", || json!({})),
         )
         .action(
             action("create_label", labels::create_label)
@@ -176,7 +176,7 @@ fn filing(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("label_names", "/name")
                 .credential(ACCESS_TOKEN)
-                .example("Within another one", json!({ "name": "Invoices/2026" })),
+                .example("Within another one", || json!({ "name": "Invoices/2026" })),
         )
         .action(
             action("label_message", labels::label_message)
@@ -187,8 +187,8 @@ fn filing(skill: Skill) -> Skill {
                 .scope("labels", "/add_label_ids")
                 .scope("labels", "/remove_label_ids")
                 .credential(ACCESS_TOKEN)
-                .example("Mark as read", json!({ "message_id": "18c2f0a1b2c3d4e5", "remove_label_ids": ["UNREAD"] }))
-                .example("File and archive", json!({ "message_id": "18c2f0a1b2c3d4e5", "add_label_ids": ["Label_7"], "remove_label_ids": ["INBOX"] })),
+                .example("Mark as read", || json!({ "message_id": "18c2f0a1b2c3d4e5", "remove_label_ids": ["UNREAD"] }))
+                .example("File and archive", || json!({ "message_id": "18c2f0a1b2c3d4e5", "add_label_ids": ["Label_7"], "remove_label_ids": ["INBOX"] })),
         )
         .action(
             action("label_thread", labels::label_thread)
@@ -199,7 +199,7 @@ fn filing(skill: Skill) -> Skill {
                 .scope("labels", "/add_label_ids")
                 .scope("labels", "/remove_label_ids")
                 .credential(ACCESS_TOKEN)
-                .example("Archive it", json!({ "thread_id": "18c2f0a1b2c3d4e5", "remove_label_ids": ["INBOX"] })),
+                .example("Archive it", || json!({ "thread_id": "18c2f0a1b2c3d4e5", "remove_label_ids": ["INBOX"] })),
         )
         .action(
             action("trash_message", mailbox::trash_message)
@@ -208,7 +208,7 @@ fn filing(skill: Skill) -> Skill {
                 .risk(Risk::Destructive)
                 .idempotent(true)
                 .credential(ACCESS_TOKEN)
-                .example("Throw away", json!({ "message_id": "18c2f0a1b2c3d4e5" })),
+                .example("Throw away", || json!({ "message_id": "18c2f0a1b2c3d4e5" })),
         )
         .action(
             action("untrash_message", mailbox::untrash_message)
@@ -217,7 +217,7 @@ fn filing(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .idempotent(true)
                 .credential(ACCESS_TOKEN)
-                .example("Put back", json!({ "message_id": "18c2f0a1b2c3d4e5" })),
+                .example("Put back", || json!({ "message_id": "18c2f0a1b2c3d4e5" })),
         )
 }
 

@@ -52,7 +52,7 @@ pub fn skill() -> Skill {
         .host_setting("/base_url");
     ATTACKS.iter().fold(skill, |skill, name| {
         let action = action_without_schema(name, || json!({}), || json!({}), attack);
-        let action = action.credential("token").example("Now", json!({}));
+        let action = action.credential("token").example("Now", || json!({}));
         // Whatever reads may be repeated; this one acts.
         skill.action(action.idempotent(*name != "trip"))
     })

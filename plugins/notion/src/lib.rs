@@ -68,26 +68,26 @@ fn page_actions() -> Vec<ActionBuilder> {
             .title("Search")
             .summary("Pages and data sources by their titles, a page at a time.")
             .pages("/cursor", "/next_cursor")
-            .example("Pages about something", json!({ "query": "Q4 plan", "kind": "page" }))
-            .example("What changed last", json!({ "last_edited": "descending", "page_size": 50, "cursor": PAGE })),
+            .example("Pages about something", || json!({ "query": "Q4 plan", "kind": "page" }))
+            .example("What changed last", || json!({ "last_edited": "descending", "page_size": 50, "cursor": PAGE })),
         action("get_page", pages::get_page)
             .title("Look at a page")
             .summary("A page's title, place and properties.")
             .scope("pages", "/page_id")
-            .example("By id", json!({ "page_id": PAGE })),
+            .example("By id", || json!({ "page_id": PAGE })),
         action("read_page", pages::read_page)
             .title("Read a page")
             .summary("The content of a page as Markdown.")
             .scope("pages", "/page_id")
-            .example("By id", json!({ "page_id": PAGE })),
+            .example("By id", || json!({ "page_id": PAGE })),
         action("create_page", pages::create_page)
             .title("Create a page")
             .summary("Creates a page under another one, or as a row of a data source, with its content as Markdown.")
             .risk(Risk::Write)
             .scope("pages", "/parent_page_id")
             .scope("data_sources", "/data_source_id")
-            .example("Under a page", json!({ "parent_page_id": PAGE, "title": "Q4 plan", "markdown": "## Goals\n\n- [ ] Close the books\n", "icon": "📈" }))
-            .example("As a row", json!({ "data_source_id": DATA_SOURCE, "title": "Close the books", "properties": {
+            .example("Under a page", || json!({ "parent_page_id": PAGE, "title": "Q4 plan", "markdown": "## Goals\n\n- [ ] Close the books\n", "icon": "📈" }))
+            .example("As a row", || json!({ "data_source_id": DATA_SOURCE, "title": "Close the books", "properties": {
                 "Status": { "status": "In progress" }, "Due": { "date": { "start": "2026-01-31" } }, "Team": { "multi_select": ["Finance"] },
                 "Owner": { "people": [PERSON] }, "Points": { "number": 3 } } })),
         action("update_page", pages::update_page)
@@ -96,8 +96,8 @@ fn page_actions() -> Vec<ActionBuilder> {
             .risk(Risk::Write)
             .idempotent(true)
             .scope("pages", "/page_id")
-            .example("Tick it off", json!({ "page_id": PAGE, "properties": { "Status": { "status": "Done" }, "Done": { "checkbox": true } } }))
-            .example("Other values", json!({ "page_id": PAGE, "title": "Close the books of Q4", "icon": "✅", "properties": {
+            .example("Tick it off", || json!({ "page_id": PAGE, "properties": { "Status": { "status": "Done" }, "Done": { "checkbox": true } } }))
+            .example("Other values", || json!({ "page_id": PAGE, "title": "Close the books of Q4", "icon": "✅", "properties": {
                 "Note": { "rich_text": "As agreed." }, "Priority": { "select": "High" }, "Link": { "url": "https://example.com/q4" },
                 "Contact": { "email": "ada@example.com" }, "Phone": { "phone_number": null }, "Plan": { "relation": [PAGE] },
                 "Week": { "date": { "start": "2026-01-26", "end": "2026-01-30" } } } })),
@@ -106,36 +106,36 @@ fn page_actions() -> Vec<ActionBuilder> {
             .summary("Adds Markdown at the end or at the start of a page.")
             .risk(Risk::Write)
             .scope("pages", "/page_id")
-            .example("At the end", json!({ "page_id": PAGE, "markdown": "## Decisions\n\n1. Close on Friday.\n" }))
-            .example("At the start", json!({ "page_id": PAGE, "markdown": "> Closed on Friday.\n", "place": "start" })),
+            .example("At the end", || json!({ "page_id": PAGE, "markdown": "## Decisions\n\n1. Close on Friday.\n" }))
+            .example("At the start", || json!({ "page_id": PAGE, "markdown": "> Closed on Friday.\n", "place": "start" })),
         action("edit_page", pages::edit_page)
             .title("Edit a page")
             .summary("Replaces passages of a page by others.")
             .risk(Risk::Write)
             .scope("pages", "/page_id")
-            .example("Two passages", json!({ "page_id": PAGE, "replacements": [{ "old": "- [ ] Close the books", "new": "- [x] Close the books" }, { "old": "draft", "new": "final", "all": true }] })),
+            .example("Two passages", || json!({ "page_id": PAGE, "replacements": [{ "old": "- [ ] Close the books", "new": "- [x] Close the books" }, { "old": "draft", "new": "final", "all": true }] })),
         action("replace_page", pages::replace_page)
             .title("Replace a page's content")
             .summary("Replaces the whole content of a page.")
             .risk(Risk::Destructive)
             .idempotent(true)
             .scope("pages", "/page_id")
-            .example("A new text", json!({ "page_id": PAGE, "markdown": "# Q4\n\nClosed.\n" }))
-            .example("With the pages in it", json!({ "page_id": PAGE, "markdown": "Moved.\n", "delete_children": true })),
+            .example("A new text", || json!({ "page_id": PAGE, "markdown": "# Q4\n\nClosed.\n" }))
+            .example("With the pages in it", || json!({ "page_id": PAGE, "markdown": "Moved.\n", "delete_children": true })),
         action("trash_page", pages::trash_page)
             .title("Put a page into the trash")
             .summary("Takes a page away, with all that is in it; see `restore_page`.")
             .risk(Risk::Destructive)
             .idempotent(true)
             .scope("pages", "/page_id")
-            .example("By id", json!({ "page_id": PAGE })),
+            .example("By id", || json!({ "page_id": PAGE })),
         action("restore_page", pages::restore_page)
             .title("Take a page out of the trash")
             .summary("Brings back a page that is in the trash.")
             .risk(Risk::Write)
             .idempotent(true)
             .scope("pages", "/page_id")
-            .example("By id", json!({ "page_id": PAGE })),
+            .example("By id", || json!({ "page_id": PAGE })),
     ]
 }
 
@@ -146,25 +146,25 @@ fn block_actions() -> Vec<ActionBuilder> {
             .summary("What a page or block consists of, a page at a time.")
             .pages("/cursor", "/next_cursor")
             .scope("pages", "/block_id")
-            .example("Of a page", json!({ "block_id": PAGE }))
-            .example("The next page", json!({ "block_id": PAGE, "page_size": 100, "cursor": BLOCK })),
+            .example("Of a page", || json!({ "block_id": PAGE }))
+            .example("The next page", || json!({ "block_id": PAGE, "page_size": 100, "cursor": BLOCK })),
         action("append_blocks", blocks::append_blocks)
             .title("Append blocks")
             .summary("Adds blocks to a page, or to a block that may have some in it: a toggle, a list's item.")
             .risk(Risk::Write)
             .scope("pages", "/block_id")
-            .example("A few of them", json!({ "block_id": PAGE, "blocks": [
+            .example("A few of them", || json!({ "block_id": PAGE, "blocks": [
                 { "kind": "heading_2", "text": "Closing" }, { "kind": "paragraph", "text": "What is left:" },
                 { "kind": "to_do", "text": "Close the books", "checked": false }, { "kind": "callout", "text": "By Friday", "icon": "⏰" },
                 { "kind": "code", "text": "SELECT 1;", "language": "sql" }, { "kind": "divider" }] }))
-            .example("After a block", json!({ "block_id": PAGE, "after_block_id": BLOCK, "blocks": [{ "kind": "bulleted_list_item", "text": "One more" }] })),
+            .example("After a block", || json!({ "block_id": PAGE, "after_block_id": BLOCK, "blocks": [{ "kind": "bulleted_list_item", "text": "One more" }] })),
         action("delete_block", blocks::delete_block)
             .title("Delete a block")
             .summary("Puts a block into the trash, with all that is in it.")
             .risk(Risk::Destructive)
             .idempotent(true)
             .scope("pages", "/block_id")
-            .example("By id", json!({ "block_id": BLOCK })),
+            .example("By id", || json!({ "block_id": BLOCK })),
     ]
 }
 
@@ -174,21 +174,21 @@ fn database_actions() -> Vec<ActionBuilder> {
             .title("Look at a database")
             .summary("A database's title, and its data sources: the tables that are in it.")
             .scope("databases", "/database_id")
-            .example("By id", json!({ "database_id": DATABASE })),
+            .example("By id", || json!({ "database_id": DATABASE })),
         action("get_data_source", databases::get_data_source)
             .title("Look at a data source")
             .summary("The properties that the rows of a data source have, with their types and options.")
             .scope("data_sources", "/data_source_id")
-            .example("By id", json!({ "data_source_id": DATA_SOURCE })),
+            .example("By id", || json!({ "data_source_id": DATA_SOURCE })),
         action("query_data_source", databases::query_data_source)
             .title("Query a data source")
             .summary("Rows of a data source by their properties, a page at a time.")
             .pages("/cursor", "/next_cursor")
             .scope("data_sources", "/data_source_id")
-            .example("What is open, the next due first", json!({ "data_source_id": DATA_SOURCE, "filter": { "and": [
+            .example("What is open, the next due first", || json!({ "data_source_id": DATA_SOURCE, "filter": { "and": [
                 { "property": "Status", "status": { "does_not_equal": "Done" } }, { "property": "Due", "date": { "next_week": {} } }] },
                 "sorts": [{ "property": "Due", "direction": "ascending" }, { "timestamp": "created_time", "direction": "descending" }] }))
-            .example("All, the next page", json!({ "data_source_id": DATA_SOURCE, "page_size": 100, "cursor": PAGE })),
+            .example("All, the next page", || json!({ "data_source_id": DATA_SOURCE, "page_size": 100, "cursor": PAGE })),
     ]
 }
 
@@ -201,7 +201,7 @@ fn people_actions() -> Vec<ActionBuilder> {
             .scope("pages", "/page_id")
             .example(
                 "On a page",
-                json!({ "page_id": PAGE, "markdown": "Is this **final**?" }),
+                || json!({ "page_id": PAGE, "markdown": "Is this **final**?" }),
             ),
         action("reply_to_comment", people::reply_to_comment)
             .title("Answer a comment")
@@ -210,31 +210,31 @@ fn people_actions() -> Vec<ActionBuilder> {
             .scope("discussions", "/discussion_id")
             .example(
                 "In a thread",
-                json!({ "discussion_id": DISCUSSION, "markdown": "Yes, it is." }),
+                || json!({ "discussion_id": DISCUSSION, "markdown": "Yes, it is." }),
             ),
         action("list_comments", people::list_comments)
             .title("Read comments")
             .summary("The open comments on a page or block, a page at a time.")
             .pages("/cursor", "/next_cursor")
             .scope("pages", "/block_id")
-            .example("On a page", json!({ "block_id": PAGE }))
+            .example("On a page", || json!({ "block_id": PAGE }))
             .example(
                 "The next page",
-                json!({ "block_id": PAGE, "page_size": 50, "cursor": BLOCK }),
+                || json!({ "block_id": PAGE, "page_size": 50, "cursor": BLOCK }),
             ),
         action("list_users", people::list_users)
             .title("List people")
             .summary("The people and bots of the workspace, a page at a time.")
             .pages("/cursor", "/next_cursor")
-            .example("The first page", json!({}))
+            .example("The first page", || json!({}))
             .example(
                 "The next page",
-                json!({ "page_size": 100, "cursor": PERSON }),
+                || json!({ "page_size": 100, "cursor": PERSON }),
             ),
         action("get_user", people::get_user)
             .title("Look at a person")
             .summary("A person's or bot's name and e-mail address.")
-            .example("By id", json!({ "user_id": PERSON })),
+            .example("By id", || json!({ "user_id": PERSON })),
     ]
 }
 

@@ -33,7 +33,7 @@ enum Answer {
 
 pub fn policy() -> Policy {
     Policy::new("policy-probe", about!("Probe", ["test"]), decide)
-        .example(json!({ "answer": "allow" }))
+        .example(|| json!({ "answer": "allow" }))
 }
 
 fn decide(request: &Request, settings: Settings) -> Decision {

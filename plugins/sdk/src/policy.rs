@@ -21,7 +21,7 @@
 //! # fn policy() -> Policy {
 //! # let about = About { title: "Calls".into(), summary: String::new(), version: "0.1.0".into(),
 //! #     licence: "MIT".into(), categories: vec![], homepage: None, readme: String::new() };
-//! Policy::new("calls", about, decide).example(json!({ "calls_max": 100 }))
+//! Policy::new("calls", about, decide).example(|| json!({ "calls_max": 100 }))
 //! # }
 //! # let call = PolicyRequest::new("slack", "send_message");
 //! # assert_eq!(call.decide(policy, json!({ "calls_max": 1 })), allow());
@@ -126,7 +126,7 @@ pub struct Policy {
     name: String,
     about: About,
     settings_schema: fn() -> Value,
-    examples: Vec<Value>,
+    examples: Vec<fn() -> Value>,
     check: Check,
     decide: Decide,
 }
@@ -170,9 +170,9 @@ impl Policy {
         }
     }
 
-    /// Settings that pass the schema.
+    /// Settings that pass the schema. Made when the policy is described, and not in each of its decisions.
     #[must_use]
-    pub fn example(mut self, settings: Value) -> Self {
+    pub fn example(mut self, settings: fn() -> Value) -> Self {
         self.examples.push(settings);
         self
     }
@@ -183,7 +183,11 @@ impl Policy {
             name: self.name,
             about: self.about,
             settings_schema: (self.settings_schema)().to_string(),
-            examples: self.examples.iter().map(Value::to_string).collect(),
+            examples: self
+                .examples
+                .iter()
+                .map(|settings| settings().to_string())
+                .collect(),
         }
     }
 

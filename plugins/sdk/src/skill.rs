@@ -126,7 +126,7 @@ pub struct ActionBuilder {
     risk: Risk,
     params: fn() -> Value,
     output: fn() -> Value,
-    examples: Vec<(&'static str, Value)>,
+    examples: Vec<(&'static str, fn() -> Value)>,
     scopes: Vec<(&'static str, &'static str)>,
     credentials: Vec<&'static str>,
     idempotent: Option<bool>,
@@ -199,8 +199,9 @@ impl ActionBuilder {
         self.risk = risk;
         self
     }
+    /// Parameters that the action takes. Made when the skill is described, and not in each of its calls.
     #[must_use]
-    pub fn example(mut self, title: &'static str, params: Value) -> Self {
+    pub fn example(mut self, title: &'static str, params: fn() -> Value) -> Self {
         self.examples.push((title, params));
         self
     }
@@ -242,7 +243,7 @@ impl ActionBuilder {
                 .into_iter()
                 .map(|(title, params)| Example {
                     title: title.into(),
-                    params: params.to_string(),
+                    params: params().to_string(),
                 })
                 .collect(),
             scopes: self

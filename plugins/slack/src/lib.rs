@@ -50,8 +50,8 @@ pub fn skill() -> Skill {
                 .risk(Risk::Write)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Tell a channel", json!({ "channel": "#finance", "text": "The Q4 summary is ready." }))
-                .example("Reply in a thread", json!({ "channel": "C024BE91L", "text": "Thanks!", "thread_ts": "1401383885.000061" })),
+                .example("Tell a channel", || json!({ "channel": "#finance", "text": "The Q4 summary is ready." }))
+                .example("Reply in a thread", || json!({ "channel": "C024BE91L", "text": "Thanks!", "thread_ts": "1401383885.000061" })),
         )
         .action(
             action("schedule_message", msg::schedule_message)
@@ -60,8 +60,8 @@ pub fn skill() -> Skill {
                 .risk(Risk::Write)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Remind a channel", json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 }))
-                .example("Into a thread", json!({ "channel": "C024BE91L", "text": "Any news?", "post_at": 1_800_000_000, "thread_ts": "1401383885.000061" })),
+                .example("Remind a channel", || json!({ "channel": "#finance", "text": "Reminder: close the books.", "post_at": 1_800_000_000 }))
+                .example("Into a thread", || json!({ "channel": "C024BE91L", "text": "Any news?", "post_at": 1_800_000_000, "thread_ts": "1401383885.000061" })),
         )
         .action(
             action("cancel_scheduled_message", msg::cancel_scheduled_message)
@@ -71,7 +71,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Take a reminder back", json!({ "channel": "C024BE91L", "scheduled_message_id": "Q1298393284" })),
+                .example("Take a reminder back", || json!({ "channel": "C024BE91L", "scheduled_message_id": "Q1298393284" })),
         )
         .action(
             action("update_message", msg::update_message)
@@ -81,7 +81,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Correct a message", json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "text": "The Q4 summary, corrected." })),
+                .example("Correct a message", || json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "text": "The Q4 summary, corrected." })),
         )
         .action(
             action("delete_message", msg::delete_message)
@@ -91,7 +91,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Take a message back", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
+                .example("Take a message back", || json!({ "channel": "C024BE91L", "ts": "1401383885.000061" })),
         )
         .action(
             action("get_permalink", msg::get_permalink)
@@ -99,7 +99,7 @@ pub fn skill() -> Skill {
                 .summary("The address at which people open a message.")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Of a message", json!({ "channel": "C024BE91L", "message_ts": "1401383885.000061" })),
+                .example("Of a message", || json!({ "channel": "C024BE91L", "message_ts": "1401383885.000061" })),
         )
         .action(
             action("add_reaction", msg::add_reaction)
@@ -109,7 +109,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Tick a message off", json!({ "channel": "C024BE91L", "timestamp": "1401383885.000061", "name": "white_check_mark" })),
+                .example("Tick a message off", || json!({ "channel": "C024BE91L", "timestamp": "1401383885.000061", "name": "white_check_mark" })),
         )
         .action(
             action("open_conversation", ch::open_conversation)
@@ -119,7 +119,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("users", "/users")
                 .credential(BOT_TOKEN)
-                .example("With one person", json!({ "users": ["U024BE7LH"] })),
+                .example("With one person", || json!({ "users": ["U024BE7LH"] })),
         )
         .action(
             action("create_channel", ch::create_channel)
@@ -127,8 +127,8 @@ pub fn skill() -> Skill {
                 .summary("Creates a public or private channel, with the bot in it.")
                 .risk(Risk::Write)
                 .credential(BOT_TOKEN)
-                .example("A public channel", json!({ "name": "q4-closing" }))
-                .example("A private one", json!({ "name": "board-prep", "is_private": true })),
+                .example("A public channel", || json!({ "name": "q4-closing" }))
+                .example("A private one", || json!({ "name": "board-prep", "is_private": true })),
         )
         .action(
             action("invite_to_channel", ch::invite_to_channel)
@@ -138,7 +138,7 @@ pub fn skill() -> Skill {
                 .scope("channels", "/channel")
                 .scope("users", "/users")
                 .credential(BOT_TOKEN)
-                .example("Two people", json!({ "channel": "C024BE91L", "users": ["U024BE7LH", "U0G9QF9C6"] })),
+                .example("Two people", || json!({ "channel": "C024BE91L", "users": ["U024BE7LH", "U0G9QF9C6"] })),
         )
         .action(
             action("join_channel", ch::join_channel)
@@ -148,7 +148,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Join", json!({ "channel": "C024BE91L" })),
+                .example("Join", || json!({ "channel": "C024BE91L" })),
         )
         .action(
             action("set_topic", ch::set_topic)
@@ -158,7 +158,7 @@ pub fn skill() -> Skill {
                 .idempotent(true)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("A new topic", json!({ "channel": "C024BE91L", "topic": "Closing Q4" })),
+                .example("A new topic", || json!({ "channel": "C024BE91L", "topic": "Closing Q4" })),
         )
         .action(
             action("upload_file", files::upload_file)
@@ -167,8 +167,8 @@ pub fn skill() -> Skill {
                 .risk(Risk::Write)
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("A table as text", json!({ "channel": "C024BE91L", "file_name": "q4.csv", "content": "month,revenue\n", "comment": "The Q4 figures" }))
-                .example("Bytes, into a thread", json!({ "channel": "C024BE91L", "file_name": "dot.gif", "content_base64": "R0lGODlhAQABAAAAACw=", "title": "A dot", "thread_ts": "1401383885.000061" })),
+                .example("A table as text", || json!({ "channel": "C024BE91L", "file_name": "q4.csv", "content": "month,revenue\n", "comment": "The Q4 figures" }))
+                .example("Bytes, into a thread", || json!({ "channel": "C024BE91L", "file_name": "dot.gif", "content_base64": "R0lGODlhAQABAAAAACw=", "title": "A dot", "thread_ts": "1401383885.000061" })),
         )
         .action(
             action("list_channels", ch::list_channels)
@@ -176,9 +176,9 @@ pub fn skill() -> Skill {
                 .summary("The channels that the bot can see, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
-                .example("Private ones and groups", json!({ "types": ["private_channel", "mpim"] }))
-                .example("The first hundred", json!({ "limit": 100, "exclude_archived": true }))
-                .example("The next hundred", json!({ "limit": 100, "exclude_archived": true, "cursor": "dGVhbTpDMDYxRkE1UEI=" })),
+                .example("Private ones and groups", || json!({ "types": ["private_channel", "mpim"] }))
+                .example("The first hundred", || json!({ "limit": 100, "exclude_archived": true }))
+                .example("The next hundred", || json!({ "limit": 100, "exclude_archived": true, "cursor": "dGVhbTpDMDYxRkE1UEI=" })),
         )
         .action(
             action("get_channel", ch::get_channel)
@@ -186,7 +186,7 @@ pub fn skill() -> Skill {
                 .summary("A channel's name, topic, purpose and number of members.")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("By id", json!({ "channel": "C024BE91L" })),
+                .example("By id", || json!({ "channel": "C024BE91L" })),
         )
         .action(
             action("list_members", ch::list_members)
@@ -195,8 +195,8 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("The first page", json!({ "channel": "C024BE91L", "limit": 100 }))
-                .example("The next page", json!({ "channel": "C024BE91L", "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
+                .example("The first page", || json!({ "channel": "C024BE91L", "limit": 100 }))
+                .example("The next page", || json!({ "channel": "C024BE91L", "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
         )
         .action(
             action("read_history", msg::read_history)
@@ -205,8 +205,8 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("Between two messages, the next page", json!({ "channel": "C024BE91L", "oldest": "1401383885.000061", "latest": "1401383999.000200", "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" }))
-                .example("The last twenty", json!({ "channel": "C024BE91L", "limit": 20 })),
+                .example("Between two messages, the next page", || json!({ "channel": "C024BE91L", "oldest": "1401383885.000061", "latest": "1401383999.000200", "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" }))
+                .example("The last twenty", || json!({ "channel": "C024BE91L", "limit": 20 })),
         )
         .action(
             action("read_thread", msg::read_thread)
@@ -215,22 +215,22 @@ pub fn skill() -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("channels", "/channel")
                 .credential(BOT_TOKEN)
-                .example("A thread", json!({ "channel": "C024BE91L", "ts": "1401383885.000061" }))
-                .example("The next page of it", json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "limit": 50, "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" })),
+                .example("A thread", || json!({ "channel": "C024BE91L", "ts": "1401383885.000061" }))
+                .example("The next page of it", || json!({ "channel": "C024BE91L", "ts": "1401383885.000061", "limit": 50, "cursor": "bmV4dF90czoxNTEyMDg1ODYxMDAwNTQz" })),
         )
         .action(
             action("find_user_by_email", people::find_user_by_email)
                 .title("Find a person")
                 .summary("The member with this e-mail address.")
                 .credential(BOT_TOKEN)
-                .example("By address", json!({ "email": "ada@example.com" })),
+                .example("By address", || json!({ "email": "ada@example.com" })),
         )
         .action(
             action("get_user", people::get_user)
                 .title("Look at a person")
                 .summary("The member with this id: name, title, e-mail address, time zone.")
                 .credential(BOT_TOKEN)
-                .example("By id", json!({ "user": "U024BE7LH" })),
+                .example("By id", || json!({ "user": "U024BE7LH" })),
         )
         .action(
             action("list_users", people::list_users)
@@ -238,8 +238,8 @@ pub fn skill() -> Skill {
                 .summary("The members of the workspace, a page at a time.")
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
-                .example("The first page", json!({ "limit": 100 }))
-                .example("The next page", json!({ "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
+                .example("The first page", || json!({ "limit": 100 }))
+                .example("The next page", || json!({ "limit": 100, "cursor": "dXNlcjpVMDYxTkZUVDI=" })),
         )
 }
 

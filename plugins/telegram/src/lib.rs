@@ -48,8 +48,8 @@ fn sending(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Tell a group", json!({ "chat_id": "-1001234567890", "text": "The Q4 summary is ready." }))
-                .example("Reply with marks and a button", json!({
+                .example("Tell a group", || json!({ "chat_id": "-1001234567890", "text": "The Q4 summary is ready." }))
+                .example("Reply with marks and a button", || json!({
                     "chat_id": "@finance_news", "text": "<b>Q4</b> is closed", "parse_mode": "HTML", "reply_to_message_id": 42,
                     "message_thread_id": 7, "buttons": [[{ "text": "Open", "url": "https://example.com/q4" }]],
                     "disable_link_preview": true, "disable_notification": true, "protect_content": true,
@@ -62,8 +62,8 @@ fn sending(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("From a URL", json!({ "chat_id": "-1001234567890", "file": "https://example.com/chart.png", "caption": "Q4" }))
-                .example("From here", json!({ "chat_id": "-1001234567890", "content_base64": "iVBORw0KGgo=", "file_name": "chart.png", "reply_to_message_id": 42, "protect_content": false })),
+                .example("From a URL", || json!({ "chat_id": "-1001234567890", "file": "https://example.com/chart.png", "caption": "Q4" }))
+                .example("From here", || json!({ "chat_id": "-1001234567890", "content_base64": "iVBORw0KGgo=", "file_name": "chart.png", "reply_to_message_id": 42, "protect_content": false })),
         )
         .action(
             action("send_document", messages::send_document)
@@ -72,8 +72,8 @@ fn sending(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("One that Telegram has", json!({ "chat_id": "123456789", "file": "BQACAgIAAxkBAAIBQ2" }))
-                .example("From here", json!({ "chat_id": "123456789", "content_base64": "bW9udGgscmV2ZW51ZQo=", "file_name": "q4.csv", "caption": "<i>Q4</i>", "parse_mode": "HTML" })),
+                .example("One that Telegram has", || json!({ "chat_id": "123456789", "file": "BQACAgIAAxkBAAIBQ2" }))
+                .example("From here", || json!({ "chat_id": "123456789", "content_base64": "bW9udGgscmV2ZW51ZQo=", "file_name": "q4.csv", "caption": "<i>Q4</i>", "parse_mode": "HTML" })),
         )
         .action(
             action("send_location", messages::send_location)
@@ -82,7 +82,7 @@ fn sending(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Where we meet", json!({ "chat_id": "123456789", "latitude": 52.52, "longitude": 13.405, "horizontal_accuracy": 30.0 })),
+                .example("Where we meet", || json!({ "chat_id": "123456789", "latitude": 52.52, "longitude": 13.405, "horizontal_accuracy": 30.0 })),
         )
         .action(
             action("send_poll", messages::send_poll)
@@ -91,7 +91,7 @@ fn sending(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("A choice", json!({ "chat_id": "-1001234567890", "question": "Lunch?", "options": ["Yes", "No"], "is_anonymous": false, "allows_multiple_answers": false })),
+                .example("A choice", || json!({ "chat_id": "-1001234567890", "question": "Lunch?", "options": ["Yes", "No"], "is_anonymous": false, "allows_multiple_answers": false })),
         )
         .action(
             action("forward_message", messages::forward_message)
@@ -101,7 +101,7 @@ fn sending(skill: Skill) -> Skill {
                 .scope("chats", "/chat_id")
                 .scope("chats", "/from_chat_id")
                 .credential(BOT_TOKEN)
-                .example("To a group", json!({ "chat_id": "-1001234567890", "from_chat_id": "123456789", "message_id": 42 })),
+                .example("To a group", || json!({ "chat_id": "-1001234567890", "from_chat_id": "123456789", "message_id": 42 })),
         )
 }
 
@@ -115,7 +115,7 @@ fn changing(skill: Skill) -> Skill {
                 .idempotent(true)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Correct a message", json!({ "chat_id": "-1001234567890", "message_id": 42, "text": "The Q4 summary, corrected." })),
+                .example("Correct a message", || json!({ "chat_id": "-1001234567890", "message_id": 42, "text": "The Q4 summary, corrected." })),
         )
         .action(
             action("edit_caption", messages::edit_caption)
@@ -125,7 +125,7 @@ fn changing(skill: Skill) -> Skill {
                 .idempotent(true)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Correct a caption", json!({ "chat_id": "-1001234567890", "message_id": 42, "caption": "*Q4*", "parse_mode": "MarkdownV2" })),
+                .example("Correct a caption", || json!({ "chat_id": "-1001234567890", "message_id": 42, "caption": "*Q4*", "parse_mode": "MarkdownV2" })),
         )
         .action(
             action("delete_message", messages::delete_message)
@@ -134,7 +134,7 @@ fn changing(skill: Skill) -> Skill {
                 .risk(Risk::Destructive)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Take a message back", json!({ "chat_id": "-1001234567890", "message_id": 42 })),
+                .example("Take a message back", || json!({ "chat_id": "-1001234567890", "message_id": 42 })),
         )
         .action(
             action("set_reaction", messages::set_reaction)
@@ -144,8 +144,8 @@ fn changing(skill: Skill) -> Skill {
                 .idempotent(true)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Agree", json!({ "chat_id": "-1001234567890", "message_id": 42, "emoji": "👍" }))
-                .example("No reaction", json!({ "chat_id": "-1001234567890", "message_id": 42 })),
+                .example("Agree", || json!({ "chat_id": "-1001234567890", "message_id": 42, "emoji": "👍" }))
+                .example("No reaction", || json!({ "chat_id": "-1001234567890", "message_id": 42 })),
         )
         .action(
             action("pin_message", messages::pin_message)
@@ -154,7 +154,7 @@ fn changing(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Without telling anybody", json!({ "chat_id": "-1001234567890", "message_id": 42, "disable_notification": true })),
+                .example("Without telling anybody", || json!({ "chat_id": "-1001234567890", "message_id": 42, "disable_notification": true })),
         )
         .action(
             action("unpin_message", messages::unpin_message)
@@ -163,7 +163,7 @@ fn changing(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Unpin", json!({ "chat_id": "-1001234567890", "message_id": 42 })),
+                .example("Unpin", || json!({ "chat_id": "-1001234567890", "message_id": 42 })),
         )
 }
 
@@ -177,15 +177,15 @@ fn reading(skill: Skill) -> Skill {
                 .idempotent(true)
                 .pages("/cursor", "/next_cursor")
                 .credential(BOT_TOKEN)
-                .example("The first ones", json!({}))
-                .example("The next ones", json!({ "cursor": 874_199_392, "limit": 20, "kinds": ["message", "channel_post"] })),
+                .example("The first ones", || json!({}))
+                .example("The next ones", || json!({ "cursor": 874_199_392, "limit": 20, "kinds": ["message", "channel_post"] })),
         )
         .action(
             action("get_file", chats::get_file)
                 .title("Read a file")
                 .summary("The content of a file of up to 750 kB that somebody sent, in base64.")
                 .credential(BOT_TOKEN)
-                .example("A file", json!({ "file_id": "BQACAgIAAxkBAAIBQ2" })),
+                .example("A file", || json!({ "file_id": "BQACAgIAAxkBAAIBQ2" })),
         )
         .action(
             action("get_chat", chats::get_chat)
@@ -193,7 +193,7 @@ fn reading(skill: Skill) -> Skill {
                 .summary("A chat's kind, title and description.")
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("By name", json!({ "chat_id": "@finance_news" })),
+                .example("By name", || json!({ "chat_id": "@finance_news" })),
         )
         .action(
             action("list_administrators", chats::list_administrators)
@@ -201,7 +201,7 @@ fn reading(skill: Skill) -> Skill {
                 .summary("Who runs a group or channel.")
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("Of a group", json!({ "chat_id": "-1001234567890" })),
+                .example("Of a group", || json!({ "chat_id": "-1001234567890" })),
         )
         .action(
             action("get_member", chats::get_member)
@@ -209,14 +209,14 @@ fn reading(skill: Skill) -> Skill {
                 .summary("Whether a person is in a group or channel, and as what.")
                 .scope("chats", "/chat_id")
                 .credential(BOT_TOKEN)
-                .example("A person", json!({ "chat_id": "-1001234567890", "user_id": 123_456_789 })),
+                .example("A person", || json!({ "chat_id": "-1001234567890", "user_id": 123_456_789 })),
         )
         .action(
             action("get_me", chats::get_me)
                 .title("Which bot")
                 .summary("The bot's name and id: a way to try the token out.")
                 .credential(BOT_TOKEN)
-                .example("Which", json!({})),
+                .example("Which", || json!({})),
         )
 }
 

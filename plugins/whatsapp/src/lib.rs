@@ -89,8 +89,8 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/to")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("A text", json!({ "to": "+16505551234", "text": "Your order is ready.", "phone_number_id": "106540352242922" }))
-                .example("Reply with a link", json!({ "to": "+16505551234", "text": "See https://example.com/q4", "preview_url": true, "reply_to_message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "phone_number_id": "106540352242922" })),
+                .example("A text", || json!({ "to": "+16505551234", "text": "Your order is ready.", "phone_number_id": "106540352242922" }))
+                .example("Reply with a link", || json!({ "to": "+16505551234", "text": "See https://example.com/q4", "preview_url": true, "reply_to_message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "phone_number_id": "106540352242922" })),
         )
         .action(
             action("send_template", messages::send_template)
@@ -101,15 +101,15 @@ fn sending(skill: Skill) -> Skill {
                 .scope("templates", "/name")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("Without anything to fill in", json!({ "to": "+16505551234", "name": "hello_world", "language": "en_US", "phone_number_id": "106540352242922" }))
-                .example("Filled in", json!({
+                .example("Without anything to fill in", || json!({ "to": "+16505551234", "name": "hello_world", "language": "en_US", "phone_number_id": "106540352242922" }))
+                .example("Filled in", || json!({
                     "to": "+16505551234", "name": "order_shipped", "language": "de",
                     "header": { "document": { "link": "https://example.com/invoice.pdf", "file_name": "invoice.pdf" } },
                     "body": [{ "text": "Ada" }, { "text": "4711" }],
                     "buttons": [{ "index": 0, "kind": "url", "value": "4711" }, { "index": 1, "kind": "quick_reply", "value": "stop" }],
                     "phone_number_id": "106540352242922",
                 }))
-                .example("With names and a code", json!({
+                .example("With names and a code", || json!({
                     "to": "+16505551234", "name": "autumn_sale", "language": "en",
                     "header": { "text": { "text": "Autumn", "name": "season" } },
                     "body": [{ "text": "25%", "name": "discount" }],
@@ -125,9 +125,9 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/to")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("An image from a link", json!({ "to": "+16505551234", "kind": "image", "link": "https://example.com/chart.png", "caption": "Q4", "phone_number_id": "106540352242922" }))
-                .example("An uploaded document", json!({ "to": "+16505551234", "kind": "document", "media_id": "1013859600285441", "file_name": "q4.pdf", "reply_to_message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "phone_number_id": "106540352242922" }))
-                .example("Audio", json!({ "to": "+16505551234", "kind": "audio", "media_id": "1013859600285441", "phone_number_id": "106540352242922" })),
+                .example("An image from a link", || json!({ "to": "+16505551234", "kind": "image", "link": "https://example.com/chart.png", "caption": "Q4", "phone_number_id": "106540352242922" }))
+                .example("An uploaded document", || json!({ "to": "+16505551234", "kind": "document", "media_id": "1013859600285441", "file_name": "q4.pdf", "reply_to_message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "phone_number_id": "106540352242922" }))
+                .example("Audio", || json!({ "to": "+16505551234", "kind": "audio", "media_id": "1013859600285441", "phone_number_id": "106540352242922" })),
         )
         .action(
             action("send_buttons", messages::send_buttons)
@@ -137,7 +137,7 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/to")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("Yes or no", json!({
+                .example("Yes or no", || json!({
                     "to": "+16505551234", "text": "Does Friday suit you?", "footer": "Example Ltd",
                     "buttons": [{ "id": "yes", "title": "Yes" }, { "id": "no", "title": "No" }],
                     "phone_number_id": "106540352242922",
@@ -151,7 +151,7 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/to")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("The office", json!({ "to": "+16505551234", "latitude": 52.52, "longitude": 13.405, "name": "Office", "address": "Alexanderplatz 1, Berlin", "phone_number_id": "106540352242922" })),
+                .example("The office", || json!({ "to": "+16505551234", "latitude": 52.52, "longitude": 13.405, "name": "Office", "address": "Alexanderplatz 1, Berlin", "phone_number_id": "106540352242922" })),
         )
         .action(
             action("send_reaction", messages::send_reaction)
@@ -161,7 +161,7 @@ fn sending(skill: Skill) -> Skill {
                 .scope("recipients", "/to")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("Agree", json!({ "to": "+16505551234", "message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "emoji": "👍", "phone_number_id": "106540352242922" })),
+                .example("Agree", || json!({ "to": "+16505551234", "message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "emoji": "👍", "phone_number_id": "106540352242922" })),
         )
         .action(
             action("mark_read", messages::mark_read)
@@ -171,8 +171,8 @@ fn sending(skill: Skill) -> Skill {
                 .idempotent(true)
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("Read", json!({ "message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "phone_number_id": "106540352242922" }))
-                .example("Read, and writing", json!({ "message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "show_typing": true, "phone_number_id": "106540352242922" })),
+                .example("Read", || json!({ "message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "phone_number_id": "106540352242922" }))
+                .example("Read, and writing", || json!({ "message_id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "show_typing": true, "phone_number_id": "106540352242922" })),
         )
 }
 
@@ -185,7 +185,7 @@ fn media(skill: Skill) -> Skill {
                 .risk(Risk::Write)
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("A document", json!({ "file_name": "q4.txt", "content_type": "text/plain", "content_base64": "UTQgaXMgZG9uZQ==", "phone_number_id": "106540352242922" })),
+                .example("A document", || json!({ "file_name": "q4.txt", "content_type": "text/plain", "content_base64": "UTQgaXMgZG9uZQ==", "phone_number_id": "106540352242922" })),
         )
         .action(
             action("get_media", business::get_media)
@@ -193,8 +193,8 @@ fn media(skill: Skill) -> Skill {
                 .summary("A file's type, size, and the link that works for 5 minutes.")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("A file", json!({ "media_id": "1013859600285441" }))
-                .example("A file of this number alone", json!({ "media_id": "1013859600285441", "phone_number_id": "106540352242922" })),
+                .example("A file", || json!({ "media_id": "1013859600285441" }))
+                .example("A file of this number alone", || json!({ "media_id": "1013859600285441", "phone_number_id": "106540352242922" })),
         )
         .action(
             action("download_media", business::download_media)
@@ -202,7 +202,7 @@ fn media(skill: Skill) -> Skill {
                 .summary("The content of a file of up to 750 kB that somebody sent, in base64.")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("A file", json!({ "media_id": "1013859600285441" })),
+                .example("A file", || json!({ "media_id": "1013859600285441" })),
         )
         .action(
             action("delete_media", business::delete_media)
@@ -211,7 +211,7 @@ fn media(skill: Skill) -> Skill {
                 .risk(Risk::Destructive)
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("Delete", json!({ "media_id": "1013859600285441", "phone_number_id": "106540352242922" })),
+                .example("Delete", || json!({ "media_id": "1013859600285441", "phone_number_id": "106540352242922" })),
         )
 }
 
@@ -224,8 +224,8 @@ fn looking_after(skill: Skill) -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("business_accounts", "/business_account_id")
                 .credential(ACCESS_TOKEN)
-                .example("The approved ones", json!({ "status": "APPROVED", "limit": 20, "business_account_id": "102290129340398" }))
-                .example("By name", json!({ "name": "order", "cursor": "MjQZD", "business_account_id": "102290129340398" })),
+                .example("The approved ones", || json!({ "status": "APPROVED", "limit": 20, "business_account_id": "102290129340398" }))
+                .example("By name", || json!({ "name": "order", "cursor": "MjQZD", "business_account_id": "102290129340398" })),
         )
         .action(
             action("list_phone_numbers", business::list_phone_numbers)
@@ -234,7 +234,7 @@ fn looking_after(skill: Skill) -> Skill {
                 .pages("/cursor", "/next_cursor")
                 .scope("business_accounts", "/business_account_id")
                 .credential(ACCESS_TOKEN)
-                .example("All", json!({ "business_account_id": "102290129340398" })),
+                .example("All", || json!({ "business_account_id": "102290129340398" })),
         )
         .action(
             action("get_profile", business::get_profile)
@@ -242,7 +242,7 @@ fn looking_after(skill: Skill) -> Skill {
                 .summary("What people see of the business.")
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("The profile", json!({ "phone_number_id": "106540352242922" })),
+                .example("The profile", || json!({ "phone_number_id": "106540352242922" })),
         )
         .action(
             action("update_profile", business::update_profile)
@@ -252,7 +252,7 @@ fn looking_after(skill: Skill) -> Skill {
                 .idempotent(true)
                 .scope("phone_numbers", "/phone_number_id")
                 .credential(ACCESS_TOKEN)
-                .example("Opening hours", json!({ "about": "Mo-Fr 9-17", "websites": ["https://example.com"], "phone_number_id": "106540352242922" })),
+                .example("Opening hours", || json!({ "about": "Mo-Fr 9-17", "websites": ["https://example.com"], "phone_number_id": "106540352242922" })),
         )
 }
 

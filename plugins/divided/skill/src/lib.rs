@@ -28,7 +28,7 @@ pub fn skill() -> Skill {
                 .title("Tell")
                 .summary("Tells the service that somebody called.")
                 .credential("api_key")
-                .example("Now", json!({})),
+                .example("Now", || json!({})),
         )
 }
 

@@ -10,7 +10,7 @@ pub fn skill() -> Skill {
     Skill::new("hostile-file", about!("Hostile", ["test"]))
         .host("allowed.example")
         .settings::<Value>()
-        .action(action.example("Now", json!({})))
+        .action(action.example("Now", || json!({})))
 }
 
 fn attempt(_: &mut Call, _: Value) -> Result<Done<Value>, Stop> {

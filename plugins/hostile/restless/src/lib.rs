@@ -13,7 +13,7 @@ pub fn skill() -> Skill {
     Skill::new("hostile-restless", about)
         .host("allowed.example")
         .settings::<Value>()
-        .action(action.example("Now", json!({})))
+        .action(action.example("Now", || json!({})))
 }
 
 fn attempt(_: &mut Call, _: Value) -> Result<Done<Value>, Stop> {

@@ -72,13 +72,13 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({
+    .example(|| json!({
         "time_zone": "Europe/Berlin",
         "hours": [{ "days": ["monday", "tuesday", "wednesday", "thursday", "friday"], "from": "09:00", "to": "17:30" }],
         "holidays": ["01-01", "05-01", "10-03", "12-25", "12-26", "2027-03-26", "2027-03-29"],
         "calls": { "risks": ["write", "destructive"] }
     }))
-    .example(json!({
+    .example(|| json!({
         "time_zone": "America/New_York",
         "hours": [
             { "days": ["monday", "tuesday", "wednesday", "thursday"], "from": "22:00", "to": "06:00" },

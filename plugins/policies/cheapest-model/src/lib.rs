@@ -45,14 +45,16 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({ "quality_min": 70 }))
-    .example(json!({
-        "quality_min": 60,
-        "speed_min": 50,
-        "providers": ["anthropic", "google"],
-        "output_percent": 10,
-        "calls": { "skills": ["gmail"] }
-    }))
+    .example(|| json!({ "quality_min": 70 }))
+    .example(|| {
+        json!({
+            "quality_min": 60,
+            "speed_min": 50,
+            "providers": ["anthropic", "google"],
+            "output_percent": 10,
+            "calls": { "skills": ["gmail"] }
+        })
+    })
 }
 
 fn prepare(settings: Settings) -> Result<Settings, Violation> {

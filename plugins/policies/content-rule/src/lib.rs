@@ -97,14 +97,14 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({
+    .example(|| json!({
         "rules": [
             { "pattern": "\\b(?:\\d[ -]?){13,16}\\b", "reason": "card numbers do not leave the company" },
             { "pattern": "confidential|internal only", "ignore_case": true, "effect": "ask", "reason": "it may be confidential", "calls": { "risks": ["write", "destructive"] } }
         ],
         "roles": ["admin"]
     }))
-    .example(json!({
+    .example(|| json!({
         "rules": [{
             "pattern": "^[^@]+@example\\.com$",
             "at": ["/to", "/cc", "/bcc"],
@@ -113,7 +113,7 @@ pub fn policy() -> Policy {
             "calls": { "actions": ["gmail/send_message"] }
         }]
     }))
-    .example(json!({
+    .example(|| json!({
         "rules": [{
             "pattern": "\\b[A-Z]{2,8}-[0-9]+\\b",
             "at": ["/title", "/body"],

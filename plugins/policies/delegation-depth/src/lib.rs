@@ -65,11 +65,11 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({
+    .example(|| json!({
         "depth": { "ask_above": 1, "deny_above": 3 },
         "trust": { "write": { "ask_below": 0.5 }, "destructive": { "ask_below": 0.9, "deny_below": 0.6 } }
     }))
-    .example(json!({
+    .example(|| json!({
         "depth": { "deny_above": 0 },
         "calls": { "risks": ["destructive"] }
     }))

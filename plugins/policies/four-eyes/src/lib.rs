@@ -39,13 +39,15 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({}))
-    .example(json!({
-        "risks": ["destructive"],
-        "actions": ["gmail/send_message", "github/merge_pull_request"],
-        "except": ["slack/delete_message"],
-        "roles": ["admin", "owner"]
-    }))
+    .example(|| json!({}))
+    .example(|| {
+        json!({
+            "risks": ["destructive"],
+            "actions": ["gmail/send_message", "github/merge_pull_request"],
+            "except": ["slack/delete_message"],
+            "roles": ["admin", "owner"]
+        })
+    })
 }
 
 fn prepare(settings: Settings) -> Result<Settings, Violation> {

@@ -51,12 +51,14 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({ "tie_ms": 20 }))
-    .example(json!({
-        "labels": { "region": ["eu-central-1", "eu-west-1"], "tier": ["production"] },
-        "unmeasured": "first",
-        "calls": { "risks": ["write", "destructive"] }
-    }))
+    .example(|| json!({ "tie_ms": 20 }))
+    .example(|| {
+        json!({
+            "labels": { "region": ["eu-central-1", "eu-west-1"], "tier": ["production"] },
+            "unmeasured": "first",
+            "calls": { "risks": ["write", "destructive"] }
+        })
+    })
 }
 
 fn prepare(settings: Settings) -> Result<Settings, Violation> {

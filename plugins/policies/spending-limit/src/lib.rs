@@ -48,16 +48,20 @@ pub fn policy() -> Policy {
         prepare,
         decide,
     )
-    .example(json!({
-        "day": { "ask_above_micro_usd": 20_000_000, "deny_above_micro_usd": 50_000_000 },
-        "month": { "deny_above_micro_usd": 500_000_000 },
-        "roles": ["admin", "owner"]
-    }))
-    .example(json!({
-        "month": { "ask_above_micro_usd": 100_000_000 },
-        "unknown_cost_micro_usd": 50_000,
-        "calls": { "risks": ["write", "destructive"] }
-    }))
+    .example(|| {
+        json!({
+            "day": { "ask_above_micro_usd": 20_000_000, "deny_above_micro_usd": 50_000_000 },
+            "month": { "deny_above_micro_usd": 500_000_000 },
+            "roles": ["admin", "owner"]
+        })
+    })
+    .example(|| {
+        json!({
+            "month": { "ask_above_micro_usd": 100_000_000 },
+            "unknown_cost_micro_usd": 50_000,
+            "calls": { "risks": ["write", "destructive"] }
+        })
+    })
 }
 
 fn prepare(settings: Settings) -> Result<Settings, Violation> {

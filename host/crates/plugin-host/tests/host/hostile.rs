@@ -454,9 +454,8 @@ fn try_it(host: &PluginHost, attempt: &Attempt, neighbour: &Neighbour) -> Came {
     neighbour.take();
     neighbour.most_kib.store(before, Ordering::SeqCst);
     let began = Instant::now();
-    let ended = runtime().block_on(async {
-        tokio::time::timeout(HANG, use_it(host, bytes, attempt.used)).await
-    });
+    let ended = runtime()
+        .block_on(async { tokio::time::timeout(HANG, use_it(host, bytes, attempt.used)).await });
     let took = began.elapsed();
     // Without an end to wait for there is nothing to say of the neighbour: it must get through.
     let mut calls = neighbour.take();
