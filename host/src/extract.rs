@@ -306,6 +306,39 @@ pub fn etag(version: i32) -> (header::HeaderName, String) {
     (header::ETAG, format!("\"{version}\""))
 }
 
+/// Moments as requests name them: RFC 3339, kept in UTC. Where the offset takes one out of the years that there are, as
+/// with `9999-12-31T23:59:59-01:00`, it is refused: nothing could work with it.
+pub mod moment {
+    use serde::{Deserializer, de::Error};
+    use time::{OffsetDateTime, UtcOffset};
+
+    /// # Errors
+    /// It is no moment.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OffsetDateTime, D::Error> {
+        in_utc(time::serde::rfc3339::deserialize(from)?)
+    }
+
+    fn in_utc<E: Error>(moment: OffsetDateTime) -> Result<OffsetDateTime, E> {
+        moment
+            .checked_to_offset(UtcOffset::UTC)
+            .ok_or_else(|| E::custom("the moment is out of range: in UTC its year has to be 9999 or before"))
+    }
+
+    /// The same, where there may be none.
+    pub mod option {
+        use super::{Deserializer, OffsetDateTime, in_utc};
+
+        /// # Errors
+        /// It is no moment.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<OffsetDateTime>, D::Error> {
+            let moment = time::serde::rfc3339::option::deserialize(from)?;
+            moment.map(in_utc).transpose()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,7 +34,7 @@ pub async fn demo(mut args: DevArgs, file: Option<&Path>) -> anyhow::Result<()> 
     let began = Instant::now();
     println!("1. Starting PostgreSQL, Temporal, the API and the worker.");
     let stack = Stack::start(&args, file, true, stop.asked()).await?;
-    println!("{}\n", indented(&stack.where_everything_is()));
+    println!("{}\n", indented(stack.where_everything_is()));
     let shown = tokio::select! {
         shown = Box::pin(show(&stack, &target, began)) => shown,
         () = stop.asked() => Err(anyhow::anyhow!("it was stopped before the main job was done")),

@@ -2,7 +2,7 @@
 
 use super::{
     CONFIRMATIONS_MAX, Held, OPEN_SIGN_INS_MAX, Provider, STEP_TIME, Status, client_secret, field,
-    opened, parse_url, provider, redirect_uri, renew_at,
+    opened, parse_url, provider, redirect_uri, renew_at, still_wanted,
     store::{self, GrantRow, Step},
 };
 use crate::{
@@ -373,7 +373,7 @@ async fn take(
     }
     let ready = match usable(&row, returned) {
         Err(why) => Err(why),
-        Ok(code) => match client_secret(app, &mut tx, &row).await {
+        Ok(code) => match secret_for(app, &mut tx, &row).await {
             Err(problem) if problem.status().is_client_error() => Err(problem.detail().to_owned()),
             Err(problem) => return Err(problem),
             Ok(client_secret) => {
@@ -407,6 +407,16 @@ async fn take(
     }
     tx.commit().await?;
     Ok(Some(ready))
+}
+
+/// The client's secret, for a sign-in that still is one of the skill's.
+async fn secret_for(
+    app: &App,
+    tx: &mut TenantTx,
+    row: &GrantRow,
+) -> Result<Zeroizing<String>, Problem> {
+    still_wanted(app, tx, row).await?;
+    client_secret(app, tx, row).await
 }
 
 /// The code, where it is from whom it should be.
@@ -560,6 +570,7 @@ pub async fn confirm(
     if row.confirm_sha256.as_deref() != Some(&shown[..]) {
         return Err(wrong_code(tx, &row, now).await?);
     }
+    still_wanted(app, &mut tx, &row).await?;
     let credential = adopt(app, &mut tx, &row, now).await?;
     tx.commit().await?;
     Ok(credential)

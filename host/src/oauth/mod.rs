@@ -192,6 +192,37 @@ async fn field(
     })
 }
 
+/// The skill that a grant is for; none where it was removed with its configuration.
+async fn skill_of(tx: &mut TenantTx, row: &store::GrantRow) -> Result<Option<String>, Problem> {
+    match row.skill_config_id {
+        Some(config) => Ok(store::skill_of(tx, config).await?),
+        None => Ok(None),
+    }
+}
+
+/// Whether the plugin that described the credential is still run: it may have named where codes, tokens and the client's
+/// secret go.
+///
+/// # Errors
+/// 409 where it was revoked.
+async fn admitted(app: &App, tx: &mut TenantTx, row: &store::GrantRow) -> Result<(), Problem> {
+    match skill_of(tx, row).await? {
+        Some(skill) => plugins::admit_credentials(app, tx, &skill).await,
+        None => Ok(()),
+    }
+}
+
+/// Whether the credential of a sign-in still is one that is had by signing in.
+///
+/// # Errors
+/// As [`field`]; 404 where nothing is installed for the skill.
+async fn still_wanted(app: &App, tx: &mut TenantTx, row: &store::GrantRow) -> Result<(), Problem> {
+    match skill_of(tx, row).await? {
+        Some(skill) => field(app, tx, &skill, &row.credential_key).await.map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Where browsers are sent back to.
 fn redirect_uri(app: &App) -> Result<String, Problem> {
     match app.config().http.public_url.as_str() {
@@ -204,12 +235,13 @@ fn redirect_uri(app: &App) -> Result<String, Problem> {
 }
 
 /// The client's secret, as it is stored now; an empty one for a public client. It must be the client that the
-/// tokens belong to.
+/// tokens belong to, of a skill whose plugin is still run.
 async fn client_secret(
     app: &App,
     tx: &mut TenantTx,
     row: &store::GrantRow,
 ) -> Result<Zeroizing<String>, Problem> {
+    admitted(app, tx, row).await?;
     let provider = &row.provider.0;
     let config = row.skill_config_id.ok_or_else(|| {
         Problem::conflict(

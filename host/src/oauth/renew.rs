@@ -2,7 +2,7 @@
 //! a lease: one process at a time, over all hosts.
 
 use super::{
-    Held, Status, client_secret,
+    Held, Status, admitted, client_secret,
     provider::{self, TokenError, Tokens},
     renew_at,
     store::{self, GrantRow, Step},
@@ -393,6 +393,12 @@ async fn tell(
     let (Some(url), Some((hint, token))) = (url, refresh.or(access)) else {
         return finished(tx, &row, None).await;
     };
+    if let Err(problem) = admitted(app, &mut tx, &row).await {
+        return match problem.status().is_client_error() {
+            true => finished(tx, &row, Some(problem.detail())).await,
+            false => Err(problem),
+        };
+    }
     let secret = match client_secret(app, &mut tx, &row).await {
         Ok(secret) => secret,
         Err(problem) if problem.status().is_client_error() => match held.client_secret.clone() {

@@ -174,6 +174,13 @@ impl GrantRow {
     }
 }
 
+/// The skill that a configuration is of.
+pub async fn skill_of(tx: &mut TenantTx, config: SkillConfigId) -> Result<Option<String>> {
+    let id = config.uuid();
+    let skill = sqlx::query_scalar!("select skill_name from skill_configs where id = $1", id);
+    skill.fetch_optional(&mut **tx).await
+}
+
 /// The configuration that a grant is for.
 pub async fn config_of(tx: &mut TenantTx, id: GrantId) -> Result<Option<SkillConfigId>> {
     let config = sqlx::query_scalar!(

@@ -353,15 +353,17 @@ async fn loaded(app: &App, tx: &mut TenantTx, digest: &str) -> Result<Arc<Plugin
     Ok(plugin)
 }
 
-/// The credentials of a skill, as its plugin describes them, or another that is installed for that; none where nothing
-/// is.
+/// The credentials of a skill, as its plugin describes them, or another that is installed for that.
+///
+/// # Errors
+/// 404 where nothing is installed for the skill.
 pub async fn credential_fields(
     tx: &mut TenantTx,
     skill: &str,
 ) -> Result<Vec<CredentialField>, Problem> {
     let fields = store::credential_fields(tx, skill)
         .await?
-        .unwrap_or_default();
+        .ok_or_else(|| Problem::not_found("skill; install its plugin first"))?;
     serde_json::from_value(fields).map_err(|e| Problem::internal(&e))
 }
 
@@ -374,10 +376,23 @@ pub async fn admitted_fields(
     tx: &mut TenantTx,
     skill: &str,
 ) -> Result<Vec<CredentialField>, Problem> {
-    if let Some(origin) = store::credentials_origin(tx, skill).await? {
-        app.revocations().admit(tx, &origin).await?;
-    }
+    admit_credentials(app, tx, skill).await?;
     credential_fields(tx, skill).await
+}
+
+/// Whether the plugin that describes a skill's credentials, where one does, still is run.
+///
+/// # Errors
+/// 409 where it is not.
+pub async fn admit_credentials(
+    app: &App,
+    tx: &mut TenantTx,
+    skill: &str,
+) -> Result<(), Problem> {
+    match store::credentials_origin(tx, skill).await? {
+        Some(origin) => app.revocations().admit(tx, &origin).await,
+        None => Ok(()),
+    }
 }
 
 /// Has the plugin that describes a skill's credentials look at a value. The refusal says what is wrong and nothing of the value.

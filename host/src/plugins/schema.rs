@@ -1,6 +1,6 @@
 //! A skill's credentials as a JSON Schema, from which a form can be drawn.
 
-use super::{CredentialField, store};
+use super::{CredentialField, credential_fields};
 use crate::{
     app::App,
     caller::{Caller, Permission},
@@ -29,11 +29,7 @@ async fn get_credential_schema(
 ) -> Result<Json<Value>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let fields = store::credential_fields(&mut tx, &skill)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill; install its plugin first"))?;
-    let fields: Vec<CredentialField> =
-        serde_json::from_value(fields).map_err(|e| Problem::internal(&e))?;
+    let fields = credential_fields(&mut tx, &skill).await?;
     Ok(Json(schema(&skill, &fields)))
 }
 

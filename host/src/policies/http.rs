@@ -503,7 +503,7 @@ pub struct ReplayBody {
     #[serde(default)]
     pub skills: Vec<String>,
     /// Calls since then.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(deserialize_with = "crate::extract::moment::deserialize")]
     #[schema(value_type = String, format = DateTime)]
     pub since: OffsetDateTime,
     /// At most so many, the newest first: 1 to 5,000.

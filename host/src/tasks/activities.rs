@@ -28,6 +28,8 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 /// How sure an agent is of a task whose steps all succeeded as they were planned.
 const CONFIDENCE_PLANNED: f64 = 0.9;
+/// Until a cancelled task's workflow looks again whether it was told.
+const CANCELLATION_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct TaskActivities {
     pub app: App,
@@ -322,13 +324,25 @@ async fn execute(app: &App, about: &ExecuteStep, last_attempt: bool) -> Result<E
         .into_iter()
         .find(|agent| Some(agent.id) == row.agent_id);
     let agent = agent.ok_or_else(|| Problem::internal(&"the task's agent is gone"))?;
-    if !store::set_status(&mut tx, task, "executing", None).await? {
-        // It ended meanwhile, and so did what it had begun.
-        return Ok(Executed {
-            waits: Waits::ForNothing,
-            verdict: Verdict::Badly("The task has ended.".into()),
+    let begins_nothing = |waits, verdict| {
+        Ok(Executed {
+            waits,
+            verdict,
             took: Duration::ZERO,
-        });
+        })
+    };
+    match store::executing(&mut tx, task).await? {
+        store::MayBegin::Yes => {}
+        // Nothing is noted. The workflow is told of it at any moment, and ends the task with what it has begun.
+        store::MayBegin::Cancelled => {
+            let pause = CANCELLATION_PAUSE;
+            return begins_nothing(Waits::ForAWhile { pause }, Verdict::Well);
+        }
+        // And so did what it had begun.
+        store::MayBegin::Ended => {
+            let verdict = Verdict::Badly("The task has ended.".into());
+            return begins_nothing(Waits::ForNothing, verdict);
+        }
     }
     let details = json!({ "backend": agent.backend.as_str(), "step": about.step, "tool_called": format!("{}.{}", planned.skill, planned.action), "input": planned.params });
     trace(

@@ -160,6 +160,34 @@ pub async fn set_status(
     Ok(set.rows_affected() == 1)
 }
 
+/// Whether a step of a task may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayBegin {
+    Yes,
+    /// Somebody has cancelled the task, and its workflow will hear of it.
+    Cancelled,
+    /// The task has ended.
+    Ended,
+}
+
+/// Says that a step is being carried out, and locks the task: whoever cancels it at the same time is seen here, or comes
+/// after what is begun in this transaction.
+pub async fn executing(tx: &mut TenantTx, task: TaskId) -> Result<MayBegin> {
+    let cancelled = sqlx::query_scalar!(
+        r#"update agent_tasks set status = 'executing', waiting_for = null, updated_at = now()
+           where id = $1 and status not in ('completed', 'failed', 'cancelled')
+           returning cancel_requested_at is not null as "cancelled!""#,
+        task.uuid()
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(match cancelled {
+        Some(false) => MayBegin::Yes,
+        Some(true) => MayBegin::Cancelled,
+        None => MayBegin::Ended,
+    })
+}
+
 /// Ends it well; what it cost, in millionths of a US dollar, where it had not ended before.
 pub async fn complete(
     tx: &mut TenantTx,

@@ -20,6 +20,9 @@ use tsunami_sealed::{Aad, DataKey};
 const ENCODING: &[u8] = b"binary/aes-256-gcm";
 const ENCODING_FIELD: &str = "encoding";
 const KEY_FIELD: &str = "key-id";
+/// What Temporal's server itself writes into a history in clear, as `json/plain`: an activity was cancelled before a worker
+/// had it. Everything else that is clear is not ours.
+const BY_THE_SERVER: (&[u8], &[u8]) = (b"json/plain", br#""ACTIVITY_ID_NOT_STARTED""#);
 /// What stands in clear where a failure's text was.
 const HIDDEN_FAILURE: &str = "encrypted failure";
 
@@ -93,9 +96,11 @@ impl SealingCodec {
     }
 
     fn open(&self, payload: Payload) -> Result<Payload, CodecError> {
-        if payload.metadata.get(ENCODING_FIELD).map(Vec::as_slice) != Some(ENCODING) {
+        let encoding = payload.metadata.get(ENCODING_FIELD).map(Vec::as_slice);
+        if encoding != Some(ENCODING) {
+            let is_the_servers = encoding.is_some_and(|encoding| (encoding, payload.data.as_slice()) == BY_THE_SERVER);
             // The SDK makes empty payloads for workflows that return nothing; they say nothing.
-            return if payload.data.is_empty() {
+            return if is_the_servers || payload.data.is_empty() {
                 Ok(payload)
             } else {
                 Err(CodecError::Clear)
@@ -229,6 +234,21 @@ mod tests {
         ));
         sealed.data[20] ^= 1;
         assert!(matches!(ours.open(sealed), Err(CodecError::Seal(_))));
+    }
+
+    #[test]
+    fn what_the_server_says_of_a_cancelled_activity_is_read() {
+        let mut said = Payload {
+            data: br#""ACTIVITY_ID_NOT_STARTED""#.to_vec(),
+            ..Payload::default()
+        };
+        let ours = codec("k1");
+        assert!(matches!(ours.open(said.clone()), Err(CodecError::Clear)));
+        said.metadata
+            .insert(ENCODING_FIELD.into(), b"json/plain".to_vec());
+        assert_eq!(ours.open(said.clone()).unwrap(), said);
+        said.data.push(b' ');
+        assert!(matches!(ours.open(said), Err(CodecError::Clear)));
     }
 
     #[test]

@@ -221,6 +221,14 @@ async fn as_locked(api: &Api, wanted: &LockedPlugin, release: &str) -> anyhow::R
         text(&asked["digest"]),
         wanted.sha256
     );
+    // What it takes the place of goes by what it is, and is asked about by what the file says.
+    let component = &asked["details"]["component"];
+    ensure!(
+        wanted.is_for_the_same(component),
+        "{release} is {}, and the lock file says {}: it was changed by hand, or is not to be trusted; write it anew with `tsunami plugin lock`",
+        served(&text(&component["serves"]), &text(&component["skill"])),
+        wanted.shown()
+    );
     Ok(id)
 }
 
