@@ -319,9 +319,9 @@ pub mod moment {
     }
 
     fn in_utc<E: Error>(moment: OffsetDateTime) -> Result<OffsetDateTime, E> {
-        moment
-            .checked_to_offset(UtcOffset::UTC)
-            .ok_or_else(|| E::custom("the moment is out of range: in UTC its year has to be 9999 or before"))
+        moment.checked_to_offset(UtcOffset::UTC).ok_or_else(|| {
+            E::custom("the moment is out of range: in UTC its year has to be 9999 or before")
+        })
     }
 
     /// The same, where there may be none.

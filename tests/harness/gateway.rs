@@ -207,6 +207,17 @@ impl Gateway {
         ran.expect("it ends").expect("it starts")
     }
 
+    /// What Temporal's own command line does with a workflow: `show`, `terminate`. Whether it did, and what it said.
+    pub fn workflow(&self, what: &str, id: &str) -> (bool, String) {
+        let url = self.temporal_url();
+        let mut command = Command::new(repository().join(".tools/temporal/bin/temporal"));
+        command.args(["workflow", what, "--workflow-id", id]);
+        command.args(["--address", url.trim_start_matches("http://")]);
+        let ran = command.output().expect("Temporal's command line starts");
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.success(), String::from_utf8_lossy(&said).into())
+    }
+
     /// The process that a pid file below the data folder names: `postgres/pid`, `instances/openclaw-1/pid`.
     pub fn pid_of(&self, file: &str) -> Option<i32> {
         let text = fs::read_to_string(self.data_dir().join(file)).ok()?;

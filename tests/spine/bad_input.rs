@@ -138,6 +138,27 @@ async fn bad_bodies(world: Arc<World>) {
         "it names the place: {}",
         wrong.text
     );
+    // In UTC it is the year 10000, which no database takes.
+    let late = "9999-12-31T23:59:59-23:59";
+    let bodies = [
+        (
+            "/api-keys",
+            json!({ "name": "x", "roles": ["auditor"], "expires_at": late }),
+        ),
+        (
+            "/skill-creds",
+            json!({ "skill": "slack", "key": "bot_token", "value": "xoxb-1", "expires_at": late }),
+        ),
+        (
+            "/policies/replay",
+            json!({ "digest": "0".repeat(64), "since": late }),
+        ),
+    ];
+    for (path, body) in bodies {
+        let refused = owner.post(path, &body).await;
+        assert_eq!(refused.problem(422), "invalid_body", "{path}");
+        assert!(refused.text.contains("out of range"), "{}", refused.text);
+    }
 }
 
 /// What people write, and whether it is one line. Names are lines that pretend no key.

@@ -6,12 +6,15 @@ use serde_json::json;
 use std::sync::Arc;
 use tsunami_tests::{
     company::{Company, text},
+    eventually,
     gateway::Gateway,
     recorder::Recorder,
 };
 
 /// Tasks of the one that has many.
 const MANY: usize = 100;
+/// As many of them are cancelled right after they were asked for.
+const CANCELLED: usize = 20;
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     own(
@@ -19,6 +22,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
         theatre,
         "a_tenant_with_many_tasks_keeps_no_other_waiting",
         in_turn,
+    );
+    own(
+        stories,
+        theatre,
+        "a_task_that_is_cancelled_before_any_worker_has_it_ends",
+        cancelled_in_the_queue,
     );
     own(
         stories,
@@ -56,6 +65,39 @@ async fn in_turn() {
     }
 }
 
+/// Temporal itself says of an activity that no worker had that it was cancelled, in words of its own.
+async fn cancelled_in_the_queue() {
+    let gateway = Gateway::start_with(&[("TSUNAMI_TASKS__ACTIVITIES_AT_ONCE_MAX", "2")]).await;
+    let slack = Recorder::start().await;
+    let acme = Company::ready(&gateway, "acme", &slack, CANARY).await;
+    slack.hold();
+    let held = join_all(["one", "two"].map(|text| acme.ask_to_send(text))).await;
+    // Both have a place each, and keep it.
+    eventually("both are being sent", || async {
+        (slack.count("one") + slack.count("two") == 2).then_some(())
+    })
+    .await;
+    let queued = acme.ask_to_send("three").await;
+    let history = async |has: &str| {
+        eventually(has, || async {
+            let (_, shown) = gateway.workflow("show", &queued);
+            shown.contains(has).then_some(shown)
+        })
+        .await
+    };
+    let scheduled = history("ActivityTaskScheduled").await;
+    assert!(!scheduled.contains("ActivityTaskStarted"), "{scheduled}");
+    let cancel = format!("/agent-tasks/{queued}/cancel");
+    acme.owner.post(&cancel, &json!({})).await.ok();
+    history("ActivityTaskCanceled").await;
+    slack.release();
+    for task in held {
+        acme.task_is(&task, &["completed"]).await;
+    }
+    acme.task_is(&queued, &["cancelled"]).await;
+    assert_eq!(slack.count("three"), 0);
+}
+
 /// All tasks fit into the worker, and each makes a call. Where all of them were moved at once, the last one would wait for
 /// the steps of all the others, and end with them.
 async fn in_turn_in_a_worker() {
@@ -67,9 +109,18 @@ async fn in_turn_in_a_worker() {
     let crowd = join_all(texts.iter().map(|text| acme.ask_to_send(text))).await;
     let before = ended(&acme, "completed").await;
     assert!(before < MANY, "the others had ended already");
-    let (last, crowd) = crowd.split_last().expect("many");
-    let cancel = format!("/agent-tasks/{last}/cancel");
-    acme.owner.post(&cancel, &json!({})).await.ok();
+    let (crowd, cancelled) = crowd.split_at(MANY - CANCELLED);
+    let mut unsent = Vec::new();
+    for (task, text) in cancelled.iter().zip(&texts[MANY - CANCELLED..]) {
+        let cancel = format!("/agent-tasks/{task}/cancel");
+        let accepted = acme.owner.post(&cancel, &json!({})).await.ok();
+        // Of one that is executing, what is sent is on its way.
+        if accepted["status"] != "executing" {
+            unsent.push(text);
+        }
+    }
+    let (last, _) = cancelled.split_last().expect("some");
+    assert!(!unsent.is_empty(), "all had begun");
     // Each begins when the one before has ended.
     for text in ["first", "second", "third"] {
         let one = globex.ask_to_send(text).await;
@@ -87,9 +138,13 @@ async fn in_turn_in_a_worker() {
     for task in crowd {
         acme.task_is(task, &["completed"]).await;
     }
-    let (of_last, texts) = texts.split_last().expect("many");
-    assert_eq!(slack.count(of_last), 0);
-    for text in texts {
+    for task in cancelled {
+        acme.task_is(task, &["cancelled"]).await;
+    }
+    for text in unsent {
+        assert_eq!(slack.count(text), 0, "{text}");
+    }
+    for text in &texts[..MANY - CANCELLED] {
         assert_eq!(slack.count(text), 1, "{text}");
     }
 }

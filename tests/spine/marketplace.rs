@@ -609,6 +609,24 @@ async fn described_elsewhere(world: Arc<World>) {
         said(&gateway.cli(&owner, &remove).await);
     }
     assert_eq!(owner.get("/plugins").await.ok()["items"], json!([]));
+    // The skill has a configuration, and nothing that describes its credentials.
+    let client = "/skill-creds/oauth/client?skill=divided&key=api_key";
+    owner.get(client).await.problem(404);
+    let unasked = owner.post("/skill-creds", &new("key-for-nobody")).await;
+    unasked.problem(404);
+    // What a lock file takes a release for is what it is.
+    let lie = locked.replace("skill = \"divided\"\nserves", "skill = \"slack\"\nserves");
+    assert_ne!(lie, locked);
+    let lying = folder.path().join("lying.lock").display().to_string();
+    std::fs::write(&lying, lie).expect("a lock file");
+    let install = ["plugin", "install", "--locked", &lying, "--yes"];
+    let refused = gateway.cli(&owner, &install).await;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && told.contains("credentials of divided"),
+        "{told}"
+    );
+    assert_eq!(owner.get("/plugins").await.ok()["items"], json!([]));
     said(
         &gateway
             .cli(&owner, &["plugin", "install", "--locked", &lock, "--yes"])

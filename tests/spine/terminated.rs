@@ -2,8 +2,8 @@
 
 use crate::{Stories, Theatre, World, shared};
 use serde_json::json;
-use std::{process::Command, sync::Arc};
-use tsunami_tests::{eventually, repository};
+use std::sync::Arc;
+use tsunami_tests::eventually;
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
@@ -40,18 +40,8 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
 
 /// Ends a workflow as an operator can: nothing of it runs any more, not what it would do at its end either.
 fn terminate(world: &World, workflow: &str) {
-    let ran = temporal(world, &["terminate", "--workflow-id", workflow]);
+    let ran = world.gateway.workflow("terminate", workflow);
     assert!(ran.0, "{}", ran.1);
-}
-
-fn temporal(world: &World, arguments: &[&str]) -> (bool, String) {
-    let url = world.gateway.temporal_url();
-    let mut command = Command::new(repository().join(".tools/temporal/bin/temporal"));
-    command.arg("workflow").args(arguments);
-    command.args(["--address", url.trim_start_matches("http://")]);
-    let ran = command.output().expect("Temporal's command line starts");
-    let said = [ran.stdout, ran.stderr].concat();
-    (ran.status.success(), String::from_utf8_lossy(&said).into())
 }
 
 async fn waiting(world: &World, message: &str) -> String {
@@ -110,9 +100,8 @@ async fn found(world: Arc<World>) {
     terminate(&world, &task);
     stands_still(&world, &task).await;
     taken_up(&world, &task).await;
-    let describe = ["describe", "--workflow-id", &task, "--output", "json"];
-    let (_, described) = temporal(&world, &describe);
-    assert!(described.contains("STATUS_RUNNING"), "{described}");
+    let (_, described) = world.gateway.workflow("describe", &task);
+    assert!(described.to_lowercase().contains("running"), "{described}");
     world.acme.task_is(&task, &["waiting_input"]).await;
     world.acme.approve(&task).await;
     world.acme.task_is(&task, &["completed"]).await;
@@ -166,7 +155,7 @@ async fn call(world: Arc<World>) {
     let call = made["id"].as_str().expect("a call").to_owned();
     let workflow = format!("call-{call}");
     eventually("its workflow runs", || async {
-        let (there, _) = temporal(&world, &["describe", "--workflow-id", &workflow]);
+        let (there, _) = world.gateway.workflow("describe", &workflow);
         there.then_some(())
     })
     .await;

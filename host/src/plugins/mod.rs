@@ -384,11 +384,7 @@ pub async fn admitted_fields(
 ///
 /// # Errors
 /// 409 where it is not.
-pub async fn admit_credentials(
-    app: &App,
-    tx: &mut TenantTx,
-    skill: &str,
-) -> Result<(), Problem> {
+pub async fn admit_credentials(app: &App, tx: &mut TenantTx, skill: &str) -> Result<(), Problem> {
     match store::credentials_origin(tx, skill).await? {
         Some(origin) => app.revocations().admit(tx, &origin).await,
         None => Ok(()),

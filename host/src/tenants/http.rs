@@ -358,7 +358,10 @@ pub struct NewApiKey {
     /// No role that the caller lacks; owners may give any.
     pub roles: Vec<Role>,
     pub user_id: Option<UserId>,
-    #[serde(default, deserialize_with = "crate::extract::moment::option::deserialize")]
+    #[serde(
+        default,
+        deserialize_with = "crate::extract::moment::option::deserialize"
+    )]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<OffsetDateTime>,
 }

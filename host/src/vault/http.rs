@@ -67,7 +67,10 @@ pub struct NewCredential {
     #[schema(value_type = String, format = Password)]
     pub value: Zeroizing<String>,
     pub r#type: Option<CredentialType>,
-    #[serde(default, deserialize_with = "crate::extract::moment::option::deserialize")]
+    #[serde(
+        default,
+        deserialize_with = "crate::extract::moment::option::deserialize"
+    )]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<OffsetDateTime>,
 }

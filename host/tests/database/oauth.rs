@@ -19,6 +19,7 @@ use tsunami::{
     app::App,
     config::Config,
     id::{CredentialId, GrantId, SkillConfigId, TenantId},
+    marketplace::revocations,
     oauth,
     vault::{NewValue, Renewal, Unusable},
 };
@@ -44,6 +45,7 @@ pub fn stories(stories: &mut Stories, server: &Arc<Server>) {
         what_is_revoked_here_is_revoked_there,
         what_nobody_confirms_is_revoked,
         what_a_removed_skill_was_granted_is_revoked,
+        what_a_revoked_plugin_asked_for_goes_nowhere,
         a_sign_in_is_not_forgotten_while_its_code_is_exchanged,
         a_renewal_that_a_new_sign_in_overtook_keeps_nothing,
         who_renews_and_who_revokes_do_not_wait_for_each_other,
@@ -844,6 +846,53 @@ async fn what_a_removed_skill_was_granted_is_revoked(ground: Ground) {
     company.sweep().await;
     assert_eq!(provider.asked("revoked").await, 3, "both are revoked");
     assert_eq!(company.read(grants).await, "ended:true");
+}
+
+/// Who wrote it may have named where codes, tokens and the client's secret go.
+async fn what_a_revoked_plugin_asked_for_goes_nowhere(ground: Ground) {
+    let provider = Provider::start().await;
+    let company = Company::registered(ground, &provider).await;
+    company.signed_in().await;
+    let (to_confirm, to_come_back) = (company.begin().await, company.begin().await);
+    let back = sign_in(&to_confirm.url).await.expect("a browser");
+    let page = company.come_back(&back).await;
+    let back = sign_in(&to_come_back.url).await.expect("a browser");
+    let asked = provider.asked("token").await;
+
+    let watching = tokio::spawn(revocations::watch(company.ground.app.clone()));
+    company
+        .sql("insert into plugin_revocations (id, digest, reason, revoked_by) select gen_random_uuid(), digest, 'it steals', 'an operator' from plugin_components")
+        .await;
+    let digest = company.read("select digest from plugin_components").await;
+    let revoked = company.ground.app.revocations();
+    crate::ground::until("it is known", async || revoked.is_revoked(&digest)).await;
+
+    let late = company.come_back(&back).await;
+    assert_eq!(late.status, StatusCode::BAD_REQUEST);
+    assert!(late.html.contains("it steals"), "{}", late.html);
+    let confirmed = company.confirm(&to_confirm.id, &page.code()).await;
+    assert_eq!(
+        confirmed.status,
+        StatusCode::CONFLICT,
+        "{:?}",
+        confirmed.json
+    );
+    assert_eq!(confirmed.json["code"], "plugin_revoked");
+    // Neither are tokens renewed, nor is a provider told of what is used no more.
+    company.all_is_due().await;
+    company.sweep().await;
+    company.expires_soon(-1).await;
+    let first = "select id::text from oauth_grants order by id limit 1";
+    let first: GrantId = company.read(first).await.parse().expect("an id");
+    let renewed = oauth::renew_for_use(&company.ground.app, company.tenant, first).await;
+    assert_eq!(renewed.expect_err("it is not").code(), "plugin_revoked");
+    company
+        .sql("update oauth_grants set status = 'ending', due_at = now() - interval '1 s' where sealed is not null")
+        .await;
+    company.sweep().await;
+    assert_eq!(provider.asked("token").await, asked);
+    assert_eq!(provider.asked("revoked").await, 0);
+    watching.abort();
 }
 
 async fn until_status(company: &Company, status: &str) {

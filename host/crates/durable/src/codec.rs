@@ -98,7 +98,8 @@ impl SealingCodec {
     fn open(&self, payload: Payload) -> Result<Payload, CodecError> {
         let encoding = payload.metadata.get(ENCODING_FIELD).map(Vec::as_slice);
         if encoding != Some(ENCODING) {
-            let is_the_servers = encoding.is_some_and(|encoding| (encoding, payload.data.as_slice()) == BY_THE_SERVER);
+            let is_the_servers = encoding
+                .is_some_and(|encoding| (encoding, payload.data.as_slice()) == BY_THE_SERVER);
             // The SDK makes empty payloads for workflows that return nothing; they say nothing.
             return if is_the_servers || payload.data.is_empty() {
                 Ok(payload)
