@@ -207,11 +207,12 @@ impl Gateway {
         ran.expect("it ends").expect("it starts")
     }
 
-    /// What Temporal's own command line does with a workflow: `show`, `terminate`. Whether it did, and what it said.
+    /// What Temporal's own command line does with a workflow: `show`, `terminate`. Whether it did, and what it said, as
+    /// JSON.
     pub fn workflow(&self, what: &str, id: &str) -> (bool, String) {
         let url = self.temporal_url();
         let mut command = Command::new(repository().join(".tools/temporal/bin/temporal"));
-        command.args(["workflow", what, "--workflow-id", id]);
+        command.args(["workflow", what, "--workflow-id", id, "--output", "json"]);
         command.args(["--address", url.trim_start_matches("http://")]);
         let ran = command.output().expect("Temporal's command line starts");
         let said = [ran.stdout, ran.stderr].concat();

@@ -85,11 +85,11 @@ async fn cancelled_in_the_queue() {
         })
         .await
     };
-    let scheduled = history("ActivityTaskScheduled").await;
-    assert!(!scheduled.contains("ActivityTaskStarted"), "{scheduled}");
+    let scheduled = history("ACTIVITY_TASK_SCHEDULED").await;
+    assert!(!scheduled.contains("ACTIVITY_TASK_STARTED"), "{scheduled}");
     let cancel = format!("/agent-tasks/{queued}/cancel");
     acme.owner.post(&cancel, &json!({})).await.ok();
-    history("ActivityTaskCanceled").await;
+    history("ACTIVITY_TASK_CANCELED").await;
     slack.release();
     for task in held {
         acme.task_is(&task, &["completed"]).await;
