@@ -6,12 +6,15 @@ use crate::{
     problem::{Problem, Violation, pointer_part},
 };
 use axum::{
+    body::HttpBody,
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use http_body_util::LengthLimitError;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+use std::{error::Error, iter::successors};
 
 /// The largest JSON body of an ordinary request, in bytes. (A plugin's file has its own limit.)
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -128,20 +131,40 @@ fn invalid_body(pointer: String, message: String) -> Problem {
     .with_errors(vec![Violation { pointer, message }])
 }
 
-/// Reads at most `max` bytes, whatever Content-Length says.
+/// An error, and what lies behind it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
+}
+
+/// Reads at most `max` bytes, whatever Content-Length says; nothing where that says more.
 pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes, Problem> {
-    axum::body::to_bytes(request.into_body(), max).await.map_err(|error| {
-        if TooSlow::is_cause_of(&error) {
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!(
+                "The body is larger than the {max} bytes that this operation takes. Send less."
+            ),
+        )
+    };
+    let body = request.into_body();
+    if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > max) {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, max).await.map_err(|error| {
+        if causes(&error).any(|error| error.is::<TooSlow>()) {
             return Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "body_too_slow",
                 "The body came too slowly, and nothing was done. Send it at once, over a faster connection, or send less.",
             );
         }
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            format!("The body is larger than the {max} bytes that this operation takes, or was cut off. Send less."),
+        if causes(&error).any(|error| error.is::<LengthLimitError>()) {
+            return too_large();
+        }
+        Problem::bad_request(
+            "body_cut_off",
+            "The body was cut off, or is not of the form that its headers say; nothing was done. Send it whole.",
         )
     })
 }

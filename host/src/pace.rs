@@ -6,8 +6,6 @@ use axum::{
     extract::Request,
 };
 use std::{
-    error::Error,
-    iter::successors,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -48,12 +46,6 @@ impl Pace {
 #[derive(Debug, thiserror::Error)]
 #[error("the body comes too slowly")]
 pub struct TooSlow;
-
-impl TooSlow {
-    pub fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
-        successors(Some(error), |error| (*error).source()).any(|error| error.is::<Self>())
-    }
-}
 
 struct Paced {
     body: Body,

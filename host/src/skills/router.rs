@@ -1239,8 +1239,10 @@ impl<'a> Run<'a> {
                 }
                 (advice, ExecuteError::NotSent { .. }) => {
                     self.is_open = false;
-                    let message =
-                        format!("The service was not reached, and nothing was sent: {error}.");
+                    let message = format!(
+                        "The service was not reached, and nothing was sent: {}",
+                        sentence(&error)
+                    );
                     let failure = CallFailure {
                         retryable: advice == Advice::SendAgain,
                         ..CallFailure::new("service_unreachable", message)
@@ -1260,7 +1262,10 @@ impl<'a> Run<'a> {
                     return self
                         .end(CallFailure::new(
                             "instance_refused",
-                            format!("The OpenClaw instance refused the request: {error}."),
+                            format!(
+                                "The OpenClaw instance refused the request: {}",
+                                sentence(&error)
+                            ),
                         ))
                         .await
                         .map(Sent::Stop);
@@ -1562,6 +1567,11 @@ pub(super) fn step_of(row: &CallRow, step_type: StepType, key: &str, details: Va
 /// The id under which the instance knows a request.
 pub(super) fn wire_id(row: &CallRow, attempt: i32, seq: i32) -> String {
     format!("{}:{attempt}:{seq}", row.id)
+}
+
+/// With a full stop at its end; some who write an error put one there.
+fn sentence(error: &ExecuteError) -> String {
+    format!("{}.", error.to_string().trim_end_matches('.'))
 }
 
 pub(super) fn waiting(what: String, retry_after: Duration) -> Outcome {
