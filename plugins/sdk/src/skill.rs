@@ -14,6 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 type Run = Box<dyn Fn(&mut Call, Value) -> Result<Done<Value>, Stop>>;
+/// JSON that only descriptions want.
+type Made = fn() -> Value;
 
 /// What a plugin teaches the gateway.
 pub struct Skill {
@@ -126,7 +128,7 @@ pub struct ActionBuilder {
     risk: Risk,
     params: fn() -> Value,
     output: fn() -> Value,
-    examples: Vec<(&'static str, fn() -> Value)>,
+    examples: Vec<(&'static str, Made)>,
     scopes: Vec<(&'static str, &'static str)>,
     credentials: Vec<&'static str>,
     idempotent: Option<bool>,
