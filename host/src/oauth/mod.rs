@@ -235,13 +235,12 @@ fn redirect_uri(app: &App) -> Result<String, Problem> {
 }
 
 /// The client's secret, as it is stored now; an empty one for a public client. It must be the client that the
-/// tokens belong to, of a skill whose plugin is still run.
+/// tokens belong to. Whoever sends it somewhere asks [`admitted`] or [`still_wanted`] first.
 async fn client_secret(
     app: &App,
     tx: &mut TenantTx,
     row: &store::GrantRow,
 ) -> Result<Zeroizing<String>, Problem> {
-    admitted(app, tx, row).await?;
     let provider = &row.provider.0;
     let config = row.skill_config_id.ok_or_else(|| {
         Problem::conflict(

@@ -93,7 +93,11 @@ async fn renew(app: &App, tenant: TenantId, id: GrantId, wanted: Wanted) -> Resu
         if held.refresh_token.is_none() {
             return without_refresh_token(tx, &row, now).await;
         }
-        let secret = match client_secret(app, &mut tx, &row).await {
+        let secret = async {
+            admitted(app, &mut tx, &row).await?;
+            client_secret(app, &mut tx, &row).await
+        };
+        let secret = match secret.await {
             Ok(secret) => secret,
             Err(problem) if problem.status().is_client_error() => {
                 return failed(tx, &row, now, problem).await;
