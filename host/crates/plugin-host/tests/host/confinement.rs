@@ -82,12 +82,13 @@ fn it_is_given_nothing_but_three_pipes() {
     );
     assert!(file("status").contains("Threads:\t1\n"));
     let limits = file("limits");
+    let seconds = stage::limits().small.compile_cpu_seconds_max.to_string();
     for (name, value) in [
         ("Max core file size", "0"),
         ("Max file size", "0"),
         ("Max open files", "8"),
         ("Max address space", "2147483648"),
-        ("Max cpu time", "10"),
+        ("Max cpu time", &seconds),
     ] {
         let line = limits.lines().find(|line| line.starts_with(name));
         let line = line.unwrap_or_else(|| panic!("{name}: {limits}"));

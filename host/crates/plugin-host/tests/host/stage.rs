@@ -41,11 +41,17 @@ pub fn runtime() -> &'static Runtime {
     RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
 }
 
+/// What a compilation here may take of a processor, in times the usual: half of the compiler is built without
+/// optimisation, beside other tests. Who tests that limit takes the usual one.
+const COMPILE_CPU_TIMES: u32 = 6;
+
 /// The usual ones, with few places: many hosts live at once in these tests.
 pub fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.small.slots = 64;
     limits.large.slots = 8;
+    limits.small.compile_cpu_seconds_max *= COMPILE_CPU_TIMES;
+    limits.large.compile_cpu_seconds_max *= COMPILE_CPU_TIMES;
     limits
 }
 
