@@ -4,6 +4,7 @@
 
 use crate::{
     app::App,
+    extract::only,
     id::{ApiKeyId, OperatorKeyId, TenantId, UserId},
     problem::Problem,
     shares::Held,
@@ -260,8 +261,7 @@ impl FromRequestParts<App> for Party {
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    headers
-        .get(header::AUTHORIZATION)
+    only(headers, header::AUTHORIZATION.as_str())?
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))

@@ -8,7 +8,7 @@ use crate::{
 use axum::{
     body::HttpBody,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use http_body_util::LengthLimitError;
@@ -136,8 +136,24 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     successors(Some(error), |error| (*error).source())
 }
 
+/// A header that means one thing: of several, whoever stands between could have read another than we do.
+///
+/// # Errors
+/// 400 where it came more than once.
+pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(Problem::bad_request(
+            "repeated_header",
+            format!("The header `{name}` came more than once. Send it once."),
+        )),
+    }
+}
+
 /// Reads at most `max` bytes, whatever Content-Length says; nothing where that says more.
 pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes, Problem> {
+    must_be_plain(request.headers())?;
     let too_large = || {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -169,9 +185,23 @@ pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes
     })
 }
 
+fn must_be_plain(headers: &HeaderMap) -> Result<(), Problem> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    if encodings
+        .iter()
+        .all(|e| e.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_content_encoding",
+        "Bodies are taken as they are. Send this one without compression, and without the header `Content-Encoding`.",
+    ))
+}
+
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
+    let content_type = only(headers, header::CONTENT_TYPE.as_str())?
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     let essence = content_type
@@ -279,7 +309,7 @@ pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 200;
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get("idempotency-key") else {
+        let Some(value) = only(&parts.headers, "idempotency-key")? else {
             return Ok(Self(None));
         };
         let key = value.to_str().unwrap_or_default().trim();
@@ -305,22 +335,21 @@ pub struct IfMatch(pub Option<i32>);
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get(header::IF_MATCH) else {
+        let Some(value) = only(&parts.headers, header::IF_MATCH.as_str())? else {
             return Ok(Self(None));
         };
         let text = value.to_str().unwrap_or_default().trim();
         if text == "*" {
             return Ok(Self(None));
         }
-        text.trim_matches('"')
-            .parse()
-            .map(|version| Self(Some(version)))
-            .map_err(|_| {
-                Problem::bad_request(
-                    "invalid_if_match",
-                    "If-Match must be the ETag that the last answer carried, quotes included.",
-                )
-            })
+        let quoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        let version = quoted.and_then(|version| version.parse().ok());
+        version.map(|version| Self(Some(version))).ok_or_else(|| {
+            Problem::bad_request(
+                "invalid_if_match",
+                "If-Match must be the ETag that the last answer carried, quotes included.",
+            )
+        })
     }
 }
 

@@ -43,6 +43,12 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
         stories,
         theatre,
+        "a_header_that_could_mean_two_things_is_refused",
+        headers,
+    );
+    shared(
+        stories,
+        theatre,
         "a_thousand_requests_at_once_are_all_answered",
         thousand,
     );
@@ -274,6 +280,67 @@ async fn bad_paths(world: Arc<World>) {
         let answer = Api::send(request.header("idempotency-key", key.as_bytes())).await;
         is_decent(&answer, "an odd Idempotency-Key");
     }
+}
+
+/// Whoever stands between could read another value than the gateway does, or a body that it does not.
+async fn headers(world: Arc<World>) {
+    let owner = &world.acme.owner;
+    // Nothing comes of it either way.
+    let new = json!({ "name": 7 });
+    let post = || owner.request(Method::POST, "/agents");
+    let configure = |version: &str| {
+        let change = owner.request(Method::PATCH, &format!("/skill-configs/{NOBODYS}"));
+        change.header("if-match", version).json(&json!({}))
+    };
+    let key = format!("Bearer {}", world.gateway.operator().key);
+    for (what, request, code) in [
+        (
+            "two keys",
+            post().header("authorization", &key).json(&new),
+            "repeated_header",
+        ),
+        (
+            "two names of one request",
+            post()
+                .header("idempotency-key", "a")
+                .header("idempotency-key", "b")
+                .json(&new),
+            "repeated_header",
+        ),
+        (
+            "two types",
+            post()
+                .header("content-type", "application/json")
+                .header("content-type", "text/plain")
+                .body(new.to_string()),
+            "repeated_header",
+        ),
+        (
+            "two versions",
+            configure("\"1\"").header("if-match", "\"2\""),
+            "repeated_header",
+        ),
+        (
+            "a version without quotes",
+            configure("1"),
+            "invalid_if_match",
+        ),
+        (
+            "a version in half of them",
+            configure("\"1"),
+            "invalid_if_match",
+        ),
+    ] {
+        assert_eq!(Api::send(request).await.problem(400), code, "{what}");
+    }
+    for encoding in ["gzip", "identity, br"] {
+        let compressed = post().header("content-encoding", encoding).json(&new);
+        let refused = Api::send(compressed).await;
+        assert_eq!(refused.problem(415), "unsupported_content_encoding");
+    }
+    let plain = post().header("content-encoding", "identity");
+    let read = Api::send(plain.json(&new)).await;
+    assert_eq!(read.problem(422), "invalid_body");
 }
 
 async fn thousand(world: Arc<World>) {

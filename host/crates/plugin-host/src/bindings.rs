@@ -33,10 +33,8 @@ mod policy_world {
     });
 }
 
+pub(crate) use adapter_world::SkillAdapterPlugin;
 pub use adapter_world::servicetsunami::plugin::{log, types};
-pub(crate) use adapter_world::{SkillAdapterPlugin, SkillAdapterPluginPre};
-pub(crate) use credentials_world::CredentialSchemaPluginPre;
-pub(crate) use policy_world::RoutingPolicyPluginPre;
 
 /// Of the interface `skill-adapter`.
 pub mod adapter {

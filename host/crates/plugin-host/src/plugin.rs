@@ -1,7 +1,5 @@
 use crate::{
-    Class, Limits, LoadError, PluginError, TenantLimits, adapter,
-    bindings::{CredentialSchemaPluginPre, RoutingPolicyPluginPre, SkillAdapterPluginPre},
-    credentials,
+    Class, Limits, LoadError, PluginError, TenantLimits, adapter, credentials,
     limits::CallLimits,
     policy,
     sandbox::{HANDLES_MAX, LogBudget, State},
@@ -17,7 +15,10 @@ use std::{
 };
 use wasmtime::{
     Store, Trap, UpdateDeadline,
-    component::{InstancePre, types::ComponentItem},
+    component::{
+        Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower,
+        types::ComponentItem,
+    },
 };
 
 /// The most of a guest's own words that an error repeats, in bytes.
@@ -41,12 +42,19 @@ struct Loaded {
     /// Bytes of machine code.
     weight: u32,
     pre: InstancePre<State>,
-    adapter: Option<SkillAdapterPluginPre<State>>,
-    credentials: Option<CredentialSchemaPluginPre<State>>,
-    policy: Option<RoutingPolicyPluginPre<State>>,
+    adapter: Option<Interface>,
+    credentials: Option<Interface>,
+    policy: Option<Interface>,
     limits: Arc<Limits>,
     /// Calls yet to come that are not tried at once, because one of late took too long for that.
     long_calls: AtomicU32,
+}
+
+/// An interface of the contract that a component exports: each describes itself, and answers one kind of question. A call
+/// checks the type of the function that it needs, which takes less than the bindings' way to check them all.
+struct Interface {
+    describe: ComponentExportIndex,
+    answer: ComponentExportIndex,
 }
 
 /// What a call knows of time, and what its draws follow from.
@@ -100,20 +108,15 @@ impl Plugin {
         limits: Arc<Limits>,
     ) -> Result<Self, LoadError> {
         let exports = exported(pre);
-        let of = |interface: &str| exports.iter().any(|name| is_of_contract(name, interface));
-        let wrong = |e: wasmtime::Error| LoadError::Exports(format!("{e:#}"));
-        let adapter = of("skill-adapter")
-            .then(|| SkillAdapterPluginPre::new(pre.clone()))
-            .transpose()
-            .map_err(wrong)?;
-        let credentials = of("credential-schema")
-            .then(|| CredentialSchemaPluginPre::new(pre.clone()))
-            .transpose()
-            .map_err(wrong)?;
-        let policy = of("routing-policy")
-            .then(|| RoutingPolicyPluginPre::new(pre.clone()))
-            .transpose()
-            .map_err(wrong)?;
+        let interface = |name: &str, answer: &str| {
+            let export = exports.iter().find(|export| is_of_contract(export, name));
+            export
+                .map(|export| Interface::find(pre.component(), export, answer))
+                .transpose()
+        };
+        let adapter = interface("skill-adapter", "next")?;
+        let credentials = interface("credential-schema", "check")?;
+        let policy = interface("routing-policy", "decide")?;
         if adapter.is_none() && credentials.is_none() && policy.is_none() {
             let mut has = exports.join(", ");
             has.truncate(has.floor_char_boundary(EXPORTS_BYTES_MAX));
@@ -185,6 +188,21 @@ impl Plugin {
         }
     }
 
+    fn adapter(&self) -> Result<&Interface, PluginError> {
+        let adapter = self.loaded.adapter.as_ref();
+        adapter.ok_or(PluginError::NotExported("skill-adapter"))
+    }
+
+    fn credential_schema(&self) -> Result<&Interface, PluginError> {
+        let credentials = self.loaded.credentials.as_ref();
+        credentials.ok_or(PluginError::NotExported("credential-schema"))
+    }
+
+    fn policy(&self) -> Result<&Interface, PluginError> {
+        let policy = self.loaded.policy.as_ref();
+        policy.ok_or(PluginError::NotExported("routing-policy"))
+    }
+
     /// What the skill can do. [`crate::check_manifest`] says whether it may be believed.
     pub fn describe(&self) -> Result<Called<adapter::Manifest>, PluginError> {
         self.describe_at(Moment::none())
@@ -194,16 +212,7 @@ impl Plugin {
         &self,
         moment: Moment,
     ) -> Result<Called<adapter::Manifest>, PluginError> {
-        let pre = self
-            .loaded
-            .adapter
-            .as_ref()
-            .ok_or(PluginError::NotExported("skill-adapter"))?;
-        self.call(moment, |store| {
-            pre.instantiate(&mut *store)?
-                .servicetsunami_plugin_skill_adapter()
-                .call_describe(store)
-        })
+        self.call(moment, &self.adapter()?.describe, ())
     }
 
     /// What comes next in a call, given the replies so far.
@@ -212,17 +221,8 @@ impl Plugin {
         call: &adapter::Invocation,
         replies: &[adapter::Reply],
     ) -> Result<Called<Result<adapter::Step, adapter::Failure>>, PluginError> {
-        let pre = self
-            .loaded
-            .adapter
-            .as_ref()
-            .ok_or(PluginError::NotExported("skill-adapter"))?;
         let moment = Moment::at(call.now, call.idempotency_key.clone());
-        self.call(moment, |store| {
-            pre.instantiate(&mut *store)?
-                .servicetsunami_plugin_skill_adapter()
-                .call_next(store, call, replies)
-        })
+        self.call(moment, &self.adapter()?.answer, (call, replies))
     }
 
     /// Which credentials there are.
@@ -234,16 +234,7 @@ impl Plugin {
         &self,
         moment: Moment,
     ) -> Result<Called<credentials::Schema>, PluginError> {
-        let pre = self
-            .loaded
-            .credentials
-            .as_ref()
-            .ok_or(PluginError::NotExported("credential-schema"))?;
-        self.call(moment, |store| {
-            pre.instantiate(&mut *store)?
-                .servicetsunami_plugin_credential_schema()
-                .call_describe(store)
-        })
+        self.call(moment, &self.credential_schema()?.describe, ())
     }
 
     /// What the policy is, and which settings it takes.
@@ -255,16 +246,7 @@ impl Plugin {
         &self,
         moment: Moment,
     ) -> Result<Called<policy::Manifest>, PluginError> {
-        let pre = self
-            .loaded
-            .policy
-            .as_ref()
-            .ok_or(PluginError::NotExported("routing-policy"))?;
-        self.call(moment, |store| {
-            pre.instantiate(&mut *store)?
-                .servicetsunami_plugin_routing_policy()
-                .call_describe(store)
-        })
+        self.call(moment, &self.policy()?.describe, ())
     }
 
     /// Whether a value is shaped like the credential. What the plugin logs or prints meanwhile is dropped, also
@@ -274,18 +256,9 @@ impl Plugin {
         key: &str,
         value: &str,
     ) -> Result<Result<(), credentials::Violation>, PluginError> {
-        let pre = self
-            .loaded
-            .credentials
-            .as_ref()
-            .ok_or(PluginError::NotExported("credential-schema"))?;
-        self.call(Moment::none(), |store| {
-            pre.instantiate(&mut *store)?
-                .servicetsunami_plugin_credential_schema()
-                .call_check(store, key, value)
-        })
-        .map(|called| called.value)
-        .map_err(|error| match error {
+        let check = &self.credential_schema()?.answer;
+        let checked = self.call(Moment::none(), check, (key, value));
+        checked.map(|called| called.value).map_err(|e| match e {
             PluginError::Trap(_) => {
                 PluginError::Trap("its check of a credential ended with an error".into())
             }
@@ -298,36 +271,33 @@ impl Plugin {
         &self,
         request: &policy::Request,
     ) -> Result<Called<policy::Decision>, PluginError> {
-        let pre = self
-            .loaded
-            .policy
-            .as_ref()
-            .ok_or(PluginError::NotExported("routing-policy"))?;
         // It has no key: what it draws follows from what it is asked.
         let seed = format!("{} {} {}", request.skill, request.action, request.now);
-        self.call(Moment::at(request.now, seed), |store| {
-            pre.instantiate(&mut *store)?
-                .servicetsunami_plugin_routing_policy()
-                .call_decide(store, request)
-        })
+        let moment = Moment::at(request.now, seed);
+        self.call(moment, &self.policy()?.answer, (request,))
     }
 
     /// For measurements alone: how long each call of one instance takes that lives on, in so much time. The gateway
     /// makes a fresh one for each call.
     #[doc(hidden)]
     pub fn measure_live(&self, call: &adapter::Invocation, time: Duration) -> Vec<Duration> {
-        let Some(pre) = &self.loaded.adapter else {
+        let Ok(adapter) = self.adapter() else {
             return Vec::new();
         };
+        type Next = (Result<adapter::Step, adapter::Failure>,);
+        let no_replies: &[adapter::Reply] = &[];
         let mut times = Vec::new();
-        let measured = self.call(Moment::none(), |store| {
+        let measured = self.in_a_store(Moment::none(), |store| {
             store.set_epoch_deadline(u64::MAX / 2);
-            let instance = pre.instantiate(&mut *store)?;
-            let adapter = instance.servicetsunami_plugin_skill_adapter();
+            let instance = self.loaded.pre.instantiate(&mut *store)?;
+            let next = instance.get_typed_func::<(&adapter::Invocation, &[adapter::Reply]), Next>(
+                &mut *store,
+                &adapter.answer,
+            )?;
             let began = std::time::Instant::now();
             while began.elapsed() < time {
                 let called = std::time::Instant::now();
-                let _ = std::hint::black_box(adapter.call_next(&mut *store, call, &[])?);
+                let _ = std::hint::black_box(next.call(&mut *store, (call, no_replies))?);
                 times.push(called.elapsed());
             }
             Ok(())
@@ -335,7 +305,26 @@ impl Plugin {
         measured.map(|_| times).unwrap_or_default()
     }
 
-    fn call<T>(
+    /// Calls one function of a fresh instance.
+    fn call<P, R>(
+        &self,
+        moment: Moment,
+        function: &ComponentExportIndex,
+        params: P,
+    ) -> Result<Called<R>, PluginError>
+    where
+        P: ComponentNamedList + Lower,
+        (R,): ComponentNamedList + Lift,
+    {
+        self.in_a_store(moment, |store| {
+            let instance = self.loaded.pre.instantiate(&mut *store)?;
+            let function = instance.get_typed_func::<P, (R,)>(&mut *store, function)?;
+            let (answer,) = function.call(store, params)?;
+            Ok(answer)
+        })
+    }
+
+    fn in_a_store<T>(
         &self,
         moment: Moment,
         run: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
@@ -399,6 +388,23 @@ impl Plugin {
         };
         let end = words.floor_char_boundary(PANIC_BYTES_MAX);
         PluginError::Trap(words[..end].to_owned())
+    }
+}
+
+impl Interface {
+    fn find(component: &Component, export: &str, answer: &str) -> Result<Self, LoadError> {
+        let interface = component.get_export_index(None, export);
+        let function = |name: &str| {
+            component
+                .get_export_index(interface.as_ref(), name)
+                .ok_or_else(|| {
+                    LoadError::Exports(format!("its `{export}` has no function `{name}`"))
+                })
+        };
+        Ok(Self {
+            describe: function("describe")?,
+            answer: function(answer)?,
+        })
     }
 }
 

@@ -30,9 +30,26 @@ pub struct State {
     log_line_bytes_max: usize,
     pub now: Instant,
     pub chance: Chance,
-    wasi: WasiCtx,
+    /// Made for the first that needs it: hardly any call does.
+    wasi: Option<Wasi>,
     pub table: ResourceTable,
+}
+
+struct Wasi {
+    ctx: WasiCtx,
     output: MemoryOutputPipe,
+}
+
+impl Wasi {
+    fn new() -> Self {
+        let output = MemoryOutputPipe::new(OUTPUT_BYTES_MAX);
+        let mut builder = WasiCtxBuilder::new();
+        builder.stderr(output.clone()).stdout(output.clone());
+        Self {
+            ctx: builder.build(),
+            output,
+        }
+    }
 }
 
 /// Said by a guest that writes too many log lines.
@@ -48,11 +65,6 @@ impl State {
         now: Instant,
         chance: Chance,
     ) -> Self {
-        let output = MemoryOutputPipe::new(OUTPUT_BYTES_MAX);
-        let wasi = WasiCtxBuilder::new()
-            .stderr(output.clone())
-            .stdout(output.clone())
-            .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         Self {
@@ -69,15 +81,15 @@ impl State {
             log: Vec::new(),
             log_lines_max: limits.log_lines_max,
             log_line_bytes_max: limits.log_line_bytes_max,
-            wasi,
+            wasi: None,
             table,
-            output,
         }
     }
 
     /// What the guest printed: where it panicked, and why.
     pub fn printed(&self) -> String {
-        without_nul(String::from_utf8_lossy(&self.output.contents()).trim())
+        let output = self.wasi.as_ref().map(|wasi| wasi.output.contents());
+        without_nul(String::from_utf8_lossy(&output.unwrap_or_default()).trim())
     }
 }
 
@@ -95,7 +107,7 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
-            ctx: &mut self.wasi,
+            ctx: &mut self.wasi.get_or_insert_with(Wasi::new).ctx,
             table: &mut self.table,
         }
     }
