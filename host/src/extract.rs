@@ -186,11 +186,10 @@ pub async fn read_body(request: Request, max: usize) -> Result<axum::body::Bytes
 }
 
 fn must_be_plain(headers: &HeaderMap) -> Result<(), Problem> {
-    let encodings = headers.get_all(header::CONTENT_ENCODING);
-    if encodings
-        .iter()
-        .all(|e| e.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    let lists = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut encodings = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    if encodings.all(|coding| is_none(coding.trim_ascii())) {
         return Ok(());
     }
     Err(Problem::new(
@@ -200,7 +199,11 @@ fn must_be_plain(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// Whether the body is JSON, as its header says.
+///
+/// # Errors
+/// 400 where it says so twice.
+pub fn is_json(headers: &HeaderMap) -> Result<bool, Problem> {
     let content_type = only(headers, header::CONTENT_TYPE.as_str())?
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
@@ -210,9 +213,12 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
-    if essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"))
-    {
+    let is_suffixed = essence.starts_with("application/") && essence.ends_with("+json");
+    Ok(essence == "application/json" || is_suffixed)
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_json(headers)? {
         return Ok(());
     }
     Err(Problem::new(

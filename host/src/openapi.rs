@@ -80,13 +80,10 @@ const ALWAYS: [(&str, &str); 6] = [
 ];
 
 /// And where it takes JSON.
-const WITH_JSON: [(&str, &str); 2] = [
-    ("415", "The body's `Content-Type` is not JSON."),
-    (
-        "422",
-        "The body is JSON, and not what the operation takes; `errors` says where.",
-    ),
-];
+const WITH_JSON: (&str, &str) = (
+    "422",
+    "The body is JSON, and not what the operation takes; `errors` says where.",
+);
 
 /// What a status means where the operation says nothing more of it.
 fn meaning(status: &str) -> &'static str {
@@ -101,6 +98,9 @@ fn meaning(status: &str) -> &'static str {
         "408" => "The body came too slowly; the connection is closed.",
         "412" => "Somebody changed it since it was read.",
         "413" => "The body is too large.",
+        "415" => {
+            "The body's `Content-Type` is none that the operation takes, or the body is compressed."
+        }
         "422" => "It cannot be taken as it is; `code` and `errors` say why.",
         "429" => "Too many for now; `Retry-After` says when to come again.",
         "502" => {
@@ -165,12 +165,12 @@ fn describe_refusals(operation: &mut Operation) {
         .map(|(status, about)| (status, about.to_owned()))
         .to_vec();
     if takes_json {
-        refusals.extend(WITH_JSON.map(|(status, about)| (status, about.to_owned())));
+        refusals.push((WITH_JSON.0, WITH_JSON.1.to_owned()));
         let about = format!("The body is larger than {BODY_BYTES_MAX} bytes.");
         refusals.push(("413", about));
     }
     if operation.request_body.is_some() {
-        refusals.push(("408", meaning("408").to_owned()));
+        refusals.extend(["408", "415"].map(|status| (status, meaning(status).to_owned())));
     }
     for (status, about) in refusals {
         let responses = &mut operation.responses.responses;
@@ -380,10 +380,15 @@ mod tests {
                     "{name} {status}"
                 );
             }
-            let json = &operation["requestBody"]["content"][JSON];
-            for status in ["408", "413", "415", "422"] {
+            let body = &operation["requestBody"];
+            for (status, takes_it) in [
+                ("408", body),
+                ("415", body),
+                ("413", &body["content"][JSON]),
+                ("422", &body["content"][JSON]),
+            ] {
                 let told = operation["responses"].get(status).is_some();
-                assert!(told || json.is_null(), "{name} {status}");
+                assert!(told || takes_it.is_null(), "{name} {status}");
             }
         }
     }

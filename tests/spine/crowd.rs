@@ -98,8 +98,16 @@ async fn cancelled_in_the_queue() {
     // Nor is anything sent for one whose workflow has not heard of it yet, when its step is due.
     slack.hold();
     let held = join_all(["four", "five"].map(|text| acme.ask_to_send(text))).await;
+    eventually("both of these are being sent", || async {
+        (slack.count("four") + slack.count("five") == 2).then_some(())
+    })
+    .await;
     let unheard = acme.ask_to_send("six").await;
-    says_cancelled(&gateway, &unheard, true).await;
+    // What somebody's cancellation writes, without the message that the workflow gets of it.
+    let mut database = gateway.database("postgres").await;
+    let query = "update agent_tasks set cancel_requested_at = now() where id = $1::uuid";
+    let written = sqlx::query(query).bind(&unheard).execute(&mut database);
+    assert_eq!(written.await.expect("it is written").rows_affected(), 1);
     slack.release();
     for task in held {
         acme.task_is(&task, &["completed"]).await;
@@ -110,22 +118,10 @@ async fn cancelled_in_the_queue() {
         (shown.contains(looks_again) || slack.count("six") > 0).then_some(())
     })
     .await;
-    says_cancelled(&gateway, &unheard, false).await;
-    let cancel = format!("/agent-tasks/{unheard}/cancel");
-    acme.owner.post(&cancel, &json!({})).await.ok();
+    let (heard, said) = gateway.workflow("cancel", &unheard);
+    assert!(heard, "{said}");
     acme.task_is(&unheard, &["cancelled"]).await;
     assert_eq!(slack.count("six"), 0);
-}
-
-/// What somebody's cancellation writes, without the message that the workflow gets of it.
-async fn says_cancelled(gateway: &Gateway, task: &str, cancelled: bool) {
-    let mut database = gateway.database("postgres").await;
-    sqlx::query("update agent_tasks set cancel_requested_at = case when $2 then now() end where id = $1::uuid")
-        .bind(task)
-        .bind(cancelled)
-        .execute(&mut database)
-        .await
-        .expect("it is written");
 }
 
 /// All tasks fit into the worker, and each makes a call. Where all of them were moved at once, the last one would wait for

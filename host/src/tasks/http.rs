@@ -6,7 +6,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission},
     db::TenantTx,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, only},
     id::{AgentId, ApprovalId, TaskId},
     outbox,
     page::{Page, PageQuery, PageRequest},
@@ -331,7 +331,7 @@ async fn read_trace(
     if !accepts.contains("text/event-stream") {
         return Ok(Json(traces::of_task(&mut tx, id, 0, TRACE_STEPS_MAX).await?).into_response());
     }
-    let last_event = headers.get("last-event-id").and_then(|v| v.to_str().ok());
+    let last_event = only(&headers, "last-event-id")?.and_then(|v| v.to_str().ok());
     let after = match last_event {
         None => 0,
         Some(text) => text.parse().map_err(|_| {

@@ -51,7 +51,8 @@ struct Loaded {
 }
 
 /// An interface of the contract that a component exports: each describes itself, and answers one kind of question. A call
-/// checks the type of the function that it needs, which takes less than the bindings' way to check them all.
+/// checks the type of the function that it needs alone, which takes less than the bindings' way to check them all; who
+/// describes itself is checked whole.
 struct Interface {
     describe: ComponentExportIndex,
     answer: ComponentExportIndex,
@@ -108,12 +109,7 @@ impl Plugin {
         limits: Arc<Limits>,
     ) -> Result<Self, LoadError> {
         let exports = exported(pre);
-        let interface = |name: &str, answer: &str| {
-            let export = exports.iter().find(|export| is_of_contract(export, name));
-            export
-                .map(|export| Interface::find(pre.component(), export, answer))
-                .transpose()
-        };
+        let interface = |name: &str, answer: &str| Interface::find(pre.component(), name, answer);
         let adapter = interface("skill-adapter", "next")?;
         let credentials = interface("credential-schema", "check")?;
         let policy = interface("routing-policy", "decide")?;
@@ -212,7 +208,9 @@ impl Plugin {
         &self,
         moment: Moment,
     ) -> Result<Called<adapter::Manifest>, PluginError> {
-        self.call(moment, &self.adapter()?.describe, ())
+        type Asked<'a> = (&'a adapter::Invocation, &'a [adapter::Reply]);
+        type Answer = Result<adapter::Step, adapter::Failure>;
+        self.describe_interface::<Asked, Answer, _>(moment, self.adapter()?)
     }
 
     /// What comes next in a call, given the replies so far.
@@ -234,7 +232,8 @@ impl Plugin {
         &self,
         moment: Moment,
     ) -> Result<Called<credentials::Schema>, PluginError> {
-        self.call(moment, &self.credential_schema()?.describe, ())
+        type Answer = Result<(), credentials::Violation>;
+        self.describe_interface::<(&str, &str), Answer, _>(moment, self.credential_schema()?)
     }
 
     /// What the policy is, and which settings it takes.
@@ -246,7 +245,8 @@ impl Plugin {
         &self,
         moment: Moment,
     ) -> Result<Called<policy::Manifest>, PluginError> {
-        self.call(moment, &self.policy()?.describe, ())
+        type Asked<'a> = (&'a policy::Request,);
+        self.describe_interface::<Asked, policy::Decision, _>(moment, self.policy()?)
     }
 
     /// Whether a value is shaped like the credential. What the plugin logs or prints meanwhile is dropped, also
@@ -324,6 +324,27 @@ impl Plugin {
         })
     }
 
+    /// What an interface says of itself, where what it answers is of the contract's types too: whoever takes the plugin in
+    /// learns of it, and not its first caller.
+    fn describe_interface<P, A, R>(
+        &self,
+        moment: Moment,
+        interface: &Interface,
+    ) -> Result<Called<R>, PluginError>
+    where
+        P: ComponentNamedList + Lower,
+        (A,): ComponentNamedList + Lift,
+        (R,): ComponentNamedList + Lift,
+    {
+        self.in_a_store(moment, |store| {
+            let instance = self.loaded.pre.instantiate(&mut *store)?;
+            let describe = instance.get_typed_func::<(), (R,)>(&mut *store, &interface.describe)?;
+            instance.get_typed_func::<P, (A,)>(&mut *store, &interface.answer)?;
+            let (said,) = describe.call(store, ())?;
+            Ok(said)
+        })
+    }
+
     fn in_a_store<T>(
         &self,
         moment: Moment,
@@ -392,19 +413,22 @@ impl Plugin {
 }
 
 impl Interface {
-    fn find(component: &Component, export: &str, answer: &str) -> Result<Self, LoadError> {
-        let interface = component.get_export_index(None, export);
-        let function = |name: &str| {
-            component
-                .get_export_index(interface.as_ref(), name)
-                .ok_or_else(|| {
-                    LoadError::Exports(format!("its `{export}` has no function `{name}`"))
-                })
+    /// Where the component exports this interface, of this version or a later patch of it.
+    fn find(component: &Component, name: &str, answer: &str) -> Result<Option<Self>, LoadError> {
+        let export = format!("servicetsunami:plugin/{name}@0.1.0");
+        let Some(interface) = component.get_export_index(None, &export) else {
+            return Ok(None);
         };
-        Ok(Self {
+        let function = |name: &str| {
+            let found = component.get_export_index(Some(&interface), name);
+            found.ok_or_else(|| {
+                LoadError::Exports(format!("its `{export}` has no function `{name}`"))
+            })
+        };
+        Ok(Some(Self {
             describe: function("describe")?,
             answer: function(answer)?,
-        })
+        }))
     }
 }
 
@@ -470,14 +494,6 @@ fn exported(pre: &InstancePre<State>) -> Vec<String> {
         .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
         .map(|(name, _)| name.to_owned())
         .collect()
-}
-
-/// `servicetsunami:plugin/skill-adapter@0.1.0`, or a later patch of 0.1.
-fn is_of_contract(export: &str, interface: &str) -> bool {
-    export
-        .strip_prefix("servicetsunami:plugin/")
-        .and_then(|rest| rest.strip_prefix(interface))
-        .is_some_and(|rest| rest.starts_with("@0.1."))
 }
 
 impl std::fmt::Debug for Plugin {

@@ -4,7 +4,7 @@ use crate::{
     app::App,
     caller::{Caller, Permission},
     db::TenantTx,
-    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, bound_to},
+    extract::{IdempotencyKey, Json, JsonWithDigest, Path, Query, bound_to, is_json},
     id::{InstallationId, ReleaseId},
     marketplace::installations::{self, Person},
     plugins::{
@@ -19,7 +19,7 @@ use crate::{
 };
 use axum::{
     extract::{FromRequest, Request, State},
-    http::{StatusCode, header},
+    http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -78,10 +78,7 @@ async fn install_plugin(
     request: Request,
 ) -> Result<(StatusCode, Json<InstalledPlugin>), Problem> {
     caller.require(Permission::Manage)?;
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_json =
-        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    let id = if is_json {
+    let id = if is_json(request.headers())? {
         let body = JsonWithDigest::from_request(request, &app).await?;
         Box::pin(install_known(&app, &caller, key.as_deref(), body)).await?
     } else {

@@ -193,6 +193,14 @@ fn attempts() -> Vec<Attempt> {
         file("no_exports.component", Load, &["exports none of"]),
         file("wrong_type.component", Load, &["exports none of"]),
         file("half_wrong_type.component", Intake, &["expected `record`"]),
+        Attempt {
+            used: Intake,
+            ..made(
+                "a `next` of another type",
+                || image::with_another_next(&manifest()),
+                &["expected `record`"],
+            )
+        },
         file("other_version.component", Load, &["exports none of"]),
         file(
             "imports_http.component",
@@ -435,7 +443,11 @@ struct Came {
 
 fn every_attempt_ends_with_its_error_while_others_go_on() {
     let host = host();
-    let hurried = host_with(Limits::default(), None);
+    let mut limits = stage::limits();
+    let usual = Limits::default();
+    limits.small.compile_cpu_seconds_max = usual.small.compile_cpu_seconds_max;
+    limits.large.compile_cpu_seconds_max = usual.large.compile_cpu_seconds_max;
+    let hurried = host_with(limits, None);
     let slack = runtime()
         .block_on(host.load(OTHER_TENANT, shipped("slack")))
         .expect("the neighbour's plugin");

@@ -30,22 +30,41 @@ pub fn plugin(manifest: &Manifest) -> Vec<u8> {
     plugin_of(&memory_of(manifest))
 }
 
+/// A plugin with this manifest, whose `next` takes something else than replies.
+pub fn with_another_next(manifest: &Manifest) -> Vec<u8> {
+    let changed = tempfile::tempdir().expect("a folder");
+    for file in std::fs::read_dir(stage::wit()).expect("the contract") {
+        let path = file.expect("a file of it").path();
+        if path.extension().is_some_and(|e| e == "wit") {
+            let text = std::fs::read_to_string(&path).expect("its text");
+            let text = text.replace("replies: list<reply>", "replies: list<string>");
+            let name = path.file_name().expect("its name");
+            std::fs::write(changed.path().join(name), text).expect("it is written");
+        }
+    }
+    let module = module_of(&memory_of(manifest));
+    stage::guest_of(changed.path(), "skill-adapter-plugin", &module)
+}
+
 /// A plugin whose memory holds these bytes where its manifest is expected.
 pub fn plugin_of(memory: &[u8]) -> Vec<u8> {
+    guest("skill-adapter-plugin", &module_of(memory))
+}
+
+fn module_of(memory: &[u8]) -> String {
     let pages = (BASE + memory.len()).div_ceil(PAGE);
     let mut data = String::with_capacity(memory.len() * 3);
     for byte in memory {
         let _ = write!(data, "\\{byte:02x}");
     }
-    let module = format!(
+    format!(
         r#"(module (memory (export "memory") {pages})
             (data (i32.const {BASE}) "{data}")
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 16))
             (func (export "servicetsunami:plugin/skill-adapter@0.1.0#describe") (result i32) (i32.const {BASE}))
             (func (export "servicetsunami:plugin/skill-adapter@0.1.0#next")
                 (param i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32) (result i32) unreachable))"#
-    );
-    guest("skill-adapter-plugin", &module)
+    )
 }
 
 /// The bytes of a manifest, the record itself first.

@@ -122,9 +122,14 @@ pub fn hostile(name: &str) -> Vec<u8> {
 
 /// A core module as a component of one of the contract's worlds.
 pub fn guest(world: &str, module: &str) -> Vec<u8> {
+    guest_of(&wit(), world, module)
+}
+
+/// The same of another contract, whose files are in this folder.
+pub fn guest_of(contract: &Path, world: &str, module: &str) -> Vec<u8> {
     let mut module = wat::parse_str(module).unwrap_or_else(|e| panic!("{e}"));
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(wit()).expect("the contract");
+    let (package, _) = resolve.push_dir(contract).expect("the contract");
     let world = resolve
         .select_world(&[package], Some(world))
         .expect("the world");
