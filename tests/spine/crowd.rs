@@ -55,7 +55,7 @@ async fn in_turn() {
     globex.task_is(&alone, &["failed"]).await;
     let meanwhile = ended(&acme, "failed").await - before;
     assert!(
-        meanwhile < (MANY - before) * 9 / 10,
+        meanwhile < (MANY - before) / 4,
         "{before}, then {meanwhile} of {MANY} ended before it"
     );
     for task in crowd {
@@ -138,14 +138,11 @@ async fn in_turn_in_a_worker() {
     let (last, crowd) = crowd.split_last().expect("many");
     let cancel = format!("/agent-tasks/{last}/cancel");
     acme.owner.post(&cancel, &json!({})).await.ok();
-    // Each begins when the one before has ended.
-    for text in ["first", "second", "third"] {
-        let one = globex.ask_to_send(text).await;
-        globex.task_is(&one, &["completed"]).await;
-    }
+    let alone = globex.ask_to_send("alone").await;
+    globex.task_is(&alone, &["completed"]).await;
     let meanwhile = ended(&acme, "completed").await - before;
     assert!(
-        meanwhile < (MANY - before) * 3 / 4,
+        meanwhile < (MANY - before) / 4,
         "{before}, then {meanwhile} of {MANY} ended before it"
     );
     // It ends though its turn has not come.
