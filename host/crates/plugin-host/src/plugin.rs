@@ -108,13 +108,12 @@ impl Plugin {
         pre: &InstancePre<State>,
         limits: Arc<Limits>,
     ) -> Result<Self, LoadError> {
-        let exports = exported(pre);
         let interface = |name: &str, answer: &str| Interface::find(pre.component(), name, answer);
         let adapter = interface("skill-adapter", "next")?;
         let credentials = interface("credential-schema", "check")?;
         let policy = interface("routing-policy", "decide")?;
         if adapter.is_none() && credentials.is_none() && policy.is_none() {
-            let mut has = exports.join(", ");
+            let mut has = exported(pre).join(", ");
             has.truncate(has.floor_char_boundary(EXPORTS_BYTES_MAX));
             return Err(LoadError::Exports(format!("it exports {has}")));
         }
