@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     num::NonZero,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,10 +21,12 @@ const MOVED_PER_PROCESSOR: usize = 4;
 /// How long an activity has the turn of its workflow, at most. One that takes longer waits most of the time, for a service
 /// or an instance, and goes on beside those whose turn is next.
 const ACTIVITY_MAX: Duration = Duration::from_millis(250);
-/// How long a workflow keeps its turn until its next activity begins: it may begin elsewhere.
-const BETWEEN_MAX: Duration = Duration::from_millis(200);
-/// How long a workflow of many short activities keeps its turn: then it is the next one's.
-const TURN_MAX: Duration = Duration::from_secs(1);
+/// How long a workflow keeps its turn until its next activity begins, which is mostly here, since this worker asks for it
+/// with the workflow's own task; seldom it begins elsewhere, or never. Far more than it takes on a busy machine: where turns
+/// lapsed there, all workflows would be moved at once just when that hurts.
+const BETWEEN_MAX: Duration = Duration::from_secs(2);
+/// Activities of a workflow in one turn: then it is the next one's. A task of one call has four.
+const ACTIVITIES_MAX: u32 = 16;
 /// Longer than an attempt at an activity, which ends the wait.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -38,8 +40,11 @@ pub struct WorkflowTurns {
 
 #[derive(Debug)]
 struct Held {
-    since: Instant,
-    turn: Turn,
+    /// None where it ran out during an activity. The next one then asks for another, before what its tenant has not begun:
+    /// what was begun first is done first, also where a service is slow.
+    turn: Option<Turn>,
+    /// How many the workflow had in this turn.
+    activities: u32,
     lapse: AbortOnDropHandle<()>,
 }
 
@@ -67,11 +72,17 @@ impl WorkflowTurns {
     /// # Errors
     /// [`Busy`] where more wait than may.
     pub async fn take(&self, tenant: TenantId, workflow: Uuid) -> Result<(), Busy> {
-        if self.renew(workflow, ACTIVITY_MAX) {
-            return Ok(());
-        }
-        let turn = self.turns.take(tenant.into(), None).await?;
-        self.hold(workflow, turn, Instant::now(), ACTIVITY_MAX);
+        let own = self.held().remove(&workflow);
+        let (turn, before) = match own {
+            Some(Held {
+                turn: Some(turn),
+                activities,
+                ..
+            }) => (turn, activities),
+            Some(_) => (self.turns.take_again(tenant.into()).await?, 0),
+            None => (self.turns.take(tenant.into(), None).await?, 0),
+        };
+        self.hold(workflow, Some(turn), before + 1, ACTIVITY_MAX);
         Ok(())
     }
 
@@ -80,11 +91,10 @@ impl WorkflowTurns {
     pub fn keep(&self, workflow: Uuid) {
         let (running, waiting) = self.turns.load();
         let is_full = running + waiting >= self.places;
-        let is_over = |held: &Held| held.since.elapsed() >= TURN_MAX;
-        if is_full || self.held().get(&workflow).is_some_and(is_over) {
-            self.give_back(workflow);
-        } else {
-            self.renew(workflow, BETWEEN_MAX);
+        let held = self.held().remove(&workflow);
+        let (turn, activities) = held.map_or((None, 0), |h| (h.turn, h.activities));
+        if !is_full && activities < ACTIVITIES_MAX {
+            self.hold(workflow, turn, activities, BETWEEN_MAX);
         }
     }
 
@@ -94,24 +104,15 @@ impl WorkflowTurns {
         drop(held);
     }
 
-    /// Whether it has its turn still.
-    fn renew(&self, workflow: Uuid, lasts: Duration) -> bool {
-        let Some(held) = self.held().remove(&workflow) else {
-            return false;
-        };
-        self.hold(workflow, held.turn, held.since, lasts);
-        true
-    }
-
-    fn hold(&self, workflow: Uuid, turn: Turn, since: Instant, lasts: Duration) {
+    fn hold(&self, workflow: Uuid, turn: Option<Turn>, activities: u32, lasts: Duration) {
         let own = self.clone();
         let lapse = tokio::spawn(async move {
             tokio::time::sleep(lasts).await;
             own.lapse(workflow, task::id());
         });
         let held = Held {
-            since,
             turn,
+            activities,
             lapse: AbortOnDropHandle::new(lapse),
         };
         let replaced = self.held().insert(workflow, held);
@@ -177,17 +178,40 @@ mod tests {
         assert!(waits.now_or_never().is_some());
     }
 
-    #[tokio::test]
-    async fn a_workflow_that_had_its_turn_for_long_does_not_keep_it() {
-        let (turns, acme) = (WorkflowTurns::new(Some(MOVED), 10), TenantId::fresh());
-        let workflow = workflows()[0];
-        let turn = turns.turns.take(acme.into(), None).await.expect("a turn");
-        let since = Instant::now()
-            .checked_sub(TURN_MAX)
-            .expect("an earlier time");
-        turns.hold(workflow, turn, since, ACTIVITY_MAX);
-        turns.keep(workflow);
-        assert!(turns.held().is_empty());
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_workflow_of_many_activities_gives_its_turn_to_the_next() {
+        let (turns, acme) = (WorkflowTurns::new(Some(1), 10), TenantId::fresh());
+        let [long, next, ..] = workflows();
+        turns.take(acme, long).await.expect("the turn");
+        let waits = turns.take(acme, next);
+        tokio::pin!(waits);
+        for _ in 1..ACTIVITIES_MAX {
+            turns.keep(long);
+            assert!(waits.as_mut().now_or_never().is_none(), "it is kept");
+            turns.take(acme, long).await.expect("the same turn");
+        }
+        turns.keep(long);
+        assert!(waits.now_or_never().is_some(), "it is the next one's");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_workflow_whose_activity_took_long_goes_on_before_others_begin() {
+        let (turns, acme) = (WorkflowTurns::new(Some(1), 10), TenantId::fresh());
+        let [slow, next, new, _] = workflows();
+        turns.take(acme, slow).await.expect("the turn");
+        let next_waits = turns.take(acme, next);
+        let new_waits = turns.take(acme, new);
+        tokio::pin!(next_waits, new_waits);
+        assert!(next_waits.as_mut().now_or_never().is_none());
+        assert!(new_waits.as_mut().now_or_never().is_none());
+        next_waits.await.expect("it lapsed");
+        turns.keep(slow);
+        let goes_on = turns.take(acme, slow);
+        tokio::pin!(goes_on);
+        assert!(goes_on.as_mut().now_or_never().is_none());
+        turns.give_back(next);
+        assert!(new_waits.as_mut().now_or_never().is_none());
+        assert!(goes_on.now_or_never().is_some());
     }
 
     #[tokio::test]

@@ -51,9 +51,9 @@ async fn in_turn() {
     let crowd: Vec<_> = join_all(crowd).await;
     let crowd: Vec<_> = crowd.into_iter().map(|t| text(&t.ok()["id"])).collect();
     let alone = text(&globex.owner.post("/agent-tasks", &new).await.ok()["id"]);
-    let before = ended(&acme, "failed").await;
+    let before = count(&acme, "failed").await;
     globex.task_is(&alone, &["failed"]).await;
-    let meanwhile = ended(&acme, "failed").await - before;
+    let meanwhile = count(&acme, "failed").await - before;
     assert!(
         meanwhile < (MANY - before) * 9 / 10,
         "{before}, then {meanwhile} of {MANY} ended before it"
@@ -126,41 +126,28 @@ async fn hold_both_places(acme: &Company, slack: &Recorder, texts: [&str; 2]) ->
 }
 
 /// All tasks fit into the worker, and each makes a call. Where all of them were moved at once, the last one would wait for
-/// the steps of all the others, and end with them.
+/// the steps of all the others, and end with them. As it is, it waits for the two that are moved, and most of the others have
+/// not begun when it ends.
 async fn in_turn_in_a_worker() {
-    let gateway = Gateway::start_with(&[("TSUNAMI_TASKS__WORKFLOWS_MOVED_MAX", "8")]).await;
+    let gateway = Gateway::start_with(&[("TSUNAMI_TASKS__WORKFLOWS_MOVED_MAX", "2")]).await;
     let slack = Recorder::start().await;
     let acme = Company::ready(&gateway, "acme", &slack, CANARY).await;
     let globex = Company::ready(&gateway, "globex", &slack, CANARY).await;
     let texts: Vec<_> = (0..MANY).map(|n| format!("one of many: {n}")).collect();
     let crowd = join_all(texts.iter().map(|text| acme.ask_to_send(text))).await;
-    let before = ended(&acme, "completed").await;
-    assert!(before < MANY, "the others had ended already");
-    let (last, crowd) = crowd.split_last().expect("many");
-    let cancel = format!("/agent-tasks/{last}/cancel");
-    acme.owner.post(&cancel, &json!({})).await.ok();
     let alone = globex.ask_to_send("alone").await;
     globex.task_is(&alone, &["completed"]).await;
-    let meanwhile = ended(&acme, "completed").await - before;
-    assert!(
-        meanwhile < (MANY - before) / 4,
-        "{before}, then {meanwhile} of {MANY} ended before it"
-    );
-    // It ends though its turn has not come.
-    acme.task_is(last, &["cancelled"]).await;
-    let done = ended(&acme, "completed").await;
-    assert!(done < MANY * 9 / 10, "it waited for {done} others");
+    let left = count(&acme, "queued").await;
+    assert!(left > MANY / 2, "{left} of {MANY} have not begun");
     for task in crowd {
-        acme.task_is(task, &["completed"]).await;
+        acme.task_is(&task, &["completed"]).await;
     }
-    let (of_last, texts) = texts.split_last().expect("many");
-    assert_eq!(slack.count(of_last), 0);
     for text in texts {
-        assert_eq!(slack.count(text), 1, "{text}");
+        assert_eq!(slack.count(&text), 1, "{text}");
     }
 }
 
-async fn ended(company: &Company, status: &str) -> usize {
+async fn count(company: &Company, status: &str) -> usize {
     let query = format!("/agent-tasks?status={status}&limit=200");
     let tasks = company.owner.get(&query).await;
     tasks.ok()["items"].as_array().map_or(0, Vec::len)

@@ -95,6 +95,8 @@ struct Share {
 #[derive(Debug)]
 struct Waiter {
     arrival: u64,
+    /// For a turn with what it has begun; these stand before those of its tenant that have not begun.
+    has_begun: bool,
     grant: oneshot::Sender<Turn>,
 }
 
@@ -125,8 +127,25 @@ impl Turns {
     /// # Errors
     /// [`Busy`] where too many wait already, or it waited too long.
     pub async fn take(&self, tenant: TenantKey, running_max: Option<usize>) -> Result<Turn, Busy> {
+        self.take_either(tenant, running_max, false).await
+    }
+
+    /// Waits for another turn to go on with something, before what the same tenant has not begun yet.
+    ///
+    /// # Errors
+    /// As [`Turns::take`].
+    pub async fn take_again(&self, tenant: TenantKey) -> Result<Turn, Busy> {
+        self.take_either(tenant, None, true).await
+    }
+
+    async fn take_either(
+        &self,
+        tenant: TenantKey,
+        running_max: Option<usize>,
+        has_begun: bool,
+    ) -> Result<Turn, Busy> {
         // Whoever stops waiting drops the receiver, and with it a turn that came meanwhile.
-        match self.enter(tenant, running_max)? {
+        match self.enter(tenant, running_max, has_begun)? {
             Entered::Now(turn) => Ok(turn),
             Entered::Waits(granted) => {
                 match tokio::time::timeout(self.0.limits.wait_max, granted).await {
@@ -137,7 +156,12 @@ impl Turns {
         }
     }
 
-    fn enter(&self, tenant: TenantKey, running_max: Option<usize>) -> Result<Entered, Busy> {
+    fn enter(
+        &self,
+        tenant: TenantKey,
+        running_max: Option<usize>,
+        has_begun: bool,
+    ) -> Result<Entered, Busy> {
         let limits = &self.0.limits;
         let own_max = running_max.map_or(limits.tenant_running_max, |max| {
             max.clamp(1, limits.tenant_running_max)
@@ -165,7 +189,17 @@ impl Turns {
         queue.arrivals += 1;
         queue.waiting += 1;
         if let Some(share) = queue.tenants.get_mut(&tenant) {
-            share.waiting.push_back(Waiter { arrival, grant });
+            let waiter = Waiter {
+                arrival,
+                has_begun,
+                grant,
+            };
+            let place = if has_begun {
+                share.waiting.partition_point(|w| w.has_begun)
+            } else {
+                share.waiting.len()
+            };
+            share.waiting.insert(place, waiter);
         }
         Ok(Entered::Waits(granted))
     }
@@ -353,6 +387,27 @@ mod tests {
         let turn = now(&mut second).expect("the second, who used less");
         drop(turn);
         assert!(now(&mut third).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_has_begun_goes_before_what_its_tenant_has_not_begun() {
+        let turns = turns(1, 1);
+        let held = now(&mut ask(&turns, HEAVY)).unwrap();
+        let mut new = ask(&turns, HEAVY);
+        let again = || {
+            let turns = turns.clone();
+            let mut asked = async move { turns.take_again(HEAVY).await }.boxed();
+            assert!(now(&mut asked).is_none());
+            asked
+        };
+        let (mut one, mut two) = (again(), again());
+        let mut light = ask(&turns, LIGHT);
+        drop(held);
+        drop(now(&mut light).expect("who used least"));
+        drop(now(&mut one).expect("the first that had begun"));
+        assert!(now(&mut new).is_none());
+        drop(now(&mut two).expect("the second"));
+        assert!(now(&mut new).is_some());
     }
 
     #[tokio::test]
