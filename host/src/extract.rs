@@ -18,8 +18,6 @@ use std::{error::Error, iter::successors};
 
 /// The largest JSON body of an ordinary request, in bytes. (A plugin's file has its own limit.)
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// A longer body is read into its type on a thread where nobody else waits meanwhile.
-const PARSED_IN_PLACE_BYTES_MAX: usize = 64 << 10;
 
 /// A JSON body, in and out.
 #[derive(Debug, Clone)]
@@ -58,10 +56,7 @@ impl<T: DeserializeOwned + Send + 'static> JsonWithDigest<T> {
     async fn read(request: Request) -> Result<Self, Problem> {
         must_be_json(request.headers())?;
         let bytes = read_body(request, BODY_BYTES_MAX).await?;
-        if bytes.len() <= PARSED_IN_PLACE_BYTES_MAX {
-            return Self::parse(&bytes);
-        }
-        tokio::task::spawn_blocking(move || Self::parse(&bytes))
+        json::worked_on(bytes.len(), move || Self::parse(&bytes))
             .await
             .map_err(|error| Problem::internal(&error))?
     }
@@ -349,7 +344,8 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
             return Ok(Self(None));
         }
         let quoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-        let version = quoted.and_then(|version| version.parse().ok());
+        let digits = quoted.filter(|tag| tag.bytes().all(|byte| byte.is_ascii_digit()));
+        let version = digits.and_then(|version| version.parse().ok());
         version.map(|version| Self(Some(version))).ok_or_else(|| {
             Problem::bad_request(
                 "invalid_if_match",

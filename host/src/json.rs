@@ -11,34 +11,67 @@ use serde::{
 };
 use serde_json::{Error, Map, Number, Value};
 use std::{cell::Cell, fmt};
+use tokio::task::JoinError;
 
 /// Values in one text: each object, list, text, number, true, false, null. (Each takes 32 to 100 bytes of memory.)
 pub const VALUES_MAX: usize = 50_000;
+
+/// Work on a longer text is done on a thread where nobody else waits meanwhile.
+const IN_PLACE_BYTES_MAX: usize = 64 << 10;
+
+/// Work on a text of so many bytes, wherever it keeps nobody waiting.
+///
+/// # Errors
+/// Where the work panicked.
+pub async fn worked_on<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    if bytes <= IN_PLACE_BYTES_MAX {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
+}
 
 /// Reads a text. (How deep it may be is serde_json's affair: 128.)
 ///
 /// # Errors
 /// Where it is no JSON, names something twice, or holds more than [`VALUES_MAX`].
 pub fn read(text: &[u8]) -> Result<Value, Error> {
-    let left = Cell::new(VALUES_MAX);
+    read_limited(text, true)
+}
+
+/// The same of what a plugin wrote. Nobody read it before, and of a name that stands twice the last counts.
+///
+/// # Errors
+/// Where it is no JSON, or holds more than [`VALUES_MAX`].
+pub fn read_output(text: &[u8]) -> Result<Value, Error> {
+    read_limited(text, false)
+}
+
+fn read_limited(text: &[u8], names_once: bool) -> Result<Value, Error> {
+    let left = &Cell::new(VALUES_MAX);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Limited(&left).deserialize(&mut deserializer)?;
+    let value = Limited { left, names_once }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
 /// Makes values while there are some left.
 #[derive(Clone, Copy)]
-struct Limited<'a>(&'a Cell<usize>);
+struct Limited<'a> {
+    left: &'a Cell<usize>,
+    names_once: bool,
+}
 
 impl<'de> DeserializeSeed<'de> for Limited<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let left =
-            self.0.get().checked_sub(1).ok_or_else(|| {
+            self.left.get().checked_sub(1).ok_or_else(|| {
                 D::Error::custom(format!("it holds more than {VALUES_MAX} values"))
             })?;
-        self.0.set(left);
+        self.left.set(left);
         deserializer.deserialize_any(self)
     }
 }
@@ -80,7 +113,7 @@ impl<'de> Visitor<'de> for Limited<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
-            if object.contains_key(&name) {
+            if self.names_once && object.contains_key(&name) {
                 return Err(A::Error::custom("a name stands twice in one object"));
             }
             let value = fields.next_value_seed(self)?;

@@ -8,6 +8,7 @@ use crate::{
     problem::{Problem, RETRY_AFTER_DEFAULT},
     skills::{self, activities::SkillActivities, workflow::SkillCallWorkflow},
     tasks::{self, activities::TaskActivities, workflow::TaskExecutionWorkflow},
+    turns::Mover,
 };
 use futures::future::BoxFuture;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use temporalio_sdk::{
 };
 use tokio::task::JoinSet;
 use tsunami_durable::{WorkerHandle, workflow::Patience};
-use uuid::Uuid;
 
 /// Where all workflows of the gateway are done.
 pub const TASK_QUEUE: &str = "servicetsunami-orchestration";
@@ -117,6 +117,7 @@ pub async fn carry_out<T>(
     app: &App,
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, ActivityError> {
+    let _place = app.workflow_turns().place();
     retry_or_fail(ctx, app, keep_alive(ctx, work).await)
 }
 
@@ -126,12 +127,13 @@ pub async fn carry_out<T>(
 pub async fn carry_out_in_turn<T>(
     ctx: &ActivityContext,
     app: &App,
-    (tenant, workflow): (TenantId, Uuid),
+    mover: Mover,
     work: impl Future<Output = Result<T, Problem>>,
     rests: impl FnOnce(&T) -> bool,
 ) -> Result<T, ActivityError> {
     let turns = app.workflow_turns();
-    let turn = keep_alive(ctx, turns.take(tenant, workflow));
+    let _place = turns.place();
+    let turn = keep_alive(ctx, turns.take(mover));
     tokio::select! {
         biased;
         () = ctx.cancelled() => return Err(ActivityError::cancelled()),
@@ -140,13 +142,13 @@ pub async fn carry_out_in_turn<T>(
             retry_or_fail(ctx, app, turn.map_err(busy))?;
         }
     }
-    let done = carry_out(ctx, app, work).await;
+    let done = keep_alive(ctx, work).await;
     if done.as_ref().map_or(true, rests) {
-        turns.give_back(workflow);
+        turns.give_back(mover.workflow());
     } else {
-        turns.keep(workflow);
+        turns.keep(mover.workflow());
     }
-    done
+    retry_or_fail(ctx, app, done)
 }
 
 /// Says of a failure whether trying again helps: what is away is tried until it is back, a mistake in the request is

@@ -330,6 +330,11 @@ async fn headers(world: Arc<World>) {
             configure("\"1"),
             "invalid_if_match",
         ),
+        (
+            "a version that no answer carried in this form",
+            configure("\"+1\""),
+            "invalid_if_match",
+        ),
     ] {
         assert_eq!(Api::send(request).await.problem(400), code, "{what}");
     }

@@ -135,15 +135,25 @@ async fn in_turn_in_a_worker() {
     let globex = Company::ready(&gateway, "globex", &slack, CANARY).await;
     let texts: Vec<_> = (0..MANY).map(|n| format!("one of many: {n}")).collect();
     let crowd = join_all(texts.iter().map(|text| acme.ask_to_send(text))).await;
+    let (last, crowd) = crowd.split_last().expect("many");
+    let cancel = format!("/agent-tasks/{last}/cancel");
+    acme.owner.post(&cancel, &json!({})).await.ok();
+    let waiting = count(&acme, "queued").await;
     let alone = globex.ask_to_send("alone").await;
     globex.task_is(&alone, &["completed"]).await;
     let left = count(&acme, "queued").await;
-    assert!(left > MANY / 2, "{left} of {MANY} have not begun");
+    assert!(
+        left > waiting / 2,
+        "{left} of {waiting} have not begun when it ends"
+    );
+    acme.task_is(last, &["cancelled"]).await;
     for task in crowd {
-        acme.task_is(&task, &["completed"]).await;
+        acme.task_is(task, &["completed"]).await;
     }
+    let (of_last, texts) = texts.split_last().expect("many");
+    assert_eq!(slack.count(of_last), 0);
     for text in texts {
-        assert_eq!(slack.count(&text), 1, "{text}");
+        assert_eq!(slack.count(text), 1, "{text}");
     }
 }
 

@@ -95,6 +95,15 @@ async fn harms_nobody(world: Arc<World>) {
     };
     futures::join!(honest, attacks);
     assert!(others.load(Ordering::Relaxed) > 10, "other calls went on");
+    // Short as a text, and many times that in memory.
+    let many = "/skills/hostile/many_values";
+    let many = acme.owner.post(many, &json!({ "params": {} })).await;
+    assert_eq!(many.problem(502), "call_failed");
+    assert!(
+        many.text.contains("more than 50000 values"),
+        "{}",
+        many.text
+    );
     let fine = acme
         .owner
         .post("/skills/hostile/fine", &json!({ "params": {} }))

@@ -17,9 +17,10 @@ use crate::{
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use time::OffsetDateTime;
 use tsunami_plugin_host::{
-    adapter::Manifest,
+    adapter::{Action, Manifest},
     types::{About, Risk},
 };
 use utoipa::{IntoParams, ToSchema};
@@ -312,24 +313,39 @@ fn credentials_notice(
     row: &store::InstallationRow,
     manifest: Option<&Manifest>,
 ) -> Option<PluginNotice> {
-    let describes = row.kinds.iter().any(|kind| kind == "credential-schema");
-    let mut actions = manifest.into_iter().flat_map(|m| &m.actions);
-    let needs_some = actions.any(|action| !action.credentials.is_empty());
-    let (code, message) = match (row.serves, row.is_described_elsewhere) {
-        (Serves::Credentials, true) => (
+    let described = row.described_elsewhere.as_deref();
+    let describes_itself = row.kinds.iter().any(|kind| kind == "credential-schema");
+    let (code, message) = match row.serves {
+        Serves::Credentials if described.is_some() => (
             "unused",
-            "The plugin that carries the skill's calls out describes its credentials itself now. Remove this one.",
+            "The plugin that carries the skill's calls out describes its credentials itself now. Remove this one.".to_owned(),
         ),
-        (Serves::Skill, false) if !describes && needs_some => (
-            "credentials_not_described",
-            "No plugin describes the credentials that it needs, so none can be stored. Install a credential schema for this skill.",
-        ),
-        _ => return None,
+        Serves::Skill if !describes_itself => {
+            let actions = manifest.map_or(&[][..], |m| &m.actions);
+            let lacking = undescribed(actions, described.unwrap_or_default())?;
+            let next = match described {
+                Some(_) => "Upgrade the credential schema of this skill, or install another in its place",
+                None => "Install a credential schema for this skill",
+            };
+            (
+                "credentials_not_described",
+                format!("No plugin describes these credentials that it needs, so they cannot be stored: {lacking}. {next}."),
+            )
+        }
+        Serves::Credentials | Serves::Skill => return None,
     };
     Some(PluginNotice {
         code: code.to_owned(),
-        message: message.to_owned(),
+        message,
     })
+}
+
+/// The keys that actions name beside those that are described.
+fn undescribed(actions: &[Action], described: &[String]) -> Option<String> {
+    let named = actions.iter().flat_map(|action| &action.credentials);
+    let lacking: BTreeSet<_> = named.filter(|key| !described.contains(key)).collect();
+    let lacking: Vec<_> = lacking.into_iter().map(|key| format!("`{key}`")).collect();
+    (!lacking.is_empty()).then(|| lacking.join(", "))
 }
 
 fn present(mut row: store::InstallationRow) -> InstalledPlugin {
@@ -430,5 +446,33 @@ pub fn risk_name(risk: Risk) -> &'static str {
         Risk::Read => "read",
         Risk::Write => "write",
         Risk::Destructive => "destructive",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn credentials_that_no_plugin_describes_are_named_once() {
+        let action = |keys: &[&str]| {
+            let action = json!({
+                "name": "post", "title": "Post", "summary": "Posts.", "risk": "Write", "params_schema": "{}", "output_schema": "{}",
+                "examples": [], "credentials": keys, "idempotent": false, "pagination": null, "scopes": [],
+            });
+            serde_json::from_value::<Action>(action).expect("an action")
+        };
+        let actions = [action(&["api_key", "secret"]), action(&["api_key"])];
+        let undescribed = |described: &[&str]| {
+            let described: Vec<_> = described.iter().map(|key| (*key).to_owned()).collect();
+            undescribed(&actions, &described)
+        };
+        assert_eq!(undescribed(&[]).as_deref(), Some("`api_key`, `secret`"));
+        assert_eq!(
+            undescribed(&["api_key", "other"]).as_deref(),
+            Some("`secret`")
+        );
+        assert_eq!(undescribed(&["secret", "api_key"]), None);
     }
 }

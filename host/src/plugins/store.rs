@@ -19,8 +19,8 @@ pub struct InstallationRow {
     pub manifest: Option<Value>,
     pub credential_schema: Option<Value>,
     pub credential_fields: Value,
-    /// Whether another plugin that is installed for the skill describes its credentials.
-    pub is_described_elsewhere: bool,
+    /// The keys that another plugin describes, which is installed for the skill to describe its credentials.
+    pub described_elsewhere: Option<Vec<String>>,
     pub installed_by: String,
     pub installed_at: OffsetDateTime,
     pub removed_at: Option<OffsetDateTime>,
@@ -400,9 +400,10 @@ macro_rules! installation_query {
             r#"select i.id as "id: InstallationId", i.skill_name, i.serves as "serves: Serves", c.kinds, i.digest, i.plugin_version_id as "version_id: PluginVersionId",
                       i.previous_id as "previous_id: InstallationId", c.manifest as "manifest?",
                       c.credential_schema as "credential_schema?", c.credential_fields,
-                      exists (select from plugin_installations o join plugin_components d on d.digest = o.digest
-                              where o.skill_name = i.skill_name and o.serves <> i.serves and o.removed_at is null
-                                and 'credential-schema' = any (d.kinds)) as "is_described_elsewhere!",
+                      (select array(select field->>'key' from jsonb_array_elements(d.credential_fields) field)
+                       from plugin_installations o join plugin_components d on d.digest = o.digest
+                       where o.skill_name = i.skill_name and o.serves <> i.serves and o.removed_at is null
+                         and 'credential-schema' = any (d.kinds) limit 1) as "described_elsewhere?",
                       i.installed_by, i.installed_at, i.removed_at, i.consent, i.consent_sha256, i.agreed_by, i.agreed_at,
                       i.auto_upgrade, v.release_id as "release_id: ReleaseId",
                       r.namespace || '/' || r.name || '@' || r.version as "release_name?",

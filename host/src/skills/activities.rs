@@ -11,6 +11,7 @@ use crate::{
     id::{SkillCallId, TenantId},
     outbox,
     problem::{Problem, RETRY_AFTER_DEFAULT},
+    turns::Mover,
     worker::{self, carry_out_in_turn},
 };
 use std::{sync::Arc, time::Duration};
@@ -40,7 +41,7 @@ impl SkillActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (input.tenant, input.call.uuid()),
+            Mover::further(input.tenant, input.call.uuid()),
             Box::pin(advance(&self.app, &input, last)),
             |_| true,
         )

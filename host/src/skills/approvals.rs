@@ -2,8 +2,10 @@
 
 use super::{
     CallFailure, CallStatus, activities, configs,
-    router::{self, LEASE, Prepared, record, workflow_of},
+    deciding::{self, Judged, Prepared},
+    router::{self, LEASE, workflow_of},
     store::{self, ApprovalRow, CallRow, Decider, End, Stands},
+    trace::record,
     workflow,
 };
 use crate::{
@@ -144,7 +146,7 @@ async fn ask(
         true => "The skill's configuration asks for an approval of this action.".to_owned(),
         false => asks.reasons.join("; "),
     };
-    let who = router::who(row);
+    let who = deciding::who(row);
     let on_behalf_of_key = who.as_ref().and_then(|who| who.on_behalf_of_key);
     let on_behalf_of = who.map_or_else(|| row.actor.clone(), |who| who.on_behalf_of);
     let new = store::NewApproval {
@@ -513,7 +515,7 @@ pub async fn resolve(
     caller.require(Permission::Approve)?;
     let judged = match resolution {
         // One that is not unknown is refused below, whatever the rules are.
-        Resolution::TryAgain => router::judge_again(app, caller.tenant, id).await?,
+        Resolution::TryAgain => deciding::judge_again(app, caller.tenant, id).await?,
         Resolution::Done => None,
     };
     let mut tx = app.db().tenant(caller.tenant).await?;
@@ -530,7 +532,7 @@ pub async fn resolve(
         ));
     }
     if let Some(judged) = judged {
-        let behind = router::who(&row).and_then(|who| who.on_behalf_of_key);
+        let behind = deciding::who(&row).and_then(|who| who.on_behalf_of_key);
         send_again(&mut tx, caller, behind, &judged).await?;
     }
     let details = json!({ "resolved_by": caller.name, "resolution": resolution, "skill": row.skill_name, "action": row.action, "note": note });
@@ -587,7 +589,7 @@ async fn send_again(
     tx: &mut TenantTx,
     caller: &Caller,
     behind: Option<ApiKeyId>,
-    judged: &router::Judged,
+    judged: &Judged,
 ) -> Result<(), Problem> {
     if store::stamps(tx).await? != judged.stamps {
         return Err(Problem::conflict(

@@ -287,23 +287,21 @@ fn scope_text(value: &Value) -> String {
 
 /// The values that the action's scopes point at.
 pub fn scope_values(action: &Action, params: &Value) -> Vec<ScopeValue> {
-    let mut all = Vec::new();
-    for scope in &action.scopes {
-        let values = match params.pointer(&scope.pointer) {
-            None => continue,
-            Some(Value::Array(values)) => values.iter().map(scope_text).collect(),
-            Some(value) => vec![scope_text(value)],
-        };
-        all.extend(values.into_iter().map(|value| ScopeValue {
-            scope: scope.name.clone(),
-            value,
-        }));
-    }
-    all
+    let scopes = action.scopes.iter();
+    let values = scopes.flat_map(|scope| {
+        values_at(params, &scope.pointer)
+            .iter()
+            .map(|value| ScopeValue {
+                scope: scope.name.clone(),
+                value: scope_text(value),
+            })
+    });
+    values.collect()
 }
 
-/// Each value that a scope points at must be one that the tenant allows. Where there is none, the action would choose
-/// for itself, and that is refused too.
+/// Each value of a scope that the tenant restricts must be one that it allows. An action may have several places for
+/// them, as an e-mail has for recipients: one at least names some. Where none does, the action would choose for itself, and
+/// that is refused too.
 fn check_scopes(
     skill: &str,
     allowed_scopes: &Value,
@@ -311,35 +309,40 @@ fn check_scopes(
     params: &Value,
 ) -> Result<(), Problem> {
     let denied = |detail: String| Problem::new(StatusCode::FORBIDDEN, "scope_denied", detail);
-    for scope in &action.scopes {
-        let Some(allowed) = allowed_scopes.get(&scope.name).and_then(Value::as_array) else {
+    for (restricted, allowed) in allowed_scopes.as_object().into_iter().flatten() {
+        let scopes = action.scopes.iter().filter(|s| s.name == *restricted);
+        let places: Vec<_> = scopes.map(|scope| scope.pointer.as_str()).collect();
+        if places.is_empty() {
             continue;
-        };
-        let values: &[Value] = match params.pointer(&scope.pointer) {
-            None | Some(Value::Null) => &[],
-            Some(Value::Array(values)) => values,
-            Some(value) => std::slice::from_ref(value),
-        };
-        let among = || {
-            let (name, allowed) = (&scope.name, Value::from(allowed.clone()));
-            format!("the {name} that `{skill}` may be used with: {allowed}")
-        };
-        if values.is_empty() {
-            let place = &scope.pointer;
+        }
+        let among = || format!("the {restricted} that `{skill}` may be used with: {allowed}");
+        let named: Vec<_> = places.iter().flat_map(|at| values_at(params, at)).collect();
+        if named.is_empty() {
             return Err(denied(format!(
-                "The call names nothing at `{place}` of its parameters. Name one of {}.",
+                "The call names nothing at `{}` of its parameters. Name one of {}.",
+                places.join("` or `"),
                 among()
             )));
         }
         let is_allowed = |value: &Value| {
             let text = scope_text(value);
-            allowed.iter().any(|allowed| scope_text(allowed) == text)
+            let mut allowed = allowed.as_array().into_iter().flatten();
+            allowed.any(|allowed| scope_text(allowed) == text)
         };
-        if let Some(other) = values.iter().find(|value| !is_allowed(value)) {
+        if let Some(other) = named.into_iter().find(|value| !is_allowed(value)) {
             return Err(denied(format!("{other} is not among {}.", among())));
         }
     }
     Ok(())
+}
+
+/// A value, or each of a list; none where nothing is there.
+fn values_at<'a>(params: &'a Value, pointer: &str) -> &'a [Value] {
+    match params.pointer(pointer) {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(values)) => values,
+        Some(value) => std::slice::from_ref(value),
+    }
 }
 
 #[cfg(test)]
@@ -387,5 +390,23 @@ mod tests {
         let numbers = json!({ "channels": ["42"] });
         let passes = |params: &Value| check_scopes("slack", &numbers, &action(), params).is_ok();
         assert!(passes(&json!({ "channel": 42 })) && !passes(&json!({ "channel": 43 })));
+    }
+
+    #[test]
+    fn of_several_places_of_a_scope_one_has_to_name_something_and_all_are_held_to_it() {
+        let mut action = action();
+        let mut copies = action.scopes.clone();
+        copies[0].pointer = "/copies".into();
+        action.scopes.extend(copies);
+        let allowed = json!({ "channels": ["#a", "#b"] });
+        let passes = |params: &Value| check_scopes("slack", &allowed, &action, params).is_ok();
+        assert!(passes(&json!({ "channel": "#a" })));
+        assert!(passes(&json!({ "channel": "#a", "copies": ["#b"] })));
+        assert!(passes(&json!({ "copies": ["#b"] })));
+        assert!(!passes(&json!({ "channel": "#a", "copies": ["#b", "#c"] })));
+        assert!(!passes(&json!({ "channel": "#c", "copies": ["#b"] })));
+        let nothing = check_scopes("slack", &allowed, &action, &json!({ "copies": [] }));
+        let told = nothing.expect_err("nothing is named").detail().to_owned();
+        assert!(told.contains("`/channel` or `/copies`"), "{told}");
     }
 }

@@ -1,9 +1,8 @@
 //! What a call would do, without doing it.
 
 use super::{
-    CallRequest, configs,
+    CallRequest, configs, deciding,
     render::{self, Place},
-    router,
 };
 use crate::{app::App, id::TenantId, instances, plugins, policies, problem::Problem, vault};
 use serde::{Deserialize, Serialize};
@@ -82,7 +81,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
         out.stopped_by(&problem);
         return Ok(out);
     }
-    let facts = router::facts(
+    let facts = deciding::facts(
         app,
         config,
         action,
@@ -96,7 +95,7 @@ pub async fn dry_run(app: &App, tenant: TenantId, call: &CallRequest) -> Result<
     out.requires_approval |= !verdict.asks.reasons.is_empty();
     for reason in &verdict.denials {
         out.problems
-            .push(json!({ "code": router::POLICY_DENIED, "detail": reason }));
+            .push(json!({ "code": deciding::POLICY_DENIED, "detail": reason }));
     }
     out.approval_reasons = verdict.asks.reasons;
     out.policies = verdict.shown;

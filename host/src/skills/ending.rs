@@ -6,8 +6,10 @@
 
 use super::{
     CallFailure, CallStatus, Outcome,
-    router::{Run, settled, step_of, waiting},
+    router::settled,
+    run::{Run, waiting},
     store::{self, CallRow, End, Stands},
+    trace::step_of,
 };
 use crate::{
     app::App,

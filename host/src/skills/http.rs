@@ -5,6 +5,7 @@ use super::{
     activities::take_further,
     approvals::{self, Decision, Resolution, Which},
     configs::{self, RateLimit},
+    deciding,
     dry_run::{DryRun, dry_run},
     router, store,
 };
@@ -256,8 +257,8 @@ fn answer(call: SkillCall, outcome: &Outcome) -> Result<Response, Problem> {
                     .with("call_id", call.id),
             )
         }
-        Outcome::Failed(failure) if failure.code == router::POLICY_DENIED => Err(
-            Problem::forbidden(router::POLICY_DENIED, failure.message.as_str())
+        Outcome::Failed(failure) if failure.code == deciding::POLICY_DENIED => Err(
+            Problem::forbidden(deciding::POLICY_DENIED, failure.message.as_str())
                 .with("call_id", call.id),
         ),
         Outcome::Failed(failure) => {

@@ -27,9 +27,9 @@
 //!   `each_change_of_what_calls_are_decided_by_gives_the_tenant_another_stamp`).
 //!
 //! ## To change
-//! - A step of the router: [`router::advance`], one function a step.
+//! - A step of the router: [`router::advance`], one function a step; steps 1 to 3 in [`deciding`], 6 and 7 in [`run`].
 //! - A status of a call: the migration, [`CallStatus`], and `settled` in [`router`].
-//! - A way for a call to end: `Run::end` of [`ending`] where it cannot go on, `Run::fail` of [`router`] where it is
+//! - A way for a call to end: `Run::end` of [`ending`] where it cannot go on, `Run::fail` of [`run`] where it is
 //!   known that it did nothing.
 //! - What a tenant can set for a skill: a column, `store::ConfigRow`, [`http::SkillConfig`] and its update,
 //!   [`configs::check_call`]; what an approval is for must be in its fingerprint.
@@ -37,16 +37,19 @@
 pub mod activities;
 pub mod approvals;
 pub mod configs;
+mod deciding;
 mod dry_run;
 pub mod ending;
 pub mod http;
 mod recall;
 mod render;
 pub mod router;
+mod run;
 pub mod standing;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trace;
 pub mod workflow;
 
 use crate::{

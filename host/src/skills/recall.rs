@@ -3,7 +3,7 @@
 
 use super::{
     CallFailure,
-    router::{Run, Sent, waiting, wire_id},
+    run::{Run, Sent, waiting, wire_id},
     store::{self, RequestRow},
 };
 use crate::problem::{Problem, RETRY_AFTER_DEFAULT};

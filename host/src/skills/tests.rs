@@ -1,8 +1,9 @@
 //! What holds of calls in the database, whoever writes when.
 
 use super::{
-    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, activities, ending, router,
+    CallFailure, CallRequest, CallStatus, Origin, Outcome, Who, activities, ending,
     store::{self, End, Ended, Stands, Turn},
+    trace,
 };
 use crate::{
     db::TenantTx,
@@ -27,7 +28,7 @@ async fn end(tx: &mut TenantTx, turn: Turn, end: End<'_>) -> bool {
         turn,
         reply: None,
         end,
-        step: router::step_of(&row, StepType::SkillCall, "ended", json!({})),
+        step: trace::step_of(&row, StepType::SkillCall, "ended", json!({})),
     };
     let tenant = tx.tenant();
     store::end(tx, tenant, ended).await.unwrap().is_some()

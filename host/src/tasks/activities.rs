@@ -15,6 +15,7 @@ use crate::{
     problem::{Problem, RETRY_AFTER_DEFAULT},
     skills::{self, Outcome, activities::waits_for, ending, workflow::Waits},
     traces::{self, NewStep, StepType, Subject},
+    turns::Mover,
     worker::{self, carry_out_in_turn},
 };
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (about.0, about.1.uuid()),
+            Mover::first(about.0, about.1.uuid()),
             dispatch(&self.app, about.0, about.1),
             |_| false,
         )
@@ -106,7 +107,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (about.0, about.1.uuid()),
+            Mover::further(about.0, about.1.uuid()),
             recall(&self.app, about.0, about.1),
             |_| false,
         )
@@ -124,7 +125,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (step.tenant, step.task.uuid()),
+            Mover::further(step.tenant, step.task.uuid()),
             Box::pin(execute(&self.app, &step, last)),
             |done| done.waits != Waits::ForNothing,
         )
@@ -141,7 +142,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (about.0, about.1.uuid()),
+            Mover::further(about.0, about.1.uuid()),
             evaluate(&self.app, about.0, about.1, &about.2),
             |()| true,
         )
@@ -158,7 +159,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (about.0, about.1.uuid()),
+            Mover::further(about.0, about.1.uuid()),
             delegate(&self.app, about.0, about.1),
             |_| true,
         )
@@ -175,7 +176,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (about.0, about.1.uuid()),
+            Mover::further(about.0, about.1.uuid()),
             aggregate(&self.app, about.0, about.1),
             |_| false,
         )
@@ -192,7 +193,7 @@ impl TaskActivities {
         carry_out_in_turn(
             &ctx,
             &self.app,
-            (finish.tenant, finish.task.uuid()),
+            Mover::further(finish.tenant, finish.task.uuid()),
             end_early(&self.app, &finish),
             |()| true,
         )

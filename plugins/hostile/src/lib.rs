@@ -23,6 +23,7 @@ const ATTACKS: &[&str] = &[
     "allocate",      // allocates without end
     "recurse",       // calls itself without end
     "huge_answer",   // answers 100 MB
+    "many_values",   // answers 100,000 values
     "panic",         // ends with a panic
     "log",           // writes a million log lines
     "long_line",     // writes one log line of 8 MB
@@ -76,6 +77,7 @@ fn attack(call: &mut Call, params: Value) -> Result<Done<Value>, Stop> {
             black_box(recurse(0));
         }
         "huge_answer" => return Ok(Done::new(json!("x".repeat(100 << 20)), "")),
+        "many_values" => return Ok(Done::new(json!(vec![0; 100_000]), "")),
         "panic" => panic!("on purpose"),
         "log" => (0..1_000_000).for_each(|n| log::write(log::Level::Info, &n.to_string())),
         "long_line" => log::write(log::Level::Info, &"x".repeat(8 << 20)),

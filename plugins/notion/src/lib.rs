@@ -82,12 +82,17 @@ fn page_actions() -> Vec<ActionBuilder> {
             .example("By id", || json!({ "page_id": PAGE })),
         action("create_page", pages::create_page)
             .title("Create a page")
-            .summary("Creates a page under another one, or as a row of a data source, with its content as Markdown.")
+            .summary("Creates a page under another one, with its content as Markdown.")
             .risk(Risk::Write)
             .scope("pages", "/parent_page_id")
-            .scope("data_sources", "/data_source_id")
             .example("Under a page", || json!({ "parent_page_id": PAGE, "title": "Q4 plan", "markdown": "## Goals\n\n- [ ] Close the books\n", "icon": "📈" }))
-            .example("As a row", || json!({ "data_source_id": DATA_SOURCE, "title": "Close the books", "properties": {
+            .example("With nothing on it", || json!({ "parent_page_id": PAGE, "title": "Minutes" })),
+        action("create_row", pages::create_row)
+            .title("Create a row")
+            .summary("Creates a page as a row of a data source, with its properties, and its content as Markdown.")
+            .risk(Risk::Write)
+            .scope("data_sources", "/data_source_id")
+            .example("With properties", || json!({ "data_source_id": DATA_SOURCE, "title": "Close the books", "properties": {
                 "Status": { "status": "In progress" }, "Due": { "date": { "start": "2026-01-31" } }, "Team": { "multi_select": ["Finance"] },
                 "Owner": { "people": [PERSON] }, "Points": { "number": 3 } } })),
         action("update_page", pages::update_page)

@@ -129,39 +129,58 @@ pub fn read_page(call: &mut Call, params: OnePage) -> Result<Done<Content>, Stop
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreatePage {
-    /// The page that it is put under. Either this or `data_source_id`.
-    parent_page_id: Option<Id>,
-    /// The data source (the table of a database) that it becomes a row of. Either this or `parent_page_id`.
-    data_source_id: Option<Id>,
+    /// The page that it is put under.
+    parent_page_id: Id,
     #[schemars(length(min = 1, max = 2000))]
     title: String,
     /// The content.
     #[schemars(length(min = 1, max = 200_000))]
     markdown: Option<String>,
-    /// Of a row, by their names.
-    #[schemars(extend("maxProperties" = 100))]
-    properties: Option<BTreeMap<String, NewValue>>,
     /// An emoji.
     #[schemars(length(min = 1, max = 20))]
     icon: Option<String>,
 }
 
 pub fn create_page(call: &mut Call, params: CreatePage) -> Result<Done<Page>, Stop> {
-    let parent = match (params.parent_page_id, params.data_source_id) {
-        (Some(id), None) => json!({ "type": "page_id", "page_id": id }),
-        (None, Some(id)) => json!({ "type": "data_source_id", "data_source_id": id }),
-        _ => {
-            let what = "give either `parent_page_id` or `data_source_id`";
-            return Err(Stop::invalid("/parent_page_id", what));
-        }
-    };
-    let body = sparse(json!({
-        "parent": parent,
+    let body = json!({
+        "parent": { "type": "page_id", "page_id": params.parent_page_id },
+        "properties": properties::written(Some(params.title), None),
+        "markdown": params.markdown,
+        "icon": params.icon.map(emoji),
+    });
+    create(call, body)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRow {
+    /// The data source (the table of a database) that it becomes a row of.
+    data_source_id: Id,
+    #[schemars(length(min = 1, max = 2000))]
+    title: String,
+    /// By their names.
+    #[schemars(extend("maxProperties" = 100))]
+    properties: Option<BTreeMap<String, NewValue>>,
+    /// The content of its page.
+    #[schemars(length(min = 1, max = 200_000))]
+    markdown: Option<String>,
+    /// An emoji.
+    #[schemars(length(min = 1, max = 20))]
+    icon: Option<String>,
+}
+
+pub fn create_row(call: &mut Call, params: CreateRow) -> Result<Done<Page>, Stop> {
+    let body = json!({
+        "parent": { "type": "data_source_id", "data_source_id": params.data_source_id },
         "properties": properties::written(Some(params.title), params.properties),
         "markdown": params.markdown,
         "icon": params.icon.map(emoji),
-    }));
-    let request = at(call, Method::Post, &["pages"]).json(&body);
+    });
+    create(call, body)
+}
+
+fn create(call: &mut Call, body: Value) -> Result<Done<Page>, Stop> {
+    let request = at(call, Method::Post, &["pages"]).json(&sparse(body));
     let page: Page = write::<RawPage>(call, request)?.into();
     let summary = format!("{} created", page.name());
     Ok(Done::new(page, summary))

@@ -122,28 +122,20 @@ fn a_page_is_read_as_markdown_up_to_a_limit() {
 }
 
 #[test]
-fn a_new_page_has_one_parent() {
-    let create = |parents: Value| {
-        let mut params = json!({ "title": "Plan", "markdown": "# Plan" });
-        for (name, id) in parents.as_object().expect("an object") {
-            params[name] = id.clone();
-        }
-        Conversation::new(skill, "create_page", params)
-    };
-    let row = create(json!({ "data_source_id": DATA_SOURCE }))
-        .request()
-        .json();
+fn what_is_new_has_the_parent_that_its_action_names() {
+    let page = create_page().request().json();
     assert_eq!(
-        row["parent"],
+        page["parent"],
+        json!({ "type": "page_id", "page_id": PAGE })
+    );
+    let params = json!({ "data_source_id": DATA_SOURCE, "title": "Plan", "markdown": "# Plan" });
+    let row = Conversation::new(skill, "create_row", params.clone());
+    assert_eq!(
+        row.request().json()["parent"],
         json!({ "type": "data_source_id", "data_source_id": DATA_SOURCE })
     );
-    for wrong in [
-        json!({}),
-        json!({ "data_source_id": DATA_SOURCE, "parent_page_id": PAGE }),
-    ] {
-        let step = create(wrong).step();
-        assert!(matches!(step, Err(Failure::InvalidParams(_))));
-    }
+    let step = Conversation::new(skill, "create_page", params).step();
+    assert!(matches!(step, Err(Failure::InvalidParams(_))));
 }
 
 #[test]

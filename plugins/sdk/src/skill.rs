@@ -207,7 +207,10 @@ impl ActionBuilder {
         self.examples.push((title, params));
         self
     }
-    /// What a tenant may restrict, and the JSON Pointer to its values in the parameters.
+    /// What a tenant may restrict, and the JSON Pointer to its values in the parameters. Named again with another pointer
+    /// where an action has several places for them, as a message has for its recipients: where a tenant restricts them, one
+    /// at least has to name some. A parameter without which the action chooses a value for itself, beside another place
+    /// that names one, has to be required.
     #[must_use]
     pub fn scope(mut self, name: &'static str, pointer: &'static str) -> Self {
         self.scopes.push((name, pointer));
