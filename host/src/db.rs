@@ -19,6 +19,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener},
 };
 use std::{
+    collections::HashSet,
     ops::{Deref, DerefMut},
     str::FromStr,
     sync::Arc,
@@ -335,16 +336,33 @@ pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()
 }
 
-/// Which migrations this program has and the database lacks, and the other way round.
-pub async fn migrations_pending(db: &Db) -> Result<usize, sqlx::Error> {
+/// Whether the database has all migrations that this program has. (It may have more, of a later one.)
+///
+/// # Errors
+/// Where it could not be asked.
+pub async fn is_migrated(db: &Db) -> Result<bool, sqlx::Error> {
+    // https://www.postgresql.org/docs/18/errcodes-appendix.html
+    const UNDEFINED_TABLE: &str = "42P01";
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
     let mut connection = db.nobody().await?;
-    let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
-        .fetch_one(&mut *connection)
-        .await?;
-    Ok(MIGRATOR
-        .iter()
-        .count()
-        .saturating_sub(usize::try_from(applied).unwrap_or(0)))
+    let applied = sqlx::query_scalar("select version from _sqlx_migrations where success")
+        .fetch_all(&mut *connection)
+        .await;
+    match applied {
+        Ok(applied) => {
+            let applied: HashSet<i64> = applied.into_iter().collect();
+            Ok(MIGRATOR.iter().all(|m| applied.contains(&m.version)))
+        }
+        // Of none, or of before the migration that lets it be read.
+        Err(sqlx::Error::Database(error))
+            if [UNDEFINED_TABLE, INSUFFICIENT_PRIVILEGE]
+                .map(Some)
+                .contains(&error.code().as_deref()) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What to say while the database is away.

@@ -23,9 +23,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts one and waits until it is ready.
-    pub async fn start(gateway: &Gateway) -> Self {
-        let port = free_port();
+    /// The command of a program that is a host on the gateway's servers.
+    pub fn command(gateway: &Gateway, command: &str, port: u16) -> Command {
         let data = gateway.data_dir();
         let text = |path: PathBuf| path.display().to_string();
         let settings = [
@@ -43,13 +42,21 @@ impl Host {
                 format!("{:?}", ports::private_hosts()),
             ),
         ];
-        let log = gateway.folder().join(format!("serve-{port}.log"));
-        let output = File::create(&log).expect("a log");
-        let process = Command::new(program())
-            .arg("serve")
+        let mut program = Command::new(program());
+        program
+            .arg(command)
             .current_dir(repository())
             .envs(settings)
-            .stdin(Stdio::null())
+            .stdin(Stdio::null());
+        program
+    }
+
+    /// Starts one and waits until it is ready.
+    pub async fn start(gateway: &Gateway) -> Self {
+        let port = free_port();
+        let log = gateway.folder().join(format!("serve-{port}.log"));
+        let output = File::create(&log).expect("a log");
+        let process = Self::command(gateway, "serve", port)
             .stdout(Stdio::null())
             .stderr(output)
             .spawn()

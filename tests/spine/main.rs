@@ -20,6 +20,7 @@ mod once;
 mod outages;
 mod policies;
 mod secrets;
+mod servers;
 mod spellings;
 mod start;
 mod terminated;
@@ -138,6 +139,7 @@ fn main() {
         oauth::stories,
         // After the others: what they left behind is searched too.
         secrets::stories,
+        servers::stories,
         terminated::stories,
         crowd::stories,
         killed::stories,

@@ -1,5 +1,6 @@
 //! `tsunami doctor`: each dependency, whether it is well, and what to do if not.
 
+use super::serve::MIGRATE;
 use crate::{app::App, config::Config, db, plugins};
 use std::{ffi::OsStr, path::Path, process::Stdio, time::Duration};
 use tokio::{process::Command, time::timeout};
@@ -59,10 +60,12 @@ pub async fn doctor(config: Config) -> anyhow::Result<()> {
                 app.db().ping().await.map_err(|e| {
                     format!("{e}; check that the server runs and database.url is right")
                 })?;
-                match db::migrations_pending(app.db()).await {
-                    Ok(0) => Ok("schema up to date".to_owned()),
-                    Ok(n) => Err(format!("{n} migrations are missing; run `tsunami migrate`")),
-                    Err(e) => Err(format!("{e}; run `tsunami migrate`")),
+                let system = app.db().system_at_once().await;
+                system.map_err(|e| format!("{e}; check that database.system_url is right"))?;
+                match db::is_migrated(app.db()).await {
+                    Ok(true) => Ok("schema up to date".to_owned()),
+                    Ok(false) => Err(MIGRATE.to_owned()),
+                    Err(error) => Err(error.to_string()),
                 }
             };
             say("database", database.await);

@@ -39,11 +39,24 @@ impl Stop {
     }
 }
 
+/// Said where the schema is older than the program.
+pub const MIGRATE: &str = "the database's schema is missing, or older than this program; run `tsunami migrate` as its owner (setting database.owner_url)";
+
+/// Against an older schema each request would fail in its own way. A database that is away is waited for.
+async fn require_schema(app: &App) -> anyhow::Result<()> {
+    match db::is_migrated(app.db()).await {
+        Ok(is_migrated) => anyhow::ensure!(is_migrated, MIGRATE),
+        Err(error) => tracing::warn!(%error, "the database is not reached yet"),
+    }
+    Ok(())
+}
+
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     telemetry::start(&config.log)?;
     connections::make_room(config.http.connections_max)?;
     let app = App::new(config).await?;
+    require_schema(&app).await?;
     let listener = listen(bind(&app.config().http.listen)?)?;
     println!("serving http://{}", listener.local_addr()?);
     serve_on(app, listener, async move { stop.asked().await }).await
@@ -105,6 +118,7 @@ pub async fn worker(config: Config) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     telemetry::start(&config.log)?;
     let app = App::new(config).await?;
+    require_schema(&app).await?;
     // Two workers with one folder would both start its instances.
     let _lock = FolderLock::take(&app.config().instances.data_dir)?;
     let running = worker::start(&app);
