@@ -239,6 +239,14 @@ mod tests {
         assert!(read(br#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":1}]}"#).is_ok());
     }
 
+    #[test]
+    fn of_a_name_that_stands_twice_in_an_output_the_last_counts() {
+        let read = read_output(br#"{"a":1,"b":{"c":2,"c":3},"a":4}"#).unwrap();
+        assert_eq!(read, json!({ "a": 4, "b": { "c": 3 } }));
+        let many = format!("[{}0]", "0,".repeat(VALUES_MAX));
+        assert!(read_output(many.as_bytes()).is_err());
+    }
+
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(rename_all = "snake_case")]
     enum Kind {

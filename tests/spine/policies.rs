@@ -244,7 +244,7 @@ async fn spending(world: Arc<World>) {
         .await
         .ok();
     let limit = json!({ "digest": digest["digest"], "settings": {
-        "month": { "deny_above_micro_usd": 1_000_000 }, "calls": { "actions": ["slack/add_reaction"] } } });
+        "month": { "deny_above_micro_usd": 1_000_000 }, "calls": { "actions": ["slack.add_reaction"] } } });
     let policy = owner.post("/policies", &limit).await.ok();
     let policy = format!("/policies/{}", text(&policy["id"]));
 

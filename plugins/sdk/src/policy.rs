@@ -304,7 +304,7 @@ impl JsonSchema for SkillName {
     }
 }
 
-/// An action, as settings name it: `delete_message` of any skill, or `slack/delete_message`.
+/// An action, as settings name it: `delete_message` of any skill, or `slack.delete_message`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ActionName {
@@ -326,7 +326,7 @@ impl TryFrom<String> for ActionName {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        let (skill, action) = match name.split_once('/') {
+        let (skill, action) = match name.split_once('.') {
             Some((skill, action)) => (Some(skill), action),
             None => (None, name.as_str()),
         };
@@ -337,7 +337,7 @@ impl TryFrom<String> for ActionName {
             });
         }
         Err(format!(
-            "`{}` is no action's name: write `delete_message`, or `slack/delete_message` for that of one skill",
+            "`{}` is no action's name: write `delete_message`, or `slack.delete_message` for that of one skill",
             shortened(&name)
         ))
     }
@@ -348,7 +348,7 @@ impl JsonSchema for ActionName {
         "ActionName".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^([a-z][a-z0-9-]{0,63}/)?[a-z][a-z0-9_]{0,63}$" })
+        json_schema!({ "type": "string", "pattern": "^([a-z][a-z0-9-]{0,63}\\.)?[a-z][a-z0-9_]{0,63}$" })
     }
 }
 
@@ -375,7 +375,7 @@ pub struct Calls {
     /// Of these skills; empty for any.
     #[schemars(length(max = 64))]
     skills: Vec<SkillName>,
-    /// Of these actions, as `delete_message` or `slack/delete_message`; empty for any.
+    /// Of these actions, as `delete_message` or `slack.delete_message`; empty for any.
     #[schemars(length(max = 256))]
     actions: Vec<ActionName>,
 }
@@ -503,8 +503,8 @@ mod tests {
             (json!({ "skills": ["gmail", "slack"] }), true),
             (json!({ "skills": ["gmail"] }), false),
             (json!({ "actions": ["delete_message"] }), true),
-            (json!({ "actions": ["slack/delete_message"] }), true),
-            (json!({ "actions": ["gmail/delete_message"] }), false),
+            (json!({ "actions": ["slack.delete_message"] }), true),
+            (json!({ "actions": ["gmail.delete_message"] }), false),
             (json!({ "actions": ["delete"] }), false),
             (
                 json!({ "risks": ["destructive"], "actions": ["send_message"] }),
@@ -562,8 +562,8 @@ mod tests {
                 "/calls/skills/0: `Slack` is no skill's name",
             ),
             (
-                json!({ "calls": { "actions": ["slack/"] } }),
-                "/calls/actions/0: `slack/` is no action's name",
+                json!({ "calls": { "actions": ["slack."] } }),
+                "/calls/actions/0: `slack.` is no action's name",
             ),
             (json!({ "limits": { "a/b~": 300 } }), "/limits/a~1b~0: "),
             (json!({ "limits": { "a": 3 } }), "/limits: leave them out"),
@@ -599,8 +599,9 @@ mod tests {
         for wrong in [
             format!("{longest}a"),
             String::new(),
-            "/x".into(),
-            "a/b/c".into(),
+            ".x".into(),
+            "a.b.c".into(),
+            "a/b".into(),
             "-a".into(),
         ] {
             assert!(ActionName::try_from(wrong.clone()).is_err(), "{wrong}");

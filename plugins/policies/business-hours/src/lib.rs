@@ -86,7 +86,7 @@ pub fn policy() -> Policy {
         ],
         "outside": "ask",
         "roles": ["admin"],
-        "calls": { "actions": ["github/merge_pull_request"] }
+        "calls": { "actions": ["github.merge_pull_request"] }
     }))
 }
 
@@ -164,7 +164,7 @@ fn local(now_ms: u64, zone: &TimeZone) -> Option<DateTime> {
 
 impl Rule {
     fn explain(&self, request: &Request, now: DateTime) -> String {
-        let call = format!("{}/{}", request.skill, request.action);
+        let call = format!("{}.{}", request.skill, request.action);
         let zone = self.zone.iana_name().unwrap_or("UTC");
         let holiday = match self.calendar.is_holiday(now.date()) {
             true => ", a holiday,",
@@ -423,7 +423,7 @@ mod tests {
     fn calls_that_are_not_chosen_may_be_made_at_any_time() {
         let mut settings = week("UTC", &["monday"], "09:00", "10:00");
         settings["calls"] =
-            json!({ "risks": ["destructive"], "actions": ["slack/delete_message"] });
+            json!({ "risks": ["destructive"], "actions": ["slack.delete_message"] });
         let night = call("2026-11-28T03:00:00Z");
         assert_eq!(night.decide(policy, settings.clone()), allow());
         let deletion = PolicyRequest::new("slack", "delete_message")
@@ -439,7 +439,7 @@ mod tests {
         let saturday = call("2026-11-28T13:05:30Z");
         assert_eq!(
             denied(saturday.decide(policy, settings.clone())),
-            "`slack/send_message` keeps business hours: it is Saturday 2026-11-28 14:05 in Europe/Berlin, and they \
+            "`slack.send_message` keeps business hours: it is Saturday 2026-11-28 14:05 in Europe/Berlin, and they \
              begin on Tuesday 2026-12-01 at 09:00"
         );
         let holiday = call("2026-11-30T08:00:00Z");
@@ -454,7 +454,7 @@ mod tests {
         );
         settings["outside"] = json!("ask");
         settings["roles"] = json!(["admin", "owner"]);
-        let reason = "`slack/send_message` keeps business hours: it is Tuesday 2026-12-01 20:00 in Europe/Berlin, \
+        let reason = "`slack.send_message` keeps business hours: it is Tuesday 2026-12-01 20:00 in Europe/Berlin, \
                       and they begin on Wednesday 2026-12-02 at 09:00";
         assert_eq!(
             call("2026-12-01T19:00:00Z").decide(policy, settings),

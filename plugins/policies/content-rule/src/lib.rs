@@ -110,7 +110,7 @@ pub fn policy() -> Policy {
             "at": ["/to", "/cc", "/bcc"],
             "must_occur": "everywhere",
             "reason": "e-mail goes to our own people only",
-            "calls": { "actions": ["gmail/send_message"] }
+            "calls": { "actions": ["gmail.send_message"] }
         }]
     }))
     .example(|| json!({
@@ -119,7 +119,7 @@ pub fn policy() -> Policy {
             "at": ["/title", "/body"],
             "must_occur": "somewhere",
             "reason": "name the ticket, as in ABC-123, in the title or the body",
-            "calls": { "actions": ["github/create_pull_request"] }
+            "calls": { "actions": ["github.create_pull_request"] }
         }]
     }))
 }

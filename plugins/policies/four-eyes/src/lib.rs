@@ -15,7 +15,7 @@ struct Settings {
     #[serde(default = "destructive")]
     #[schemars(length(max = 3))]
     risks: Vec<RiskLevel>,
-    /// Actions that need one whatever their risk, as `send_message` or `gmail/send_message`.
+    /// Actions that need one whatever their risk, as `send_message` or `gmail.send_message`.
     #[serde(default)]
     #[schemars(length(max = 256))]
     actions: Vec<ActionName>,
@@ -43,8 +43,8 @@ pub fn policy() -> Policy {
     .example(|| {
         json!({
             "risks": ["destructive"],
-            "actions": ["gmail/send_message", "github/merge_pull_request"],
-            "except": ["slack/delete_message"],
+            "actions": ["gmail.send_message", "github.merge_pull_request"],
+            "except": ["slack.delete_message"],
             "roles": ["admin", "owner"]
         })
     })
@@ -64,7 +64,7 @@ fn decide(request: &Request, settings: &Settings) -> Decision {
     match why(request, settings) {
         Some(why) => {
             let reason = format!(
-                "`{}/{}` {why}, and so a second person has to approve it",
+                "`{}.{}` {why}, and so a second person has to approve it",
                 request.skill, request.action
             );
             ask(reason).second_person().roles(&settings.roles).into()
@@ -122,11 +122,11 @@ mod tests {
             (json!({ "risks": everything }), [true, true, true]),
             (json!({ "actions": ["send_message"] }), [true, true, false]),
             (
-                json!({ "actions": ["slack/send_message"] }),
+                json!({ "actions": ["slack.send_message"] }),
                 [true, true, false],
             ),
             (
-                json!({ "actions": ["gmail/send_message"] }),
+                json!({ "actions": ["gmail.send_message"] }),
                 [true, false, false],
             ),
             (
@@ -138,11 +138,11 @@ mod tests {
                 [false, false, false],
             ),
             (
-                json!({ "except": ["gmail/delete_message"] }),
+                json!({ "except": ["gmail.delete_message"] }),
                 [true, false, false],
             ),
             (
-                json!({ "actions": ["slack/delete_message"], "except": ["delete_message"] }),
+                json!({ "actions": ["slack.delete_message"], "except": ["delete_message"] }),
                 [true, false, false],
             ),
         ];
@@ -166,7 +166,7 @@ mod tests {
             assert_eq!(approval.roles, ["admin", "owner"]);
             assert_eq!(
                 approval.reason,
-                "`slack/delete_message` cannot be taken back, and so a second person has to approve it"
+                "`slack.delete_message` cannot be taken back, and so a second person has to approve it"
             );
         }
         let anybody = asked(call(DELETING).decide(policy, json!({})));
