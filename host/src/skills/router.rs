@@ -1,8 +1,9 @@
 //! The skill router's seven steps.
 //!
 //! [`submit`] writes a call down; [`advance`] takes it as far as it goes. Steps 1 to 3 are in [`deciding`], 5 and the
-//! beginning of a call here, 6 and 7 in [`run`](super::run). Advancing again is always safe: what was decided, sent and answered is in the database
-//! before the next thing happens, and the instance's journal answers a request that comes twice.
+//! beginning of a call here, 6 and 7 in [`run`](super::run). Advancing again is always safe: what was decided, sent and
+//! answered is in the database before the next thing happens, and the instance's journal answers a request that comes
+//! twice.
 
 use super::{
     Advanced, CallFailure, CallRequest, CallStatus, Origin, Outcome, approvals, configs,
