@@ -341,9 +341,6 @@ pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
 /// # Errors
 /// Where it could not be asked.
 pub async fn is_migrated(db: &Db) -> Result<bool, sqlx::Error> {
-    // https://www.postgresql.org/docs/18/errcodes-appendix.html
-    const UNDEFINED_TABLE: &str = "42P01";
-    const INSUFFICIENT_PRIVILEGE: &str = "42501";
     let mut connection = db.nobody().await?;
     let applied = sqlx::query_scalar("select version from _sqlx_migrations where success")
         .fetch_all(&mut *connection)
@@ -353,12 +350,8 @@ pub async fn is_migrated(db: &Db) -> Result<bool, sqlx::Error> {
             let applied: HashSet<i64> = applied.into_iter().collect();
             Ok(MIGRATOR.iter().all(|m| applied.contains(&m.version)))
         }
-        // Of none, or of before the migration that lets it be read.
-        Err(sqlx::Error::Database(error))
-            if [UNDEFINED_TABLE, INSUFFICIENT_PRIVILEGE]
-                .map(Some)
-                .contains(&error.code().as_deref()) =>
-        {
+        // 42P01 there is no such table; 42501 it is of before the migration that lets it be read
+        Err(sqlx::Error::Database(e)) if matches!(e.code().as_deref(), Some("42P01" | "42501")) => {
             Ok(false)
         }
         Err(error) => Err(error),

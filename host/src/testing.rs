@@ -11,6 +11,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{
     fs,
@@ -20,9 +21,20 @@ use std::{
 };
 use tempfile::TempDir;
 use tsunami_embedded::{Postgres, PostgresSettings, Role};
+use tsunami_plugin_host::adapter::Action;
 use tsunami_sealed::KeyFile;
 
 const DATABASE: &str = "tsunami";
+
+/// An action that posts something, and nothing more.
+pub fn action() -> Action {
+    let action = json!({
+        "name": "post", "title": "Post", "summary": "Posts.", "risk": "Write", "params_schema": "{}", "output_schema": "{}",
+        "examples": [], "credentials": [], "idempotent": false, "pagination": null, "scopes": [],
+    });
+    serde_json::from_value(action).expect("an action")
+}
+
 const ROLES: [Role; 3] = [
     Role {
         name: "tsunami_owner",

@@ -1,6 +1,6 @@
 //! A gateway of one's own: `tsunami dev` in a folder of its own.
 
-use crate::{api::Api, eventually, ports, processes, repository};
+use crate::{api::Api, eventually, ports, processes, repository, tools};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -211,7 +211,7 @@ impl Gateway {
     /// JSON.
     pub fn workflow(&self, what: &str, id: &str) -> (bool, String) {
         let url = self.temporal_url();
-        let mut command = Command::new(repository().join(".tools/temporal/bin/temporal"));
+        let mut command = Command::new(tools().join("temporal/bin/temporal"));
         command.args(["workflow", what, "--workflow-id", id, "--output", "json"]);
         command.args(["--address", url.trim_start_matches("http://")]);
         let ran = command.output().expect("Temporal's command line starts");

@@ -34,6 +34,12 @@ pub fn repository() -> PathBuf {
         .expect("the tests lie in the project's folder")
 }
 
+/// Where `scripts/bootstrap` put its programs.
+pub fn tools() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
+    std::env::var_os("TSUNAMI_TOOLS_DIR").map_or_else(|| repository().join(".tools"), PathBuf::from)
+}
+
 /// A plugin as `scripts/plugins` built it.
 pub fn component(name: &str) -> Vec<u8> {
     let path = repository().join(format!("plugins/target/wasm32-wasip2/release/{name}.wasm"));

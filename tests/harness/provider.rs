@@ -1,13 +1,13 @@
 //! An OpenID provider to sign in at, and somebody with a browser.
 
-use crate::{ports, repository};
+use crate::{ports, repository, tools};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
     redirect::Policy,
 };
 use serde_json::Value;
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -43,11 +43,6 @@ fn client(cookies: bool) -> Client {
         .timeout(TIMEOUT)
         .build()
         .expect("a client")
-}
-
-fn tools() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
-    std::env::var_os("TSUNAMI_TOOLS_DIR").map_or_else(|| repository().join(".tools"), PathBuf::from)
 }
 
 impl Provider {

@@ -3,11 +3,10 @@
 use crate::{Stories, Theatre, World, shared};
 use sqlx::{Connection, PgConnection, Row};
 use std::{
-    path::PathBuf,
     process::{Command, Output},
     sync::Arc,
 };
-use tsunami_tests::{host::Host, repository};
+use tsunami_tests::{host::Host, repository, tools};
 
 pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
     shared(
@@ -20,12 +19,10 @@ pub fn stories(stories: &mut Stories, theatre: &Arc<Theatre>) {
 
 async fn schemas(world: Arc<World>) {
     let gateway = &world.gateway;
-    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
-    let tools = std::env::var_os("TSUNAMI_TOOLS_DIR").map_or(".tools".into(), PathBuf::from);
     let run = |command: &str, urls: &[(&str, &str)]| -> Output {
         let mut program: Command = Host::command(gateway, command, 0);
         program
-            .env("TSUNAMI_INSTANCES__TOOLS_DIR", repository().join(&tools))
+            .env("TSUNAMI_INSTANCES__TOOLS_DIR", tools())
             .env(
                 "TSUNAMI_INSTANCES__BRIDGE_DIR",
                 repository().join("plugins/openclaw-bridge"),

@@ -452,22 +452,17 @@ pub fn risk_name(risk: Risk) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::testing;
 
     #[test]
     fn credentials_that_no_plugin_describes_are_named_once() {
-        let action = |keys: &[&str]| {
-            let action = json!({
-                "name": "post", "title": "Post", "summary": "Posts.", "risk": "Write", "params_schema": "{}", "output_schema": "{}",
-                "examples": [], "credentials": keys, "idempotent": false, "pagination": null, "scopes": [],
-            });
-            serde_json::from_value::<Action>(action).expect("an action")
+        let list = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        let action = |keys: &[&str]| Action {
+            credentials: list(keys),
+            ..testing::action()
         };
         let actions = [action(&["api_key", "secret"]), action(&["api_key"])];
-        let undescribed = |described: &[&str]| {
-            let described: Vec<_> = described.iter().map(|key| (*key).to_owned()).collect();
-            undescribed(&actions, &described)
-        };
+        let undescribed = |described: &[&str]| undescribed(&actions, &list(described));
         assert_eq!(undescribed(&[]).as_deref(), Some("`api_key`, `secret`"));
         assert_eq!(
             undescribed(&["api_key", "other"]).as_deref(),

@@ -3,7 +3,7 @@
 use super::{
     CallFailure, CallStatus, activities, configs,
     deciding::{self, Judged, Prepared},
-    router::{self, LEASE, workflow_of},
+    router::{self, LEASE, find, workflow_of},
     store::{self, ApprovalRow, CallRow, Decider, End, Stands},
     trace::record,
     workflow,
@@ -475,12 +475,6 @@ async fn check_second_person(
         "second_person_needed",
         "A policy asks for a second person: somebody else than who asked for the call has to approve it, with a key of their own user. A key without a user counts as whoever made it, and one in another's name as that person and whoever made it, unless an owner did.",
     ))
-}
-
-async fn find(tx: &mut TenantTx, id: SkillCallId) -> Result<CallRow, Problem> {
-    store::call(tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))
 }
 
 /// What a person found out about a call whose outcome is unknown.

@@ -348,15 +348,17 @@ fn values_at<'a>(params: &'a Value, pointer: &str) -> &'a [Value] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
     use serde_json::json;
+    use tsunami_plugin_host::adapter::Scope;
 
     fn action() -> Action {
-        let action = json!({
-            "name": "post", "title": "Post", "summary": "Posts.", "risk": "Write", "params_schema": "{}", "output_schema": "{}",
-            "examples": [], "credentials": [], "idempotent": false, "pagination": null,
-            "scopes": [{ "name": "channels", "pointer": "/channel" }],
-        });
-        serde_json::from_value(action).expect("an action")
+        let name = "channels".to_owned();
+        let pointer = "/channel".to_owned();
+        Action {
+            scopes: vec![Scope { name, pointer }],
+            ..testing::action()
+        }
     }
 
     fn allowed(params: &Value) -> bool {

@@ -7,7 +7,8 @@ use super::{
     configs::{self, RateLimit},
     deciding,
     dry_run::{DryRun, dry_run},
-    router, store,
+    router::{self, find},
+    store,
 };
 use crate::{
     app::App,
@@ -178,9 +179,7 @@ async fn call_skill(
         Some(row) => *row,
         None => {
             let mut tx = app.db().tenant(caller.tenant).await?;
-            store::call(&mut tx, advanced.call)
-                .await?
-                .ok_or_else(|| Problem::not_found("skill call"))?
+            find(&mut tx, advanced.call).await?
         }
     };
     answer(row.into(), &advanced.outcome)
@@ -319,10 +318,7 @@ async fn get_call(
 ) -> Result<Json<SkillCall>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    let row = store::call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
-    Ok(Json(row.into()))
+    Ok(Json(find(&mut tx, id).await?.into()))
 }
 
 /// The trace of a call that was made without a task
@@ -335,9 +331,7 @@ async fn trace_call(
 ) -> Result<Json<Vec<TraceStep>>, Problem> {
     caller.require(Permission::Read)?;
     let mut tx = app.db().tenant(caller.tenant).await?;
-    store::call(&mut tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("skill call"))?;
+    find(&mut tx, id).await?;
     Ok(Json(traces::of_call(&mut tx, id).await?))
 }
 

@@ -142,13 +142,9 @@ pub struct CreatePage {
 }
 
 pub fn create_page(call: &mut Call, params: CreatePage) -> Result<Done<Page>, Stop> {
-    let body = json!({
-        "parent": { "type": "page_id", "page_id": params.parent_page_id },
-        "properties": properties::written(Some(params.title), None),
-        "markdown": params.markdown,
-        "icon": params.icon.map(emoji),
-    });
-    create(call, body)
+    let parent = json!({ "type": "page_id", "page_id": params.parent_page_id });
+    let properties = properties::written(Some(params.title), None);
+    create(call, parent, properties, params.markdown, params.icon)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -170,17 +166,25 @@ pub struct CreateRow {
 }
 
 pub fn create_row(call: &mut Call, params: CreateRow) -> Result<Done<Page>, Stop> {
-    let body = json!({
-        "parent": { "type": "data_source_id", "data_source_id": params.data_source_id },
-        "properties": properties::written(Some(params.title), params.properties),
-        "markdown": params.markdown,
-        "icon": params.icon.map(emoji),
-    });
-    create(call, body)
+    let parent = json!({ "type": "data_source_id", "data_source_id": params.data_source_id });
+    let properties = properties::written(Some(params.title), params.properties);
+    create(call, parent, properties, params.markdown, params.icon)
 }
 
-fn create(call: &mut Call, body: Value) -> Result<Done<Page>, Stop> {
-    let request = at(call, Method::Post, &["pages"]).json(&sparse(body));
+fn create(
+    call: &mut Call,
+    parent: Value,
+    properties: Option<Value>,
+    markdown: Option<String>,
+    icon: Option<String>,
+) -> Result<Done<Page>, Stop> {
+    let body = sparse(json!({
+        "parent": parent,
+        "properties": properties,
+        "markdown": markdown,
+        "icon": icon.map(emoji),
+    }));
+    let request = at(call, Method::Post, &["pages"]).json(&body);
     let page: Page = write::<RawPage>(call, request)?.into();
     let summary = format!("{} created", page.name());
     Ok(Done::new(page, summary))
